@@ -1,0 +1,61 @@
+/* The host interface: what a service may ask of the machine whose memory it moves.
+ *
+ * Each attachment (hosts/qemu, later process and instrumented) fills one table. Slow operations
+ * are begun and then polled, so the data thread never blocks in one. All functions are called on
+ * the thread that owns the attachment. */
+#ifndef TOWLINE_HOSTS_HOST_H
+#define TOWLINE_HOSTS_HOST_H
+
+#include "base/error.h"
+#include "base/line.h"
+#include "fpga-model/device.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum tw_host_operation {
+    TW_HOST_STOP,     /* stops every vCPU; all its stores are in memory and on the link after it */
+    TW_HOST_CONTINUE, /* lets the vCPUs run */
+    TW_HOST_SAVE_STATE, /* CPU and device state of the stopped machine into a buffer */
+    TW_HOST_LOAD_STATE, /* the reverse, into a machine that was started as incoming */
+};
+
+/* A device state as it travels; owned by who holds it, freed with free(data). */
+struct tw_host_state {
+    uint8_t *data;
+    size_t size;
+};
+#define TW_HOST_STATE_MAX (UINT64_C(64) << 20) /* bytes; a greater state is refused */
+
+struct tw_host_ops {
+    /* Delivers everything the link holds to the device. Cost grows with what was written. */
+    void (*sync)(void *host);
+
+    /* Begins an operation; at most one at a time. LOAD_STATE reads `state` until it is done. */
+    enum tw_code (*begin)(void *host, enum tw_host_operation op, const struct tw_host_state *state,
+                          uint64_t deadline_ns, struct tw_error *err);
+    /* True when the operation has ended, well or badly (*code). SAVE_STATE fills *state. */
+    bool (*poll)(void *host, struct tw_host_state *state, enum tw_code *code, struct tw_error *err);
+
+    /* False when the machine's process has ended. */
+    bool (*alive)(void *host);
+
+    /* The next part of memory at or after `address` that may hold anything but zeros; a length of
+     * zero means there is none. */
+    struct tw_range (*next_data)(void *host, uint64_t address);
+
+    /* Makes sure that [start, start+length) can be written without running out of space. */
+    enum tw_code (*reserve)(void *host, struct tw_range range, struct tw_error *err);
+};
+
+struct tw_host {
+    const struct tw_host_ops *ops;
+    void *ctx;       /* first argument of every function */
+    uint8_t *memory; /* the machine's memory, mapped here */
+    uint64_t memory_bytes;
+    struct tw_device *device; /* its home agent; NULL for a machine that only receives */
+    bool sees_all_writers;    /* false: some writers are found by comparing only (R5, R7) */
+};
+
+#endif

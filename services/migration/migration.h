@@ -1,0 +1,164 @@
+/* Live migration, pre-copy by lines: the two sides as table-driven state machines.
+ *
+ * A side is advanced by its *_step() from the data thread and by callbacks of its fabric
+ * connection; no call blocks for longer than a slice of work (a few milliseconds). Clock, fabric,
+ * host and journal come in as tables, so both sides run in virtual time in tests.
+ *
+ * Ownership (two-phase, epochs): the source keeps the right to abort until it has *durably* given
+ * up (journal); the destination runs only after it has *durably* taken over, which it does on the
+ * source's commit message or on a controller's decision. Between "prepared" and a decision the
+ * destination never runs by itself. See docs/migration.md.
+ *
+ * Source: US20200034175 (initial copy, rounds of dirty lines, final sweep, two variants). */
+#ifndef TOWLINE_SERVICES_MIGRATION_MIGRATION_H
+#define TOWLINE_SERVICES_MIGRATION_MIGRATION_H
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/machine.h"
+#include "fabric/fabric.h"
+#include "hosts/host.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TW_MIGRATION_ROUNDS_MAX 64u
+#define TW_ID_SIZE              64u
+
+enum tw_convergence_policy { TW_ON_NO_CONVERGENCE_ABORT, TW_ON_NO_CONVERGENCE_STOP };
+
+struct tw_migration_limits {
+    uint64_t bandwidth_bytes_per_s; /* 0 = unlimited */
+    uint64_t downtime_ns;           /* budget; 0 = 300 ms */
+    uint32_t max_rounds;            /* 0 = 30 */
+    uint64_t timeout_ns;            /* 0 = 600 s */
+    enum tw_convergence_policy on_no_convergence;
+    bool skip_verify;
+};
+
+struct tw_round {
+    uint32_t index;
+    uint64_t lines, pages, zero_lines, bytes, duration_ns;
+    bool final;
+};
+
+/* What both sides can tell at any moment. */
+struct tw_migration_progress {
+    const char *phase; /* state name of the machine */
+    struct tw_round rounds[TW_MIGRATION_ROUNDS_MAX];
+    uint32_t round_count;
+    uint64_t bytes_sent, bytes_if_pages, bytes_device_state;
+    uint64_t memory_bytes, full_copy_bytes_done, lines_dirty;
+    uint64_t rate_bytes_per_s, dirty_bytes_per_s, eta_ns;
+    uint64_t downtime_ns, hook_ns, total_ns, final_pass_ns, device_state_ns;
+    uint64_t lines_found_by_compare_only;
+    bool memory_compared, memory_equal;
+};
+
+/* The durable truth of one side; numbers as HandOver in agent.proto. */
+enum tw_hand_over {
+    TW_HAND_OVER_UNKNOWN = 1,
+    TW_HAND_OVER_ACTIVE = 2,
+    TW_HAND_OVER_GIVEN_UP = 3,
+    TW_HAND_OVER_PREPARED = 4,
+    TW_HAND_OVER_COMMITTED = 5,
+    TW_HAND_OVER_ABORTED = 6,
+};
+
+/* What the surroundings provide to a side. */
+struct tw_migration_env {
+    const struct tw_clock *clock;
+    struct tw_fabric *fabric;
+    /* Makes the side's state durable before it returns. A failure keeps the side where it is:
+     * before the hand-over the source aborts, the destination refuses to prepare or commit. */
+    enum tw_code (*journal)(void *ctx, enum tw_hand_over state, struct tw_error *err);
+    /* Source only, may be NULL: the switch-over hook, called while both sides hold the whole VM
+     * and neither runs it. Begins, then is polled like a host operation; a failure aborts. */
+    enum tw_code (*hook_begin)(void *ctx, struct tw_error *err);
+    bool (*hook_poll)(void *ctx, enum tw_code *code, struct tw_error *err);
+    tw_machine_trace trace; /* may be NULL */
+    void *ctx;
+};
+
+struct tw_migration_params {
+    char id[TW_ID_SIZE]; /* migration */
+    char vm[TW_ID_SIZE];
+    uint64_t epoch;               /* that the destination gets */
+    uint8_t token[TW_OWNER_SIZE]; /* owner id of the stream */
+    struct tw_migration_limits limits;
+};
+
+/* ---- Source ---------------------------------------------------------------------------------- */
+
+struct tw_source;
+extern const struct tw_machine_table tw_source_table;
+
+/* Begins: connects to `address`. `host` outlives the source. */
+enum tw_code tw_source_start(const struct tw_migration_env *env,
+                             const struct tw_migration_params *params, struct tw_host *host,
+                             const char *address, struct tw_source **source, struct tw_error *err);
+/* Does what is due. Returns the time until which it has nothing to do by itself (fabric events
+ * aside); now or earlier = call again at once. */
+uint64_t tw_source_step(struct tw_source *source);
+/* Asks for the end. TW_FAILED_PRECONDITION once the VM was given up. */
+enum tw_code tw_source_cancel(struct tw_source *source, struct tw_error *err);
+void tw_source_set_bandwidth(struct tw_source *source, uint64_t bytes_per_s);
+/* A decision from outside for a source that has given up and lost its peer. */
+enum tw_code tw_source_finish(struct tw_source *source, struct tw_error *err);
+enum tw_code tw_source_reclaim(struct tw_source *source, struct tw_error *err);
+bool tw_source_done(const struct tw_source *source); /* ended; hand_over tells how */
+bool tw_source_peer_lost(const struct tw_source *source);
+enum tw_hand_over tw_source_hand_over(const struct tw_source *source);
+const struct tw_error *tw_source_error(const struct tw_source *source); /* NULL = none */
+void tw_source_progress(const struct tw_source *source, struct tw_migration_progress *out);
+/* Frees. Before it is done: closes the connection and leaves the VM as it is. */
+void tw_source_free(struct tw_source *source);
+
+/* For the fabric's callbacks: every conn_ctx in an agent is a `struct tw_migration_end *`. */
+struct tw_migration_end;
+struct tw_migration_end *tw_source_end(struct tw_source *source);
+void tw_migration_on_up(struct tw_migration_end *end, struct tw_conn *conn);
+enum tw_code tw_migration_on_chunk(struct tw_migration_end *end, struct tw_conn *conn,
+                                   enum tw_lane lane, const struct tw_chunk_header *header,
+                                   const uint8_t *payload, struct tw_error *err);
+void tw_migration_on_down(struct tw_migration_end *end, struct tw_conn *conn,
+                          const struct tw_error *why);
+
+/* ---- Destination ------------------------------------------------------------------------------
+ */
+
+struct tw_destination;
+extern const struct tw_machine_table tw_destination_table;
+
+/* Waits for the source. `host` is an incoming machine; it outlives the destination. */
+enum tw_code tw_destination_start(const struct tw_migration_env *env,
+                                  const struct tw_migration_params *params, struct tw_host *host,
+                                  uint64_t connect_timeout_ns, struct tw_destination **destination,
+                                  struct tw_error *err);
+/* A connection with this migration's token has said hello: take it or refuse. */
+enum tw_code tw_destination_accept(struct tw_destination *destination, struct tw_conn *conn,
+                                   const struct tw_hello *hello, struct tw_error *err);
+struct tw_migration_end *tw_destination_end(struct tw_destination *destination);
+uint64_t tw_destination_step(struct tw_destination *destination);
+/* Decisions from outside. commit: PREPARED only. abort: refused once committed. */
+enum tw_code tw_destination_commit(struct tw_destination *destination, uint64_t epoch,
+                                   struct tw_error *err);
+enum tw_code tw_destination_abort(struct tw_destination *destination, struct tw_error *err);
+bool tw_destination_done(const struct tw_destination *destination);
+bool tw_destination_peer_lost(const struct tw_destination *destination);
+enum tw_hand_over tw_destination_hand_over(const struct tw_destination *destination);
+const struct tw_error *tw_destination_error(const struct tw_destination *destination);
+void tw_destination_progress(const struct tw_destination *destination,
+                             struct tw_migration_progress *out);
+void tw_destination_free(struct tw_destination *destination);
+
+/* After an agent's restart: sides rebuilt from their journal, without a connection. The source
+ * stands at GIVEN_UP, the destination at PREPARED; both wait for a decision from outside. */
+enum tw_code tw_source_adopt(const struct tw_migration_env *env,
+                             const struct tw_migration_params *params, struct tw_host *host,
+                             struct tw_source **source, struct tw_error *err);
+enum tw_code tw_destination_adopt(const struct tw_migration_env *env,
+                                  const struct tw_migration_params *params, struct tw_host *host,
+                                  struct tw_destination **destination, struct tw_error *err);
+
+#endif
