@@ -1,0 +1,110 @@
+#include "agentd/config.h"
+
+#include "agentd/record.h"
+#include "config/config.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool name_ok(const void *value)
+{
+    return tw_record_name_ok(value);
+}
+
+static bool absolute(const void *value)
+{
+    const char *path = value;
+    return path[0] == '/';
+}
+
+static bool executable_or_empty(const void *value)
+{
+    const char *path = value;
+    return !*path || (path[0] == '/' && access(path, X_OK) == 0);
+}
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error", "off", NULL};
+
+#define TEXT(member)                                                                               \
+    .type = TW_CONFIG_STRING, .offset = offsetof(struct tw_agent_config, member),                  \
+    .size = sizeof(((struct tw_agent_config *)0)->member)
+
+static const struct tw_config_key keys[] = {
+    {.name = "name",
+     TEXT(name),
+     .required = true,
+     .valid = name_ok,
+     .expected = "lower-case letters, digits and '-', at most 63"},
+    {.name = "listen", TEXT(listen)},
+    {.name = "advertise", TEXT(advertise)},
+    {.name = "fabric", TEXT(fabric)},
+    {.name = "http", TEXT(http), .may_be_empty = true},
+    {.name = "controller", TEXT(controller), .may_be_empty = true},
+    {.name = "state_dir",
+     TEXT(state_dir),
+     .required = true,
+     .valid = absolute,
+     .expected = "an absolute path"},
+    {.name = "run_dir",
+     TEXT(run_dir),
+     .required = true,
+     .valid = absolute,
+     .expected = "an absolute path"},
+    {.name = "memory",
+     .type = TW_CONFIG_SIZE,
+     .offset = offsetof(struct tw_agent_config, memory_bytes),
+     .min = 4u << 20},
+    {.name = "qemu", TEXT(qemu)},
+    {.name = "plugin", TEXT(plugin)},
+    {.name = "switchover_hook",
+     TEXT(switchover_hook),
+     .may_be_empty = true,
+     .valid = executable_or_empty,
+     .expected = "an absolute path of a program, or \"\""},
+    {.name = "log_level",
+     .type = TW_CONFIG_CHOICE,
+     .offset = offsetof(struct tw_agent_config, log_level),
+     .names = log_levels},
+};
+
+/* The plugin is installed in ../lib beside bin/, in the build folder as on a machine. */
+static void find_plugin(char *out, size_t size)
+{
+    char self[192];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0)
+        return;
+    self[n] = 0;
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(self, '/');
+        if (slash)
+            *slash = 0;
+    }
+    snprintf(out, size, "%s/lib/towline-plugin.so", self);
+}
+
+enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *config,
+                                  struct tw_error *err)
+{
+    *config = (struct tw_agent_config){
+        .listen = "tcp://127.0.0.1:7102",
+        .fabric = "127.0.0.1:7202",
+        .qemu = "qemu-system-x86_64",
+        .log_level = 1,
+    };
+    enum tw_code code = tw_config_read(path, keys, sizeof keys / sizeof *keys, config, err);
+    if (code)
+        return code;
+    if (!config->memory_bytes)
+        config->memory_bytes =
+            (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+    if (!config->plugin[0])
+        find_plugin(config->plugin, sizeof config->plugin);
+    if (access(config->plugin, R_OK) != 0)
+        return tw_fail_errno(err, errno, path, "plugin: cannot read %s", config->plugin);
+    return TW_OK;
+}

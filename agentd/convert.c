@@ -1,0 +1,173 @@
+/* Between the contract's messages and the agent's structures. */
+#include "agentd/agent.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+Towline__V1__VmSpec *tw_spec_copy(const Towline__V1__VmSpec *spec)
+{
+    size_t size = towline__v1__vm_spec__get_packed_size(spec);
+    uint8_t *packed = malloc(size + 1);
+    if (!packed)
+        return NULL;
+    towline__v1__vm_spec__pack(spec, packed);
+    Towline__V1__VmSpec *copy = towline__v1__vm_spec__unpack(NULL, size, packed);
+    free(packed);
+    return copy;
+}
+
+enum tw_code tw_spec_check(const Towline__V1__VmSpec *spec, struct tw_error *err)
+{
+    char given[32];
+    if (!spec)
+        return tw_fail(err, TW_INVALID_ARGUMENT, "VM", "a specification", "none", "cannot start");
+    if (!tw_record_name_ok(spec->name))
+        return tw_fail(err, TW_INVALID_ARGUMENT, "VM name",
+                       "lower-case letters, digits and '-', at most 63", spec->name,
+                       "not a usable name");
+    snprintf(given, sizeof given, "%llu", (unsigned long long)spec->memory_bytes);
+    if (spec->memory_bytes < (4u << 20) || spec->memory_bytes % TW_PAGE_SIZE)
+        return tw_fail(err, TW_INVALID_ARGUMENT, spec->name,
+                       "at least 4 MiB, a multiple of 4096 bytes", given, "memory size");
+    snprintf(given, sizeof given, "%u", spec->vcpus);
+    if (spec->vcpus > 64)
+        return tw_fail(err, TW_INVALID_ARGUMENT, spec->name, "1 to 64", given, "vCPUs");
+    if (!spec->kernel[0])
+        return tw_fail(err, TW_INVALID_ARGUMENT, spec->name, "a path", "nothing", "kernel");
+    return TW_OK;
+}
+
+static Towline__V1__VmState state_of(const struct tw_vm *vm)
+{
+    switch (vm->record->ownership) {
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING:
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED:
+        return TOWLINE__V1__VM_STATE__VM_STATE_INCOMING;
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP:
+        return TOWLINE__V1__VM_STATE__VM_STATE_GIVEN_UP;
+    default:
+        break;
+    }
+    if (!vm->qemu)
+        return TOWLINE__V1__VM_STATE__VM_STATE_FAILED;
+    switch (tw_qemu_status_get(vm->qemu)) {
+    case TW_QEMU_STARTING:
+        return TOWLINE__V1__VM_STATE__VM_STATE_STARTING;
+    case TW_QEMU_RUNNING:
+        return TOWLINE__V1__VM_STATE__VM_STATE_RUNNING;
+    case TW_QEMU_PAUSED:
+        return TOWLINE__V1__VM_STATE__VM_STATE_PAUSED;
+    default:
+        return TOWLINE__V1__VM_STATE__VM_STATE_FAILED;
+    }
+}
+
+static uint64_t lines_written(const struct tw_vm *vm)
+{
+    struct tw_device_counters c = {0};
+    const struct tw_host *host = vm->qemu ? tw_qemu_host(vm->qemu) : NULL;
+    if (host && host->device)
+        tw_device_counters_get(host->device, &c);
+    return c.messages[TW_MEM_WR] + c.messages[TW_MEM_WR_KEEP];
+}
+
+Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm)
+{
+    Towline__V1__VmReport *r = malloc(sizeof *r);
+    if (!r)
+        return NULL;
+    towline__v1__vm_report__init(r);
+    r->name = strdup(vm->record->spec->name);
+    r->epoch = vm->record->epoch;
+    r->state = state_of(vm);
+    r->migration = strdup(vm->job || vm->record->hand_over == 0 ? vm->record->migration : "");
+    r->reason = strdup(vm->reason);
+    r->memory_bytes = vm->record->spec->memory_bytes;
+    r->pid = vm->qemu ? (uint64_t)tw_qemu_pid(vm->qemu) : 0;
+    r->lines_written = lines_written(vm);
+    return r;
+}
+
+static Towline__V1__Round *round_to_proto(const struct tw_round *round)
+{
+    Towline__V1__Round *r = malloc(sizeof *r);
+    if (!r)
+        return NULL;
+    towline__v1__round__init(r);
+    r->index = round->index;
+    r->lines = round->lines;
+    r->pages = round->pages;
+    r->zero_lines = round->zero_lines;
+    r->bytes = round->bytes;
+    r->duration_us = round->duration_ns / TW_US;
+    r->final = round->final;
+    return r;
+}
+
+Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p)
+{
+    Towline__V1__MigrationProgress *r = malloc(sizeof *r);
+    if (!r)
+        return NULL;
+    towline__v1__migration_progress__init(r);
+    r->phase = strdup(p->phase ? p->phase : "");
+    r->rounds = calloc(TW_MIGRATION_ROUNDS_MAX, sizeof *r->rounds);
+    for (uint32_t i = 0; r->rounds && i < p->round_count && i < TW_MIGRATION_ROUNDS_MAX; i++)
+        if ((r->rounds[r->n_rounds] = round_to_proto(&p->rounds[i])))
+            r->n_rounds++;
+    r->bytes_sent = p->bytes_sent;
+    r->bytes_if_pages = p->bytes_if_pages;
+    r->bytes_device_state = p->bytes_device_state;
+    r->memory_bytes = p->memory_bytes;
+    r->full_copy_bytes_done = p->full_copy_bytes_done;
+    r->lines_dirty = p->lines_dirty;
+    r->rate_bytes_per_s = p->rate_bytes_per_s;
+    r->dirty_bytes_per_s = p->dirty_bytes_per_s;
+    r->eta_ms = p->eta_ns / TW_MS;
+    r->downtime_us = p->downtime_ns / TW_US;
+    r->hook_us = p->hook_ns / TW_US;
+    r->total_us = p->total_ns / TW_US;
+    r->lines_found_by_compare_only = p->lines_found_by_compare_only;
+    r->memory_compared = p->memory_compared;
+    r->memory_equal = p->memory_equal;
+    r->final_pass_us = p->final_pass_ns / TW_US;
+    r->device_state_us = p->device_state_ns / TW_US;
+    return r;
+}
+
+Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent)
+{
+    Towline__V1__HostDescription *h = malloc(sizeof *h);
+    if (!h)
+        return NULL;
+    towline__v1__host_description__init(h);
+    h->name = strdup(agent->config.name);
+    h->rpc_url = strdup(agent->config.advertise);
+    h->fabric_address = strdup(tw_fabric_address(agent->fabric));
+    h->fabric = strdup(tw_fabric_kind(agent->fabric));
+    h->memory_capacity_bytes = agent->config.memory_bytes;
+    h->memory_used_bytes = tw_agent_memory_used(agent);
+    h->cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    h->version = strdup(TOWLINE_VERSION);
+    h->instance = agent->instance;
+    return h;
+}
+
+void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits,
+                          struct tw_migration_limits *out)
+{
+    *out = (struct tw_migration_limits){0};
+    if (!limits)
+        return;
+    out->bandwidth_bytes_per_s = limits->bandwidth_bytes_per_s;
+    out->downtime_ns = limits->downtime_ms * TW_MS;
+    out->max_rounds = limits->max_rounds;
+    out->timeout_ns = limits->timeout_ms * TW_MS;
+    out->skip_verify = limits->skip_verify;
+    out->on_no_convergence =
+        limits->on_no_convergence == TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP
+            ? TW_ON_NO_CONVERGENCE_STOP
+            : TW_ON_NO_CONVERGENCE_ABORT;
+}

@@ -1,0 +1,577 @@
+/* Migration jobs: glue between a side's state machine (services/migration), its VM, the disk and
+ * the fabric. What is durable when is decided by the machines; this file writes it down. */
+#include "agentd/agent.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define HOOK_TIMEOUT (30 * TW_SEC)
+
+struct tw_job *tw_job_find(struct tw_agent *agent, const char *migration)
+{
+    for (struct tw_job *job = agent->jobs; job; job = job->next)
+        if (strcmp(job->params.id, migration) == 0)
+            return job;
+    return NULL;
+}
+
+enum tw_hand_over tw_job_hand_over(const struct tw_job *job)
+{
+    return job->source ? tw_source_hand_over(job->source)
+                       : tw_destination_hand_over(job->destination);
+}
+
+void tw_job_progress(const struct tw_job *job, struct tw_migration_progress *out)
+{
+    if (job->source)
+        tw_source_progress(job->source, out);
+    else
+        tw_destination_progress(job->destination, out);
+}
+
+const struct tw_error *tw_job_error(const struct tw_job *job)
+{
+    return job->source ? tw_source_error(job->source) : tw_destination_error(job->destination);
+}
+
+bool tw_job_peer_lost(const struct tw_job *job)
+{
+    return job->source ? tw_source_peer_lost(job->source)
+                       : tw_destination_peer_lost(job->destination);
+}
+
+/* ---- What is written down -------------------------------------------------------------------- */
+
+static void set_text(char **field, const char *text)
+{
+    if (*field != protobuf_c_empty_string)
+        free(*field);
+    *field = strdup(text);
+}
+
+/* Whether the outcome could be written; `job` is NULL for a migration this agent has no part in. */
+static enum tw_code save_outcome(struct tw_agent *agent, const struct tw_job *job, const char *id,
+                                 enum tw_hand_over hand_over, struct tw_error *err)
+{
+    Towline__V1__MigrationRecord r = TOWLINE__V1__MIGRATION_RECORD__INIT;
+    struct tw_error why = {0};
+    r.migration = (char *)(uintptr_t)id;
+    r.hand_over = (uint32_t)hand_over;
+    if (job) {
+        struct tw_migration_progress progress;
+        r.vm = (char *)(uintptr_t)job->params.vm;
+        r.source = job->source != NULL;
+        if (job->source || job->destination) {
+            tw_job_progress(job, &progress);
+            r.progress = tw_progress_to_proto(&progress);
+            if (tw_job_error(job))
+                why = *tw_job_error(job);
+        }
+    }
+    Towline__V1__ErrorDetail detail = TOWLINE__V1__ERROR_DETAIL__INIT;
+    detail.code = (uint32_t)why.code;
+    detail.where = why.where;
+    detail.what = why.what;
+    detail.expected = why.expected;
+    detail.given = why.given;
+    r.error = why.code ? &detail : NULL;
+    enum tw_code code = tw_record_migration_save(agent->store, &r, err);
+    if (r.progress)
+        towline__v1__migration_progress__free_unpacked(r.progress, NULL);
+    return code;
+}
+
+enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct tw_error *err)
+{
+    return save_outcome(agent, NULL, migration, TW_HAND_OVER_ABORTED, err);
+}
+
+/* Changes the VM's record on disk, or leaves it as it was when that fails. */
+static enum tw_code save_ownership(struct tw_job *job, Towline__V1__Ownership ownership,
+                                   enum tw_hand_over hand_over, uint64_t epoch,
+                                   struct tw_error *err)
+{
+    Towline__V1__VmRecord *r = job->vm->record;
+    Towline__V1__VmRecord before = *r;
+    r->ownership = ownership;
+    r->hand_over = (uint32_t)hand_over;
+    r->epoch = epoch;
+    if (ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP)
+        r->peer_epoch = job->params.epoch;
+    enum tw_code code = tw_vm_save(job->vm, err);
+    if (code) {
+        r->ownership = before.ownership;
+        r->hand_over = before.hand_over;
+        r->epoch = before.epoch;
+        r->peer_epoch = before.peer_epoch;
+    }
+    atomic_store(&job->agent->changed, true);
+    return code;
+}
+
+static enum tw_code journal_source(struct tw_job *job, enum tw_hand_over state,
+                                   struct tw_error *err)
+{
+    uint64_t epoch = job->vm->record->epoch;
+    switch (state) {
+    case TW_HAND_OVER_ACTIVE:
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING, 0, epoch, err);
+    case TW_HAND_OVER_GIVEN_UP:
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP, 0, epoch, err);
+    case TW_HAND_OVER_ABORTED:
+        /* The VM's record is the truth; the outcome repeats it for whoever asks later. */
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, state,
+                              job->reclaim_epoch ? job->reclaim_epoch : epoch, err);
+    case TW_HAND_OVER_COMMITTED:
+        /* The VM's record goes when the process is gone: the outcome must be there first. */
+        return save_outcome(job->agent, job, job->params.id, state, err);
+    default:
+        return tw_fail(err, TW_INTERNAL, job->params.id, NULL, NULL,
+                       "a source has no hand-over state %d", (int)state);
+    }
+}
+
+static enum tw_code journal_destination(struct tw_job *job, enum tw_hand_over state,
+                                        struct tw_error *err)
+{
+    uint64_t epoch = job->params.epoch;
+    switch (state) {
+    case TW_HAND_OVER_ACTIVE:
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING, 0, epoch, err);
+    case TW_HAND_OVER_PREPARED:
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED, 0, epoch, err);
+    case TW_HAND_OVER_COMMITTED:
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, state, epoch, err);
+    case TW_HAND_OVER_ABORTED:
+        return save_outcome(job->agent, job, job->params.id, state, err);
+    default:
+        return tw_fail(err, TW_INTERNAL, job->params.id, NULL, NULL,
+                       "a destination has no hand-over state %d", (int)state);
+    }
+}
+
+static enum tw_code job_journal(void *ctx, enum tw_hand_over state, struct tw_error *err)
+{
+    struct tw_job *job = ctx;
+    bool source = job->vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING ||
+                  job->vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP;
+    return source ? journal_source(job, state, err) : journal_destination(job, state, err);
+}
+
+/* ---- The switch-over hook ---------------------------------------------------------------------
+ */
+
+static enum tw_code job_hook_begin(void *ctx, struct tw_error *err)
+{
+    struct tw_job *job = ctx;
+    const struct tw_agent_config *config = &job->agent->config;
+    char vm[TW_ID_SIZE + 16], migration[TW_ID_SIZE + 24], source[96], destination[96], run[600];
+    snprintf(vm, sizeof vm, "TOWLINE_VM=%s", job->params.vm);
+    snprintf(migration, sizeof migration, "TOWLINE_MIGRATION=%s", job->params.id);
+    snprintf(source, sizeof source, "TOWLINE_SOURCE=%s", config->name);
+    snprintf(destination, sizeof destination, "TOWLINE_DESTINATION=%s", job->peer);
+    snprintf(run, sizeof run, "TOWLINE_RUN_DIR=%s/%s", config->run_dir, job->params.vm);
+    const char *environment[] = {vm, migration, source, destination, run, NULL};
+    return tw_hook_start(config->switchover_hook, environment, HOOK_TIMEOUT, &job->hook, err);
+}
+
+static bool job_hook_poll(void *ctx, enum tw_code *code, struct tw_error *err)
+{
+    struct tw_job *job = ctx;
+    if (!tw_hook_poll(job->hook, code, err))
+        return false;
+    tw_hook_free(job->hook);
+    job->hook = NULL;
+    return true;
+}
+
+static void job_trace(void *ctx, const struct tw_machine *machine, unsigned from, unsigned to,
+                      const char *why)
+{
+    const struct tw_job *job = ctx;
+    tw_log(TW_LOG_INFO, machine->table->name, "state",
+           "migration=%s vm=%s from=%s to=%s why=\"%s\"", job->params.id, job->params.vm,
+           machine->table->states[from].name, machine->table->states[to].name, why);
+}
+
+/* ---- Begin and end -----------------------------------------------------------------------------
+ */
+
+static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char *peer,
+                              uint64_t epoch, const Towline__V1__MigrationLimits *limits)
+{
+    struct tw_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    job->agent = agent;
+    snprintf(job->params.id, sizeof job->params.id, "%s", id);
+    snprintf(job->peer, sizeof job->peer, "%s", peer);
+    job->params.epoch = epoch;
+    tw_limits_from_proto(limits, &job->params.limits);
+    bool hook = agent->config.switchover_hook[0] != 0;
+    job->env = (struct tw_migration_env){
+        .clock = &tw_monotonic,
+        .fabric = agent->fabric,
+        .journal = job_journal,
+        .hook_begin = hook ? job_hook_begin : NULL,
+        .hook_poll = hook ? job_hook_poll : NULL,
+        .trace = job_trace,
+        .ctx = job,
+    };
+    return job;
+}
+
+static void job_link(struct tw_job *job, struct tw_vm *vm)
+{
+    snprintf(job->params.vm, sizeof job->params.vm, "%s", vm->record->spec->name);
+    job->vm = vm;
+    vm->job = job;
+    job->next = job->agent->jobs;
+    job->agent->jobs = job;
+    atomic_store(&job->agent->changed, true);
+}
+
+void tw_job_free(struct tw_job *job)
+{
+    for (struct tw_job **p = &job->agent->jobs; *p; p = &(*p)->next) {
+        if (*p == job) {
+            *p = job->next;
+            break;
+        }
+    }
+    if (job->vm)
+        job->vm->job = NULL;
+    tw_hook_free(job->hook);
+    tw_source_free(job->source);
+    tw_destination_free(job->destination);
+    atomic_store(&job->agent->changed, true);
+    free(job);
+}
+
+/* An id that is free here: no job has it and no outcome was recorded for it. */
+static enum tw_code check_new(struct tw_agent *agent, const char *id, struct tw_error *err)
+{
+    if (!tw_record_name_ok(id))
+        return tw_fail(err, TW_INVALID_ARGUMENT, "migration id",
+                       "lower-case letters, digits and '-', at most 63", id, "not a usable name");
+    Towline__V1__MigrationRecord *old = tw_record_migration_load(agent->store, id);
+    if (!old)
+        return TW_OK;
+    towline__v1__migration_record__free_unpacked(old, NULL);
+    return tw_fail(err, TW_FAILED_PRECONDITION, id, "a migration that has not ended", NULL,
+                   "this migration has ended on %s", agent->config.name);
+}
+
+static enum tw_code check_source(struct tw_agent *agent, const Towline__V1__StartOutgoingRequest *r,
+                                 struct tw_vm **out, struct tw_error *err)
+{
+    char expected[48], given[24];
+    struct tw_vm *vm = tw_vm_find(agent, r->vm);
+    enum tw_code code = check_new(agent, r->migration, err);
+    if (code)
+        return code;
+    if (r->token.len != TW_OWNER_SIZE)
+        return tw_fail(err, TW_INVALID_ARGUMENT, r->migration, "a token of 16 bytes", NULL,
+                       "the token has %zu bytes", r->token.len);
+    if (!vm)
+        return tw_fail(err, TW_NOT_FOUND, r->vm, NULL, NULL, "no such VM on %s",
+                       agent->config.name);
+    if (vm->job)
+        return tw_fail(err, TW_FAILED_PRECONDITION, r->vm, "a VM in no migration",
+                       vm->job->params.id, "the VM is being migrated");
+    if (!vm->qemu || tw_qemu_status_get(vm->qemu) != TW_QEMU_RUNNING ||
+        vm->record->ownership != TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED)
+        return tw_fail(err, TW_FAILED_PRECONDITION, r->vm, "a running VM", vm->reason,
+                       "the VM does not run on %s", agent->config.name);
+    if (r->epoch <= vm->record->epoch) {
+        snprintf(expected, sizeof expected, "greater than %llu",
+                 (unsigned long long)vm->record->epoch);
+        snprintf(given, sizeof given, "%llu", (unsigned long long)r->epoch);
+        return tw_fail(err, TW_FAILED_PRECONDITION, r->vm, expected, given,
+                       "the destination's epoch must grow");
+    }
+    *out = vm;
+    return TW_OK;
+}
+
+static void remember_migration(struct tw_vm *vm, const struct tw_job *job)
+{
+    set_text(&vm->record->migration, job->params.id);
+    set_text(&vm->record->peer, job->peer);
+    vm->record->hand_over = 0;
+}
+
+enum tw_code tw_job_start_source(struct tw_agent *agent, const Towline__V1__StartOutgoingRequest *r,
+                                 struct tw_error *err)
+{
+    struct tw_vm *vm;
+    const struct tw_job *same = tw_job_find(agent, r->migration);
+    if (same)
+        return same->source ? TW_OK
+                            : tw_fail(err, TW_FAILED_PRECONDITION, r->migration, "source",
+                                      "destination", "%s is the other side", agent->config.name);
+    enum tw_code code = check_source(agent, r, &vm, err);
+    if (code)
+        return code;
+    struct tw_job *job = job_new(agent, r->migration, r->destination, r->epoch, r->limits);
+    if (!job)
+        return tw_fail_errno(err, ENOMEM, r->migration, "cannot begin");
+    memcpy(job->params.token, r->token.data, TW_OWNER_SIZE);
+    job_link(job, vm);
+    remember_migration(vm, job);
+    code =
+        save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING, 0, vm->record->epoch, err);
+    if (!code) {
+        code = tw_source_start(&job->env, &job->params, tw_qemu_host(vm->qemu), r->fabric_address,
+                               &job->source, err);
+        struct tw_error ignored;
+        if (code)
+            save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, TW_HAND_OVER_ABORTED,
+                           vm->record->epoch, &ignored);
+    }
+    if (code)
+        tw_job_free(job);
+    return code;
+}
+
+static enum tw_code start_incoming_vm(struct tw_job *job,
+                                      const Towline__V1__PrepareIncomingRequest *r,
+                                      struct tw_vm **vm, struct tw_error *err)
+{
+    Towline__V1__VmRecord record = TOWLINE__V1__VM_RECORD__INIT;
+    record.spec = r->spec;
+    record.ownership = TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING;
+    record.epoch = r->epoch;
+    record.migration = job->params.id;
+    record.peer = job->peer;
+    return tw_vm_start(job->agent, &record, vm, err);
+}
+
+static enum tw_code check_destination(struct tw_agent *agent,
+                                      const Towline__V1__PrepareIncomingRequest *r,
+                                      struct tw_error *err)
+{
+    enum tw_code code = check_new(agent, r->migration, err);
+    if (code)
+        return code;
+    if (!r->spec)
+        return tw_fail(err, TW_INVALID_ARGUMENT, r->migration, "a VM specification", "none",
+                       "cannot prepare");
+    if (tw_vm_find(agent, r->spec->name))
+        return tw_fail(err, TW_ALREADY_EXISTS, r->spec->name, "no VM of this name", NULL,
+                       "%s holds a VM of this name", agent->config.name);
+    return TW_OK;
+}
+
+enum tw_code tw_job_start_destination(struct tw_agent *agent,
+                                      const Towline__V1__PrepareIncomingRequest *r,
+                                      uint8_t token[TW_OWNER_SIZE], struct tw_error *err)
+{
+    struct tw_vm *vm;
+    const struct tw_job *same = tw_job_find(agent, r->migration);
+    if (same && same->destination) {
+        memcpy(token, same->params.token, TW_OWNER_SIZE);
+        return TW_OK;
+    }
+    enum tw_code code = check_destination(agent, r, err);
+    if (code)
+        return code;
+    struct tw_job *job = job_new(agent, r->migration, r->source, r->epoch, r->limits);
+    if (!job || getrandom(job->params.token, TW_OWNER_SIZE, 0) != (ssize_t)TW_OWNER_SIZE) {
+        free(job);
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, r->migration, NULL, NULL, "cannot begin");
+    }
+    code = start_incoming_vm(job, r, &vm, err);
+    if (code) {
+        free(job);
+        return code;
+    }
+    job_link(job, vm);
+    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu),
+                                (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS, &job->destination,
+                                err);
+    if (code) {
+        tw_job_free(job);
+        vm->remove = true;
+        return code;
+    }
+    memcpy(token, job->params.token, TW_OWNER_SIZE);
+    return TW_OK;
+}
+
+static void count_outcome(struct tw_job *job)
+{
+    struct tw_agent_totals *t = &job->agent->totals;
+    struct tw_migration_progress p;
+    bool committed = tw_job_hand_over(job) == TW_HAND_OVER_COMMITTED;
+    tw_job_progress(job, &p);
+    if (!job->source) {
+        ++*(committed ? &t->incoming_completed : &t->incoming_aborted);
+        return;
+    }
+    ++*(committed ? &t->outgoing_completed : &t->outgoing_aborted);
+    t->bytes_sent += p.bytes_sent;
+    t->bytes_if_pages += p.bytes_if_pages;
+    t->lines_compare_only += p.lines_found_by_compare_only;
+    for (uint32_t i = 0; i < p.round_count; i++)
+        t->lines_sent += p.rounds[i].lines;
+    if (committed)
+        t->last_downtime_ns = p.downtime_ns;
+}
+
+/* The machine has ended: keep the outcome, then decide what becomes of the VM's copy here. */
+static void job_end(struct tw_job *job)
+{
+    struct tw_error err = {0};
+    struct tw_vm *vm = job->vm;
+    enum tw_hand_over end = tw_job_hand_over(job);
+    const struct tw_error *why = tw_job_error(job);
+    char text[512] = "";
+    if (why)
+        tw_error_text(why, text, sizeof text);
+    if (save_outcome(job->agent, job, job->params.id, end, &err))
+        tw_log(TW_LOG_ERROR, "job", "outcome not written", "migration=%s what=\"%s\"",
+               job->params.id, err.what);
+    tw_log(why ? TW_LOG_WARN : TW_LOG_INFO, "job", "ended",
+           "migration=%s vm=%s side=%s hand_over=%d error=\"%s\"", job->params.id, job->params.vm,
+           job->source ? "source" : "destination", (int)end, text);
+    count_outcome(job);
+    vm->remove = (job->source != NULL) == (end == TW_HAND_OVER_COMMITTED);
+    tw_job_free(job);
+}
+
+uint64_t tw_job_step(struct tw_job *job)
+{
+    uint64_t next =
+        job->source ? tw_source_step(job->source) : tw_destination_step(job->destination);
+    bool done = job->source ? tw_source_done(job->source) : tw_destination_done(job->destination);
+    if (!done)
+        return next;
+    job_end(job);
+    return 0;
+}
+
+/* ---- After a restart of the agent
+ * ---------------------------------------------------------------- */
+
+static void adopt_side(struct tw_vm *vm, bool source)
+{
+    struct tw_error err = {0};
+    Towline__V1__VmRecord *r = vm->record;
+    uint64_t epoch = source ? r->peer_epoch : r->epoch;
+    struct tw_job *job = job_new(vm->agent, r->migration, r->peer, epoch, NULL);
+    if (!job)
+        return;
+    job_link(job, vm);
+    struct tw_host *host = tw_qemu_host(vm->qemu);
+    enum tw_code code =
+        source ? tw_source_adopt(&job->env, &job->params, host, &job->source, &err)
+               : tw_destination_adopt(&job->env, &job->params, host, &job->destination, &err);
+    if (code) {
+        tw_log(TW_LOG_ERROR, "job", "cannot adopt", "migration=%s what=\"%s\"", r->migration,
+               err.what);
+        tw_job_free(job);
+    }
+}
+
+static void adopt_outgoing(struct tw_vm *vm)
+{
+    struct tw_error err = {0};
+    vm->record->ownership = TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED;
+    vm->record->hand_over = TW_HAND_OVER_ABORTED;
+    if (tw_vm_save(vm, &err) || tw_job_refuse(vm->agent, vm->record->migration, &err))
+        tw_log(TW_LOG_ERROR, "job", "abort not written", "vm=%s what=\"%s\"",
+               vm->record->spec->name, err.what);
+}
+
+void tw_job_adopt(struct tw_vm *vm)
+{
+    Towline__V1__VmRecord *r = vm->record;
+    Towline__V1__MigrationRecord *ended = tw_record_migration_load(vm->agent->store, r->migration);
+    enum tw_hand_over outcome = ended ? (enum tw_hand_over)ended->hand_over : TW_HAND_OVER_UNKNOWN;
+    struct tw_error ignored;
+    if (ended)
+        towline__v1__migration_record__free_unpacked(ended, NULL);
+    switch (r->ownership) {
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING:
+        adopt_outgoing(vm);
+        break;
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP:
+        if (outcome == TW_HAND_OVER_COMMITTED)
+            vm->remove = true;
+        else if (vm->qemu)
+            adopt_side(vm, true);
+        break;
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING:
+        tw_job_refuse(vm->agent, r->migration, &ignored);
+        vm->remove = true;
+        break;
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED:
+        /* Without a process the copy is worth nothing; it never ran, so saying so is safe. */
+        if (outcome == TW_HAND_OVER_ABORTED || !vm->qemu) {
+            tw_job_refuse(vm->agent, r->migration, &ignored);
+            vm->remove = true;
+        } else {
+            adopt_side(vm, false);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- Fabric -----------------------------------------------------------------------------------
+ */
+
+static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_hello *hello,
+                              void **conn_ctx, struct tw_error *err)
+{
+    struct tw_agent *agent = ctx;
+    for (struct tw_job *job = agent->jobs; job; job = job->next) {
+        if (!job->destination || memcmp(job->params.token, hello->owner, TW_OWNER_SIZE) != 0)
+            continue;
+        enum tw_code code = tw_destination_accept(job->destination, conn, hello, err);
+        *conn_ctx = tw_destination_end(job->destination);
+        return code;
+    }
+    return tw_fail(err, TW_PERMISSION_DENIED, agent->config.name, "the token of a migration here",
+                   "another", "connection from %s refused", hello->name);
+}
+
+static void on_up(void *ctx, struct tw_conn *conn)
+{
+    tw_migration_on_up(ctx, conn);
+}
+
+static enum tw_code on_chunk(void *ctx, struct tw_conn *conn, enum tw_lane lane,
+                             const struct tw_chunk_header *header, const uint8_t *payload,
+                             struct tw_error *err)
+{
+    return tw_migration_on_chunk(ctx, conn, lane, header, payload, err);
+}
+
+/* Pre-copy reads nothing one-sidedly; a completion here belongs to nobody. */
+static void on_read(void *ctx, struct tw_conn *conn, uint64_t cookie, enum tw_code code)
+{
+    (void)ctx, (void)conn;
+    tw_log(TW_LOG_WARN, "job", "unexpected read completion", "cookie=%llu code=%s",
+           (unsigned long long)cookie, tw_code_name(code));
+}
+
+static void on_down(void *ctx, struct tw_conn *conn, const struct tw_error *why)
+{
+    tw_migration_on_down(ctx, conn, why);
+}
+
+const struct tw_fabric_events tw_job_fabric_events = {
+    .on_accept = on_accept,
+    .on_up = on_up,
+    .on_chunk = on_chunk,
+    .on_read = on_read,
+    .on_down = on_down,
+};

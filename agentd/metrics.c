@@ -1,0 +1,136 @@
+/* /metrics, /healthz, /readyz of the agent. Pages are made on the data thread into a memory
+ * stream and written out by the HTTP thread. Names are listed in docs/operations.md. */
+#include "agentd/agent.h"
+
+#include "rpc/http.h"
+
+#include <stdlib.h>
+
+#define PAGE_DEADLINE (2 * TW_SEC)
+
+static void family(FILE *out, const char *name, const char *type, const char *help)
+{
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void one(FILE *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+    family(out, name, type, help);
+    fprintf(out, "%s %llu\n", name, (unsigned long long)value);
+}
+
+static void totals_page(FILE *out, const struct tw_agent *a)
+{
+    const struct tw_agent_totals *t = &a->totals;
+    family(out, "towline_agent_migrations_total", "counter",
+           "Migrations ended, by side and outcome.");
+    const struct {
+        const char *side, *outcome;
+        uint64_t n;
+    } rows[] = {{"source", "completed", t->outgoing_completed},
+                {"source", "aborted", t->outgoing_aborted},
+                {"destination", "completed", t->incoming_completed},
+                {"destination", "aborted", t->incoming_aborted}};
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
+        fprintf(out, "towline_agent_migrations_total{side=\"%s\",outcome=\"%s\"} %llu\n",
+                rows[i].side, rows[i].outcome, (unsigned long long)rows[i].n);
+    one(out, "towline_agent_sent_bytes_total", "counter",
+        "Bytes sent by finished migrations, headers included.", t->bytes_sent);
+    one(out, "towline_agent_sent_if_pages_bytes_total", "counter",
+        "What the same rounds would have sent by 4 KiB pages.", t->bytes_if_pages);
+    one(out, "towline_agent_sent_lines_total", "counter", "Lines sent by finished migrations.",
+        t->lines_sent);
+    one(out, "towline_agent_compare_only_lines_total", "counter",
+        "Dirty lines that no store event had reported.", t->lines_compare_only);
+    family(out, "towline_agent_last_downtime_seconds", "gauge",
+           "Downtime of the last completed outgoing migration.");
+    fprintf(out, "towline_agent_last_downtime_seconds %.6f\n", (double)t->last_downtime_ns / 1e9);
+    family(out, "towline_agent_longest_turn_seconds", "gauge",
+           "Longest turn of the data thread since the start.");
+    fprintf(out, "towline_agent_longest_turn_seconds %.6f\n", (double)t->longest_turn_ns / 1e9);
+}
+
+static void vms_page(FILE *out, const struct tw_agent *a)
+{
+    family(out, "towline_agent_vm_running", "gauge", "1 when the VM runs here.");
+    for (const struct tw_vm *vm = a->vms; vm; vm = vm->next)
+        fprintf(out, "towline_agent_vm_running{vm=\"%s\"} %d\n", vm->record->spec->name,
+                vm->qemu && tw_qemu_status_get(vm->qemu) == TW_QEMU_RUNNING);
+    family(out, "towline_agent_vm_written_lines_total", "counter",
+           "Line write-backs that the device has seen.");
+    for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {
+        struct tw_device_counters c = {0};
+        const struct tw_host *host = vm->qemu ? tw_qemu_host(vm->qemu) : NULL;
+        if (host && host->device)
+            tw_device_counters_get(host->device, &c);
+        fprintf(out, "towline_agent_vm_written_lines_total{vm=\"%s\"} %llu\n",
+                vm->record->spec->name,
+                (unsigned long long)(c.messages[TW_MEM_WR] + c.messages[TW_MEM_WR_KEEP]));
+    }
+    family(out, "towline_agent_vm_link_overflows_total", "counter",
+           "Store events that a full ring turned into line marks.");
+    for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {
+        struct tw_qemu_link_stats s = {0};
+        if (vm->qemu)
+            tw_qemu_link_stats_get(vm->qemu, &s);
+        fprintf(out, "towline_agent_vm_link_overflows_total{vm=\"%s\"} %llu\n",
+                vm->record->spec->name, (unsigned long long)s.ring_overflows);
+    }
+}
+
+static enum tw_code metrics_on_data_thread(void *owner, void *arg, struct tw_error *err)
+{
+    const struct tw_agent *a = owner;
+    FILE *out = arg;
+    (void)err;
+    family(out, "towline_agent_info", "gauge", "1, with the agent's name, version and fabric.");
+    fprintf(out, "towline_agent_info{host=\"%s\",version=\"%s\",fabric=\"%s\"} 1\n", a->config.name,
+            TOWLINE_VERSION, tw_fabric_kind(a->fabric));
+    one(out, "towline_agent_uptime_seconds", "gauge", "Seconds since the start.",
+        (tw_now(&tw_monotonic) - a->started_ns) / TW_SEC);
+    one(out, "towline_agent_memory_capacity_bytes", "gauge", "Memory that VMs may have.",
+        a->config.memory_bytes);
+    one(out, "towline_agent_memory_used_bytes", "gauge", "Memory of the VMs here.",
+        tw_agent_memory_used(a));
+    one(out, "towline_agent_vms", "gauge", "VM copies here, incoming ones included.", a->vm_count);
+    totals_page(out, a);
+    vms_page(out, a);
+    return TW_OK;
+}
+
+static void metrics(void *ctx, FILE *out)
+{
+    struct tw_agent *agent = ctx;
+    tw_mailbox_call(agent->mailbox, metrics_on_data_thread, out,
+                    tw_after(tw_now(&tw_monotonic), PAGE_DEADLINE), NULL);
+}
+
+static enum tw_code turn_on_data_thread(void *owner, void *arg, struct tw_error *err)
+{
+    (void)owner, (void)arg, (void)err;
+    return TW_OK;
+}
+
+/* Ready: the data thread turns, and the controller (when there is one) has answered of late. */
+static bool ready(void *ctx, FILE *out)
+{
+    struct tw_agent *agent = ctx;
+    bool turning = tw_mailbox_call(agent->mailbox, turn_on_data_thread, NULL,
+                                   tw_after(tw_now(&tw_monotonic), PAGE_DEADLINE), NULL) == TW_OK;
+    uint64_t seen = atomic_load(&agent->controller_seen_ms);
+    bool alone = !agent->config.controller[0];
+    bool heard = alone || (seen && tw_wall_ms() - seen < 10000);
+    fprintf(out, "data-thread %s\n", turning ? "ok" : "stuck");
+    fprintf(out, "controller %s\n", alone ? "none configured" : heard ? "ok" : "not heard of");
+    return turning && heard;
+}
+
+enum tw_code tw_agent_http(struct tw_agent *agent, struct tw_http_server **server,
+                           struct tw_error *err)
+{
+    const struct tw_http_pages pages = {.metrics = metrics, .ready = ready, .ctx = agent};
+    *server = NULL;
+    if (!agent->config.http[0])
+        return TW_OK;
+    return tw_http_server_open(agent->config.http, &pages, server, err);
+}
