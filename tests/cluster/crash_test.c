@@ -1,0 +1,207 @@
+/* kill -9 of every process at every state of a migration: never two running copies; the VM runs on
+ * unless its own QEMU was killed; every migration ends; nothing is left behind. */
+#include "tests/cluster/cluster.h"
+
+#include "services/migration/migration.h"
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define REACH_MS 15000u
+#define END_MS   25000u
+
+enum victim { SOURCE_AGENT, DESTINATION_AGENT, CONTROLLER, SOURCE_QEMU, DESTINATION_QEMU, VICTIMS };
+static const char *const victim_names[] = {"source agent", "destination agent", "controller",
+                                           "source QEMU", "destination QEMU"};
+
+/* How a state is come by. */
+enum way {
+    COMMIT, /* a migration that succeeds */
+    CANCEL, /* one that the operator cancels while it copies */
+    REFUSE, /* one that the destination refuses when it is to prepare (its disk is full) */
+};
+
+struct crash {
+    char point[48]; /* "source.final_pass" */
+    enum way way;
+    enum victim victim;
+};
+
+#include "tests/cluster/crash_points.h"
+
+static bool at_source(const struct crash *k)
+{
+    return strncmp(k->point, "source.", 7) == 0;
+}
+
+/* The process at whose state we stop kills itself there; others are killed while it holds. */
+static bool kills_itself(const struct crash *k)
+{
+    return k->victim == (at_source(k) ? SOURCE_AGENT : DESTINATION_AGENT);
+}
+
+static void arm(struct tw_cluster *c, const struct crash *k)
+{
+    struct tw_process *p = &c->processes[at_source(k) ? TW_AGENT_A : TW_AGENT_B];
+    if (kills_itself(k))
+        snprintf(p->fault, sizeof p->fault, "%s:kill", k->point);
+    else
+        snprintf(p->fault, sizeof p->fault, "%s:hold=%s/hold", k->point, c->dir);
+    if (k->way == REFUSE) {
+        struct tw_process *b = &c->processes[TW_AGENT_B];
+        size_t n = strlen(b->fault);
+        snprintf(b->fault + n, sizeof b->fault - n, "%sjournal.prepared:fail", n ? "," : "");
+    }
+}
+
+static void cancel(struct tw_cluster *c, const char *id)
+{
+    Towline__V1__CancelMigrationRequest r = TOWLINE__V1__CANCEL_MIGRATION_REQUEST__INIT;
+    ProtobufCMessage *m;
+    r.id = (char *)(uintptr_t)id;
+    if (tw_rpc_call(c->client, &towline__v1__migration_service__descriptor, "Cancel", &r.base, 3000,
+                    TW_RPC_IDEMPOTENT, &m, NULL) == TW_OK)
+        protobuf_c_message_free_unpacked(m, NULL);
+}
+
+static void await_point(struct tw_cluster *c, const struct crash *k)
+{
+    char path[128];
+    enum tw_role role = at_source(k) ? TW_AGENT_A : TW_AGENT_B;
+    snprintf(path, sizeof path, "%s/hold.reached", c->dir);
+    for (unsigned ms = 0; ms < REACH_MS; ms += 2) {
+        if (kills_itself(k) ? tw_cluster_process_ended(c, role) : tw_await_file(path, 1))
+            return;
+        tw_sleep_ms(2);
+    }
+    cr_assert_fail("%s was not reached", k->point);
+}
+
+static void kill_victim(struct tw_cluster *c, const struct crash *k)
+{
+    char path[128];
+    pid_t pid;
+    switch (k->victim) {
+    case CONTROLLER:
+        tw_cluster_kill(c, TW_CONTROLLER);
+        break;
+    case SOURCE_AGENT:
+    case DESTINATION_AGENT:
+        if (!kills_itself(k))
+            tw_cluster_kill(c, k->victim == SOURCE_AGENT ? TW_AGENT_A : TW_AGENT_B);
+        break;
+    default:
+        pid = tw_cluster_guest_pid(c, k->victim == SOURCE_QEMU ? TW_AGENT_A : TW_AGENT_B);
+        if (pid > 0)
+            kill(pid, SIGKILL);
+        break;
+    }
+    snprintf(path, sizeof path, "%s/hold.release", c->dir);
+    tw_touch(path);
+}
+
+static void restart(struct tw_cluster *c)
+{
+    for (unsigned role = 0; role < TW_ROLES; role++) {
+        c->processes[role].fault[0] = 0;
+        if (tw_cluster_process_ended(c, (enum tw_role)role))
+            tw_cluster_spawn(c, (enum tw_role)role);
+    }
+    tw_cluster_await_agents(c);
+}
+
+/* The VM's own process was killed: it is gone, and is said to be gone. */
+static bool own_qemu_killed(const struct crash *k, bool moved)
+{
+    return k->victim == (moved ? DESTINATION_QEMU : SOURCE_QEMU);
+}
+
+static void check_one_copy(struct tw_cluster *c, const struct crash *k,
+                           const Towline__V1__Migration *m)
+{
+    bool moved = m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
+    enum tw_role owner = moved ? TW_AGENT_B : TW_AGENT_A;
+    enum tw_role other = moved ? TW_AGENT_A : TW_AGENT_B;
+    struct tw_sparse_control control = {0};
+    cr_assert(tw_cluster_await_clean(c, other, 5000), "%s kept something of the VM",
+              c->processes[other].name);
+    if (own_qemu_killed(k, moved)) {
+        cr_assert_eq(tw_cluster_guest_pid(c, owner), 0);
+        return;
+    }
+    cr_assert(tw_cluster_guest_runs(c, owner, 5000), "the VM does not run on %s (migration %d: %s)",
+              c->processes[owner].name, m->state, m->error ? m->error->what : "");
+    cr_assert(tw_cluster_guest_control(c, owner, &control));
+    cr_assert_eq(control.bad, 0, "the guest found %llu bad pages", (unsigned long long)control.bad);
+}
+
+static void run(const struct crash *k)
+{
+    struct tw_cluster c;
+    struct tw_error err = {0};
+    Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
+    char id[64];
+    tw_cluster_open(&c);
+    arm(&c, k);
+    tw_cluster_start(&c);
+    tw_cluster_create_guest(&c, 16, "mode=sparse pages=1024 rate=50000 fill=1");
+    if (k->way == CANCEL)
+        limits.bandwidth_bytes_per_s = 2u << 20;
+    cr_assert_eq(tw_cluster_migrate(&c, "guest", "node-b", &limits, id, &err), TW_OK, "%s: %s",
+                 err.where, err.what);
+    if (k->way == CANCEL) {
+        tw_sleep_ms(400);
+        cancel(&c, id);
+    }
+    await_point(&c, k);
+    kill_victim(&c, k);
+    restart(&c);
+    Towline__V1__Migration *m = tw_cluster_await_end(&c, id, END_MS);
+    cr_assert(m, "the migration did not end; logs in %s", c.dir);
+    check_one_copy(&c, k, m);
+    cr_assert_eq(c.two_running, 0, "two copies ran at once");
+    towline__v1__migration__free_unpacked(m, NULL);
+    tw_cluster_close(&c);
+}
+
+ParameterizedTestParameters(crash, kill_9)
+{
+    static struct crash cases[sizeof crash_points / sizeof *crash_points * VICTIMS];
+    size_t n = 0;
+    for (size_t p = 0; p < sizeof crash_points / sizeof *crash_points; p++) {
+        for (unsigned v = 0; v < VICTIMS; v++) {
+            cases[n] = crash_points[p];
+            cases[n++].victim = (enum victim)v;
+        }
+    }
+    return cr_make_param_array(struct crash, cases, n);
+}
+
+ParameterizedTest(struct crash *k, crash, kill_9, .timeout = 90)
+{
+    cr_log_info("%s at %s", victim_names[k->victim], k->point);
+    run(k);
+}
+
+static bool listed(const struct tw_machine_table *table, const char *state)
+{
+    char point[96];
+    snprintf(point, sizeof point, "%s.%s", table->name, state);
+    for (size_t p = 0; p < sizeof crash_points / sizeof *crash_points; p++)
+        if (strcmp(crash_points[p].point, point) == 0)
+            return true;
+    return false;
+}
+
+/* A state that is added to a machine must be added to the list (state 0 is entered silently). */
+Test(crash, every_state_is_a_crash_point)
+{
+    const struct tw_machine_table *tables[] = {&tw_source_table, &tw_destination_table};
+    for (unsigned t = 0; t < 2; t++)
+        for (unsigned s = 1; s < tables[t]->count; s++)
+            cr_expect(listed(tables[t], tables[t]->states[s].name), "%s.%s is not listed",
+                      tables[t]->name, tables[t]->states[s].name);
+}

@@ -1,0 +1,264 @@
+/* Starting, watching and ending the processes of a test cluster. */
+#include "tests/cluster/cluster.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define READY_MS 10000u
+
+void tw_sleep_ms(unsigned ms)
+{
+    usleep(ms * 1000);
+}
+
+bool tw_await_file(const char *path, unsigned within_ms)
+{
+    for (unsigned ms = 0; ms < within_ms; ms += 2) {
+        if (access(path, F_OK) == 0)
+            return true;
+        tw_sleep_ms(2);
+    }
+    return false;
+}
+
+void tw_touch(const char *path)
+{
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    cr_assert(fd >= 0, "%s: %s", path, strerror(errno));
+    close(fd);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    cr_assert(f, "%s", path);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void configure(struct tw_cluster *c, enum tw_role role)
+{
+    char path[128], text[2048];
+    const char *name = c->processes[role].name;
+    snprintf(path, sizeof path, "%s/%s.yaml", c->dir, name);
+    if (role == TW_CONTROLLER)
+        snprintf(text, sizeof text,
+                 "listen: \"ipc://%s/controller.sock\"\nstore: %s/store.db\nlease: 1s\n"
+                 "heartbeat: 100ms\n%s",
+                 c->dir, c->dir, c->settings[role]);
+    else
+        snprintf(text, sizeof text,
+                 "name: %s\nlisten: \"ipc://%s/%s.sock\"\nfabric: \"127.0.0.1:0\"\n"
+                 "controller: \"ipc://%s/controller.sock\"\nstate_dir: %s/%s-state\n"
+                 "run_dir: %s/%s-run\nplugin: %s\n%s",
+                 name, c->dir, name, c->dir, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
+                 strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
+    if (role != TW_CONTROLLER)
+        strncat(text, c->settings[role], sizeof text - strlen(text) - 1);
+    write_text(path, text);
+}
+
+void tw_cluster_spawn(struct tw_cluster *c, enum tw_role role)
+{
+    struct tw_process *p = &c->processes[role];
+    char config[128], log[128], fault[600];
+    configure(c, role);
+    snprintf(config, sizeof config, "%s/%s.yaml", c->dir, p->name);
+    snprintf(log, sizeof log, "%s/%s.log", c->dir, p->name);
+    snprintf(fault, sizeof fault, "TOWLINE_FAULT=%s", p->fault);
+    const char *program = role == TW_CONTROLLER ? TOWLINE_CONTROLLER : TOWLINE_AGENT;
+    char path[600];
+    snprintf(path, sizeof path, "PATH=%s", getenv("PATH"));
+    char *argv[] = {(char *)(uintptr_t)program, (char *)(uintptr_t) "--config", config, NULL};
+    char *envp[] = {fault, path, NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, log, O_CREAT | O_WRONLY | O_APPEND, 0600);
+    posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    int failed = posix_spawn(&p->pid, program, &actions, NULL, argv, envp);
+    posix_spawn_file_actions_destroy(&actions);
+    cr_assert_eq(failed, 0, "%s: %s", program, strerror(failed));
+}
+
+bool tw_cluster_process_ended(struct tw_cluster *c, enum tw_role role)
+{
+    struct tw_process *p = &c->processes[role];
+    if (p->pid > 0 && waitpid(p->pid, NULL, WNOHANG) == p->pid)
+        p->pid = 0;
+    return p->pid == 0;
+}
+
+void tw_cluster_kill(struct tw_cluster *c, enum tw_role role)
+{
+    struct tw_process *p = &c->processes[role];
+    if (p->pid > 0) {
+        kill(p->pid, SIGKILL);
+        waitpid(p->pid, NULL, 0);
+    }
+    p->pid = 0;
+}
+
+void tw_cluster_open(struct tw_cluster *c)
+{
+    *c = (struct tw_cluster){0};
+    tw_log_configure("test", TW_LOG_OFF);
+    strcpy(c->dir, "/dev/shm/towline-test-XXXXXX");
+    cr_assert(mkdtemp(c->dir));
+    c->processes[TW_CONTROLLER].name = "controller";
+    c->processes[TW_AGENT_A].name = "node-a";
+    c->processes[TW_AGENT_B].name = "node-b";
+    char url[128];
+    snprintf(url, sizeof url, "ipc://%s/controller.sock", c->dir);
+    const struct tw_rpc_client_config config = {.url = url};
+    cr_assert_eq(tw_rpc_client_open(&config, &c->client, NULL), TW_OK);
+}
+
+static unsigned agents_alive(struct tw_cluster *c)
+{
+    Towline__V1__ListHostsRequest r = TOWLINE__V1__LIST_HOSTS_REQUEST__INIT;
+    ProtobufCMessage *m;
+    unsigned alive = 0;
+    if (tw_rpc_call(c->client, &towline__v1__host_service__descriptor, "List", &r.base, 500,
+                    TW_RPC_IDEMPOTENT, &m, NULL))
+        return 0;
+    const Towline__V1__ListHostsResponse *hosts = (const Towline__V1__ListHostsResponse *)m;
+    for (size_t i = 0; i < hosts->n_hosts; i++)
+        alive += hosts->hosts[i]->state == TOWLINE__V1__HOST_STATE__HOST_STATE_ALIVE;
+    protobuf_c_message_free_unpacked(m, NULL);
+    return alive;
+}
+
+void tw_cluster_await_agents(struct tw_cluster *c)
+{
+    uint64_t end = tw_now(&tw_monotonic) + READY_MS * TW_MS;
+    while (tw_now(&tw_monotonic) < end) {
+        if (agents_alive(c) == TW_CLUSTER_AGENTS)
+            return;
+        tw_sleep_ms(10);
+    }
+    cr_assert_fail("the agents did not register in time; logs in %s", c->dir);
+}
+
+/* ---- The guests' processes ---------------------------------------------------------------------
+ */
+
+/* The pid whose command line names the agent's run folder: that is its QEMU. */
+pid_t tw_cluster_guest_pid(const struct tw_cluster *c, enum tw_role agent)
+{
+    char needle[160], path[64], text[8192];
+    pid_t found = 0;
+    snprintf(needle, sizeof needle, "%s/%s-run/", c->dir, c->processes[agent].name);
+    DIR *d = opendir("/proc");
+    for (struct dirent *e; d && !found && (e = readdir(d));) {
+        if (e->d_name[0] < '0' || e->d_name[0] > '9')
+            continue;
+        snprintf(path, sizeof path, "/proc/%.20s/cmdline", e->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+        if (fd >= 0)
+            close(fd);
+        if (n > 0 && memmem(text, (size_t)n, needle, strlen(needle)))
+            found = (pid_t)strtol(e->d_name, NULL, 10);
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
+/* Processor time of the process' vCPU threads so far, in nanoseconds. A paused or incoming machine
+ * spends none there. */
+static uint64_t vcpu_time(pid_t pid)
+{
+    char path[300], text[64];
+    uint64_t total = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char name[32] = "";
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/comm", pid, e->d_name);
+        FILE *f = fopen(path, "r");
+        if (!f)
+            continue;
+        if (!fgets(name, sizeof name, f))
+            name[0] = 0;
+        fclose(f);
+        if (strncmp(name, "CPU ", 4) != 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/schedstat", pid, e->d_name);
+        f = fopen(path, "r");
+        if (f && fgets(text, sizeof text, f))
+            total += strtoull(text, NULL, 10);
+        if (f)
+            fclose(f);
+    }
+    if (d)
+        closedir(d);
+    return total;
+}
+
+static void *monitor(void *arg)
+{
+    struct tw_cluster *c = arg;
+    uint64_t before[2] = {0};
+    for (unsigned turn = 0; !atomic_load(&c->monitor_stop); turn++) {
+        unsigned ran = 0;
+        for (unsigned i = 0; i < 2; i++) {
+            if (turn % 10 == 0 || !c->monitored[i])
+                c->monitored[i] = tw_cluster_guest_pid(c, TW_AGENT_A + i);
+            uint64_t now = c->monitored[i] ? vcpu_time(c->monitored[i]) : 0;
+            ran += before[i] > 0 && now > before[i] + 2 * TW_MS;
+            before[i] = now;
+        }
+        c->two_running += ran == 2;
+        tw_sleep_ms(10);
+    }
+    return NULL;
+}
+
+void tw_cluster_start(struct tw_cluster *c)
+{
+    for (unsigned role = 0; role < TW_ROLES; role++)
+        tw_cluster_spawn(c, (enum tw_role)role);
+    tw_cluster_await_agents(c);
+    cr_assert_eq(pthread_create(&c->monitor, NULL, monitor, c), 0);
+}
+
+static void remove_tree(const char *dir)
+{
+    char command[160];
+    snprintf(command, sizeof command, "rm -rf -- '%s'", dir);
+    if (system(command) != 0)
+        fprintf(stderr, "cannot remove %s\n", dir);
+}
+
+void tw_cluster_close(struct tw_cluster *c)
+{
+    if (c->monitor) {
+        atomic_store(&c->monitor_stop, true);
+        pthread_join(c->monitor, NULL);
+    }
+    for (unsigned role = 0; role < TW_ROLES; role++)
+        tw_cluster_kill(c, (enum tw_role)role);
+    for (unsigned i = 0; i < 2; i++) {
+        pid_t pid = tw_cluster_guest_pid(c, TW_AGENT_A + i);
+        if (pid > 0)
+            kill(pid, SIGKILL);
+    }
+    tw_rpc_client_close(c->client);
+    if (!getenv("TOWLINE_TEST_KEEP"))
+        remove_tree(c->dir);
+}
