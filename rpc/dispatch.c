@@ -152,7 +152,7 @@ static ProtobufCMessage *message_new(const ProtobufCMessageDescriptor *type)
 static enum tw_code run(const struct tw_dispatch *dispatch, const Towline__V1__RpcRequest *request,
                         uint64_t received_ns, ProtobufCMessage **output, struct tw_error *err)
 {
-    struct found found;
+    struct found found = {0};
     enum tw_code code = find(dispatch, request, &found, err);
     if (code != TW_OK)
         return code;

@@ -134,7 +134,7 @@ enum tw_code test_get(struct tw_rpc_client *client, const char *name, unsigned t
 {
     Towline__V1__GetVmRequest request = TOWLINE__V1__GET_VM_REQUEST__INIT;
     ProtobufCMessage *response;
-    request.name = (char *)(uintptr_t)name;
+    request.name = test_text(name);
     enum tw_code code =
         tw_rpc_call(client, VM_SERVICE, "Get", &request.base, timeout_ms, flags, &response, err);
     if (reason)
