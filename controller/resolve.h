@@ -1,0 +1,83 @@
+/* Who owns a VM whose migration was interrupted: the decision, as a pure function.
+ *
+ * Each side keeps its truth durably (HandOver in agent.proto). The controller collects both, with
+ * what it remembers of a side that does not answer, and asks tw_resolve() what to do next. Two
+ * rules are never broken, whatever comes in:
+ *
+ *   COMMIT at the destination only when the source has durably given up, or an operator has
+ *   fenced it;
+ *   RECLAIM at the source only when the destination is durably out, or an operator has fenced it;
+ *
+ * and never both: the first decision that is recorded excludes the other. */
+#ifndef TOWLINE_CONTROLLER_RESOLVE_H
+#define TOWLINE_CONTROLLER_RESOLVE_H
+
+#include <stdbool.h>
+
+/* What is known of a side. Numbers as HandOver in agent.proto. */
+enum tw_known {
+    TW_KNOWN_NOTHING = 0, /* it never answered */
+    TW_KNOWN_UNKNOWN = 1, /* it answered that it holds nothing of the migration */
+    TW_KNOWN_ACTIVE = 2,
+    TW_KNOWN_GIVEN_UP = 3, /* source only */
+    TW_KNOWN_PREPARED = 4, /* destination only */
+    TW_KNOWN_COMMITTED = 5,
+    TW_KNOWN_ABORTED = 6,
+    TW_KNOWN_COUNT,
+};
+
+struct tw_side_view {
+    enum tw_known known; /* tw_known_merge of this answer and those before */
+    bool answers;        /* it answered just now */
+    bool stuck;          /* its peer is lost, or nothing has moved for too long */
+    bool holds_vm;       /* it answered with a process of the VM that it owns */
+};
+
+/* The decision that was recorded, if any. */
+enum tw_decided {
+    TW_DECIDED_NOTHING,
+    TW_DECIDED_COMMIT,
+    TW_DECIDED_ABORT,
+    TW_DECIDED_RECLAIM,
+    TW_DECIDED_COUNT,
+};
+
+/* Which host an operator has declared to be off. */
+enum tw_fenced { TW_FENCED_NONE, TW_FENCED_SOURCE, TW_FENCED_DESTINATION, TW_FENCED_COUNT };
+
+struct tw_resolve_view {
+    struct tw_side_view source, destination;
+    enum tw_decided decided;
+    enum tw_fenced fenced;
+};
+
+enum tw_action {
+    TW_ACTION_WAIT,     /* the agents are at it: ask again */
+    TW_ACTION_DOUBT,    /* a side has to answer first, or an operator to decide: ask again */
+    TW_ACTION_ALARM,    /* the sides contradict each other: ask again, and tell people */
+    TW_ACTION_CANCEL,   /* tell the source to end it */
+    TW_ACTION_ABORT,    /* tell the destination to remove its copy */
+    TW_ACTION_COMMIT,   /* tell the destination to own and resume the VM */
+    TW_ACTION_FINISH,   /* tell the source that the destination owns the VM */
+    TW_ACTION_RECLAIM,  /* tell the source to resume the VM */
+    TW_ACTION_COMPLETE, /* over: the destination owns the VM */
+    TW_ACTION_KEEP,     /* over: the source owns the VM */
+    TW_ACTION_LOST,     /* over: no side has the VM */
+    TW_ACTION_COUNT,
+};
+
+struct tw_verdict {
+    enum tw_action action;
+    char reason[160]; /* what is known of both sides, for people */
+};
+
+struct tw_verdict tw_resolve(const struct tw_resolve_view *view);
+
+/* What is known of a side after it answered `fresh` (NOTHING = no answer). An answer that would
+ * forget who owns the VM does not: an owner's claim outlives a pruned record. */
+enum tw_known tw_known_merge(bool source, enum tw_known old, enum tw_known fresh, bool holds_vm);
+
+const char *tw_action_name(enum tw_action action);
+const char *tw_known_name(enum tw_known known);
+
+#endif
