@@ -4,6 +4,11 @@
  * feeds dirty-line trackers. Deterministic: no I/O, threads, or wall clock; the host's caches come
  * in as a table of functions. Not thread-safe: one thread owns a device.
  *
+ * Its tables are reserved at once and cost memory where they are touched. At most, for each GiB of
+ * device memory: 4 MiB for the snoop filter (none without a snooped host), and 9 MiB for each
+ * tracker that has had every page dirty in two epochs (36 bytes a page; 4 bytes a page and 32 a
+ * buffer entry when the buffer is bounded).
+ *
  * Sources: US20200034297 (dirty-line tracking by write-backs), US20200242035 (registration and
  * collection), US20200034175 (sweeps around migration); message names are CXL.mem's. */
 #ifndef TOWLINE_FPGA_MODEL_DEVICE_H
@@ -18,6 +23,9 @@
 
 struct tw_device;
 struct tw_tracker;
+
+#define TW_DEVICE_MEMORY_MAX   (UINT64_C(1) << 43) /* bytes: page numbers fit in 32 bits */
+#define TW_DEVICE_TRACKERS_MAX 64u                 /* running at the same time */
 
 /* Messages from the host to the device. */
 enum tw_link_message {
@@ -53,7 +61,9 @@ struct tw_snoop_ops {
 
 struct tw_device_config {
     uint64_t memory_bytes; /* the device's address space: [0, memory_bytes), page multiple */
-    const struct tw_snoop_ops *snoop; /* NULL: the host caches nothing (every store a MemWr) */
+    const struct tw_snoop_ops
+        *snoop; /* copied; NULL: the host caches nothing (every store a MemWr),
+                   so there is no snoop filter and every line is in I */
 };
 
 /* Test-only switches that break one rule each, for the mutation check. All false in use. */
@@ -82,7 +92,7 @@ struct tw_device_counters {
     uint64_t messages[TW_MEM_CLN_EVCT + 1]; /* lines, by message */
     uint64_t snooped_lines;                 /* lines asked for in snoops */
     uint64_t snoop_write_backs;             /* lines that these snoops wrote back */
-    uint64_t out_of_range;                  /* messages ignored */
+    uint64_t out_of_range;                  /* lines of messages that were ignored */
 };
 void tw_device_counters_get(const struct tw_device *device, struct tw_device_counters *out);
 void tw_device_mutate(struct tw_device *device, struct tw_device_mutations mutations);

@@ -1,0 +1,121 @@
+#include "fpga-model/device.h"
+
+#include "fpga-model/device_impl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum tw_code tw_device_open(const struct tw_device_config *config, struct tw_device **device,
+                            struct tw_error *err)
+{
+    uint64_t bytes = config->memory_bytes;
+    if (bytes == 0 || bytes % TW_PAGE_SIZE || bytes > TW_DEVICE_MEMORY_MAX) {
+        char given[32];
+        snprintf(given, sizeof given, "%" PRIu64, bytes);
+        return tw_fail(err, TW_INVALID_ARGUMENT, "device",
+                       "a multiple of 4096 bytes, from 1 page to 8 TiB", given,
+                       "memory size is not usable");
+    }
+    struct tw_device *d = calloc(1, sizeof *d);
+    if (!d)
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, "device", NULL, NULL, "no memory");
+    d->page_count = bytes / TW_PAGE_SIZE;
+    if (config->snoop) {
+        d->snooping = true;
+        d->snoop = *config->snoop;
+        if (!tw_snoop_filter_open(&d->filter, d->page_count)) {
+            tw_device_close(d);
+            return tw_fail(err, TW_RESOURCE_EXHAUSTED, "device", NULL, NULL,
+                           "no memory for a snoop filter of %" PRIu64 " pages",
+                           bytes / TW_PAGE_SIZE);
+        }
+    }
+    *device = d;
+    return TW_OK;
+}
+
+void tw_device_close(struct tw_device *device)
+{
+    if (!device)
+        return;
+    while (device->tracker_count)
+        tw_tracker_stop(device->trackers[device->tracker_count - 1]);
+    if (device->snooping)
+        tw_snoop_filter_close(&device->filter);
+    free(device);
+}
+
+static void write_back(struct tw_device *device, uint64_t page, uint64_t lines)
+{
+    for (unsigned i = 0; i < device->tracker_count; i++)
+        tw_tracker_write_back(device->trackers[i], page, lines);
+}
+
+static inline void deliver(struct tw_device *device, enum tw_link_message message, uint64_t page,
+                           uint64_t lines, unsigned count)
+{
+    if (page >= device->page_count) {
+        device->counters.out_of_range += count;
+        return;
+    }
+    device->counters.messages[message] += count;
+    if (device->snooping)
+        tw_snoop_filter_message(&device->filter, message, page, lines);
+    if (message == TW_MEM_WR || message == TW_MEM_WR_KEEP)
+        write_back(device, page, lines);
+}
+
+void tw_device_message(struct tw_device *device, enum tw_link_message message, uint64_t address)
+{
+    deliver(device, message, tw_page_of(address), tw_line_bit(address), 1);
+}
+
+void tw_device_message_page(struct tw_device *device, enum tw_link_message message, uint64_t page,
+                            uint64_t lines)
+{
+    if (lines)
+        deliver(device, message, page, lines, tw_popcount(lines));
+}
+
+enum tw_line_state tw_device_line_state(const struct tw_device *device, uint64_t address)
+{
+    uint64_t page = tw_page_of(address);
+    if (!device->snooping || page >= device->page_count)
+        return TW_LINE_I;
+    return tw_snoop_filter_state(&device->filter, page, tw_line_bit(address));
+}
+
+static void sweep_page(struct tw_device *device, uint64_t page)
+{
+    uint64_t asked = device->filter.pages[page].owned;
+    uint64_t modified = device->snoop.snoop(device->snoop.ctx, page, asked, TW_BI_SNP_DATA) & asked;
+    device->counters.snooped_lines += tw_popcount(asked);
+    device->counters.snoop_write_backs += tw_popcount(modified);
+    tw_snoop_filter_downgrade(&device->filter, page, asked);
+    if (modified)
+        write_back(device, page, modified);
+}
+
+void tw_device_sweep(struct tw_device *device, const struct tw_range *ranges, size_t range_count)
+{
+    if (!device->snooping)
+        return;
+    const struct tw_page_set *owned = &device->filter.owned_pages;
+    for (size_t i = 0; i < range_count; i++) {
+        uint64_t end = tw_page_of(ranges[i].start + ranges[i].length);
+        uint64_t page = tw_page_set_next(owned, tw_page_of(ranges[i].start), end);
+        for (; page < end; page = tw_page_set_next(owned, page + 1, end))
+            sweep_page(device, page);
+    }
+}
+
+void tw_device_counters_get(const struct tw_device *device, struct tw_device_counters *out)
+{
+    *out = device->counters;
+}
+
+void tw_device_mutate(struct tw_device *device, struct tw_device_mutations mutations)
+{
+    device->mutations = mutations;
+}

@@ -1,0 +1,24 @@
+/* Inside the device: what its message path and its trackers share. */
+#ifndef TOWLINE_FPGA_MODEL_DEVICE_IMPL_H
+#define TOWLINE_FPGA_MODEL_DEVICE_IMPL_H
+
+#include "fpga-model/device.h"
+#include "fpga-model/snoop_filter.h"
+#include "fpga-model/tracker.h"
+
+struct tw_device {
+    uint64_t page_count;
+    bool snooping; /* the host has caches: filter and snoop are in use */
+    struct tw_snoop_ops snoop;
+    struct tw_snoop_filter filter;
+    struct tw_tracker *trackers[TW_DEVICE_TRACKERS_MAX];
+    unsigned tracker_count;
+    struct tw_device_counters counters;
+    struct tw_device_mutations mutations;
+};
+
+/* Snoops every line of the ranges that may be held A (BISnpData). The lines written back go to
+ * every running tracker. */
+void tw_device_sweep(struct tw_device *device, const struct tw_range *ranges, size_t range_count);
+
+#endif
