@@ -1,0 +1,87 @@
+/* Arbitrary bytes as a chunk: whatever is in them, the checks and the apply stay inside the bytes
+ * and inside the memory, and what is refused changes nothing.
+ *
+ * Input: a byte of switches, then a chunk header (as much of it as there is), then the payload. */
+#include "fabric/record.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define PAGES  5u
+#define CANARY 4096u
+#define FILL   0xa5
+
+struct owner {
+    uint64_t prepared; /* bit a page */
+};
+
+static enum tw_code prepare(void *ctx, uint64_t page_address, bool zero, bool *skip,
+                            struct tw_error *err)
+{
+    struct owner *o = ctx;
+    if (page_address % TW_PAGE_SIZE || page_address / TW_PAGE_SIZE >= PAGES)
+        abort();
+    *skip = zero && page_address == 0;
+    o->prepared |= UINT64_C(1) << (page_address / TW_PAGE_SIZE);
+    return page_address == 4 * TW_PAGE_SIZE
+               ? tw_fail(err, TW_RESOURCE_EXHAUSTED, "m", "", "", "full")
+               : TW_OK;
+}
+
+static void expect_fill(const uint8_t *from, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (from[i] != FILL)
+            abort();
+}
+
+/* A page that prepare() was not asked about is as it was; so is everything around the memory. */
+static void check(const uint8_t *around, enum tw_code code, const struct owner *owner)
+{
+    const uint8_t *memory = around + CANARY;
+    expect_fill(around, CANARY);
+    expect_fill(memory + PAGES * TW_PAGE_SIZE, CANARY);
+    for (unsigned i = 0; i < PAGES; i++)
+        if (!(owner->prepared >> i & 1))
+            expect_fill(memory + i * TW_PAGE_SIZE, TW_PAGE_SIZE);
+    if (code != TW_OK && code != TW_RESOURCE_EXHAUSTED && owner->prepared)
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 1)
+        return 0;
+    const uint8_t switches = *data++;
+    size--;
+    struct tw_chunk_header header = {0};
+    const size_t head = size < sizeof header ? size : sizeof header;
+    memcpy(&header, data, head);
+    const uint8_t *payload = data + head;
+    const size_t length = size - head;
+
+    struct tw_error err;
+    if (tw_chunk_check_header(&header, &err) == TW_OK && header.length <= length)
+        tw_chunk_check_payload(&header, payload, &err);
+
+    static _Alignas(4096) uint8_t around[PAGES * TW_PAGE_SIZE + 2 * CANARY];
+    memset(around, FILL, sizeof around);
+    struct owner owner = {0};
+    const struct tw_apply_target target = {around + CANARY, PAGES * TW_PAGE_SIZE, prepare, &owner};
+    if (switches & 1) { /* mostly let it reach the records */
+        struct tw_record_reader reader;
+        struct tw_record record;
+        tw_record_reader_init(&reader, payload, (uint32_t)length, target.memory_bytes);
+        while (tw_record_next(&reader, &record, &err) == TW_OK)
+            continue;
+        header.kind = TW_CHUNK_LINES;
+        header.length = (uint32_t)length;
+        header.count = reader.index;
+    } else if (header.length > length) {
+        return 0;
+    }
+    check(around, tw_chunk_apply(&header, payload, &target, &err), &owner);
+    return 0;
+}
