@@ -6,9 +6,11 @@
  * before it sets, fails here. */
 #include "hosts/qemu/link.h"
 
+#include "base/clock.h"
 #include "base/random.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,7 @@
 #define LINES        (PAGES * TW_LINES_PER_PAGE)
 #define WRITERS      2u
 #define STORES       400000u
+#define LONE_MARKS   100000u
 #define RING_EVENTS  256u
 #define RING_RECORDS 300000u
 
@@ -73,6 +76,56 @@ static int race_on_the_map(void)
     return lost != 0 || told < PAGES;
 }
 
+/* ---- One mark at a time: no later store to the page can heal a lost one. ------------------- */
+
+static uint64_t marked, taken, scans, spins;
+static bool lost_lone;
+
+static void count_taken(void *ctx, uint64_t page, uint64_t lines)
+{
+    (void)ctx;
+    (void)page;
+    __atomic_add_fetch(&taken, tw_popcount(lines), __ATOMIC_RELEASE);
+}
+
+/* Two whole scans begun after the mark must have taken it. */
+static void *mark_and_wait(void *arg)
+{
+    const uint64_t end = tw_after(tw_now(&tw_monotonic), TW_SEC);
+    (void)arg;
+    for (uint64_t i = 0; i < LONE_MARKS && !lost_lone && tw_now(&tw_monotonic) < end; i++) {
+        tw_link_mark(&map, i % TW_LINES_PER_PAGE << TW_LINE_SHIFT);
+        /* Drains the store buffer: the mark is out before scans are counted. */
+        __atomic_exchange_n(&marked, i + 1, __ATOMIC_SEQ_CST);
+        const uint64_t before = __atomic_load_n(&scans, __ATOMIC_ACQUIRE);
+        while (__atomic_load_n(&taken, __ATOMIC_ACQUIRE) == i && !lost_lone) {
+            lost_lone = __atomic_load_n(&scans, __ATOMIC_ACQUIRE) > before + 2 &&
+                        __atomic_load_n(&taken, __ATOMIC_ACQUIRE) == i;
+            if (++spins % 1024 == 0)
+                sched_yield();
+        }
+    }
+    __atomic_store_n(&running, 0, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static int race_of_lone_marks(void)
+{
+    static alignas(64) uint8_t summary[64], marks[TW_LINES_PER_PAGE];
+    pthread_t thread;
+    map = (struct tw_link_map){.summary = summary, .marks = marks, .page_count = 1};
+    running = 1;
+    pthread_create(&thread, NULL, mark_and_wait, NULL);
+    while (__atomic_load_n(&running, __ATOMIC_ACQUIRE)) {
+        tw_link_scan(&map, count_taken, NULL);
+        __atomic_add_fetch(&scans, 1, __ATOMIC_RELEASE);
+    }
+    pthread_join(thread, NULL);
+    printf("lone marks: %llu taken, lost: %s\n", (unsigned long long)taken,
+           lost_lone ? "yes" : "no");
+    return lost_lone || taken == 0;
+}
+
 /* ---- Ring: every event arrives once and in order, or is refused as full. --------------------- */
 
 static struct tw_link ring_link;
@@ -83,10 +136,12 @@ static void *produce(void *arg)
 {
     struct tw_link_ring *ring = arg;
     for (uint64_t i = 0; i < RING_RECORDS;) {
-        if (tw_link_ring_push(ring, RING_EVENTS, i << 1 | 1))
+        if (tw_link_ring_push(ring, RING_EVENTS, i << 1 | 1)) {
             i++;
-        else
+        } else {
             refused++;
+            sched_yield();
+        }
     }
     __atomic_store_n(&running, 0, __ATOMIC_RELEASE);
     return NULL;
@@ -127,5 +182,6 @@ static int race_on_the_ring(void)
 int main(void)
 {
     const int map_failed = race_on_the_map();
-    return race_on_the_ring() || map_failed;
+    const int lone_failed = race_of_lone_marks();
+    return race_on_the_ring() || map_failed || lone_failed;
 }

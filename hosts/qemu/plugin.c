@@ -1,0 +1,376 @@
+/* The host end of the coherence link: a QEMU plugin that reports every store to guest RAM.
+ *
+ *   -plugin towline-plugin.so,link=FILE,ram=FILE[,mismatch=N]
+ *
+ * Everything else stands in the link's header. QEMU calls us after each access (never before it),
+ * which is the order that the link needs (link.h).
+ *
+ * Where did a store go? The plugin interface gives an opaque handle. Asking it for the physical
+ * address takes locks and walks the list of RAM blocks; the host address that it holds (second
+ * word on 7.2) minus the place where the RAM file is mapped is the same offset for the price of a
+ * subtraction. Whether that word is there is found by comparing both ways: the first CHECKS stores
+ * are reported by the API's answer and compared; if all agree we go on with the host address and
+ * compare one store in RECHECK_EVERY; after any difference the API is used for good, and what was
+ * reported so far is replaced by "everything is dirty". An access to a device holds a pointer to
+ * something else in that word, which lies outside RAM.
+ *
+ * Each vCPU's callbacks run on one thread; several vCPUs run at once. mismatch=N makes the Nth
+ * comparison come out different, for tests. */
+#include "hosts/qemu/link.h"
+#include "hosts/qemu/plugin_abi.h"
+#include "hosts/qemu/ram_base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define EXPORT         __attribute__((visibility("default")))
+#define LIKELY(x)      __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)    __builtin_expect(!!(x), 0)
+#define CHECKS         4096u        /* comparisons before the host address is trusted */
+#define RECHECK_EVERY  (1u << 16)   /* stores of a vCPU; a power of two */
+#define ACCESS_MAX     32u          /* bytes of one access, vector stores included */
+#define ABOVE_THE_HOLE (1ull << 32) /* guest-physical address of RAM that is not low memory */
+
+#ifndef TOWLINE_PLUGIN_API
+#define TOWLINE_PLUGIN_API 1
+#endif
+EXPORT int qemu_plugin_version = TOWLINE_PLUGIN_API;
+
+static struct {
+    uint64_t base; /* host address of RAM offset 0 */
+    uint64_t size; /* bytes of RAM */
+    uint32_t mode; /* enum tw_link_address; changes at most twice */
+    uint32_t ring_events;
+    struct tw_link_map map;
+    struct tw_link_header *header;
+    uint8_t *rings;
+    uint64_t ring_stride;
+    uint64_t low_memory;
+    uint64_t comparisons, agreements;
+    uint64_t mismatch_at;
+    char ram_path[PATH_MAX];
+    uint64_t ram_inode;
+} p;
+
+static pthread_once_t base_once = PTHREAD_ONCE_INIT;
+
+/* Counters have one writer; the agent reads them at any time. */
+static inline uint64_t count(uint64_t *counter)
+{
+    const uint64_t n = __atomic_load_n(counter, __ATOMIC_RELAXED) + 1;
+    __atomic_store_n(counter, n, __ATOMIC_RELAXED);
+    return n;
+}
+
+static inline struct tw_link_vcpu *counters_of(unsigned vcpu)
+{
+    return &p.header->vcpu[vcpu % TW_LINK_VCPUS_MAX];
+}
+
+static inline uint32_t mode_now(void)
+{
+    return __atomic_load_n(&p.mode, __ATOMIC_RELAXED);
+}
+
+static void mode_set(enum tw_link_address mode)
+{
+    __atomic_store_n(&p.mode, mode, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&p.header->address_mode, mode, __ATOMIC_SEQ_CST);
+}
+
+/* ---- What is reported ------------------------------------------------------------------------ */
+
+static inline void report_line(unsigned vcpu, uint64_t offset, bool store)
+{
+    if (p.ring_events == 0) {
+        tw_link_mark(&p.map, offset);
+        return;
+    }
+    struct tw_link_ring *ring = tw_link_ring_at(p.rings, p.ring_stride, vcpu);
+    if (LIKELY(tw_link_ring_push(ring, p.ring_events, tw_link_event(offset, store))))
+        return;
+    if (store) {
+        count(&counters_of(vcpu)->ring_overflows);
+        tw_link_mark(&p.map, offset);
+    } else {
+        count(&counters_of(vcpu)->loads_dropped);
+    }
+}
+
+/* The lines of [offset, offset + length), as far as they are RAM. */
+static void report(unsigned vcpu, uint64_t offset, uint64_t length, bool store)
+{
+    if (offset >= p.size)
+        return;
+    const uint64_t last = tw_line_of(offset + length - 1);
+    for (uint64_t line = tw_line_of(offset); line <= last; line++)
+        if (line << TW_LINE_SHIFT < p.size)
+            report_line(vcpu, line << TW_LINE_SHIFT, store);
+    struct tw_link_vcpu *c = counters_of(vcpu);
+    count(store ? &c->stores : &c->loads);
+}
+
+static void report_everything(void)
+{
+    memset(p.map.marks, 1, p.map.page_count * TW_LINES_PER_PAGE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    memset(p.map.summary, 1, p.map.page_count);
+}
+
+/* ---- Both ways to an address ----------------------------------------------------------------- */
+
+static inline uint64_t host_offset(const struct qemu_plugin_hwaddr *where)
+{
+    uint64_t host;
+    memcpy(&host, (const char *)where + sizeof(uint64_t), sizeof host);
+    return host - p.base;
+}
+
+/* The API's "physical address" is the offset in RAM on 7.2, and guest-physical where it is what it
+ * says. They differ only above low memory; both readings of such an address are kept. */
+struct physical {
+    uint64_t flat;
+    uint64_t split; /* UINT64_MAX when it is no other reading */
+};
+
+static bool ask_api(const struct qemu_plugin_hwaddr *where, struct physical *out)
+{
+    if (!where || qemu_plugin_hwaddr_is_io(where))
+        return false;
+    out->flat = qemu_plugin_hwaddr_phys_addr(where);
+    out->split = UINT64_MAX;
+    if (out->flat >= ABOVE_THE_HOLE && p.low_memory < p.size)
+        out->split = out->flat - ABOVE_THE_HOLE + p.low_memory;
+    return true;
+}
+
+static bool agrees(uint64_t host, const struct physical *api)
+{
+    if (host < p.size)
+        return api && (host == api->flat || host == api->split);
+    return !api || api->flat >= p.size || api->split >= p.size;
+}
+
+static void compare(struct tw_link_vcpu *c, uint64_t host, const struct physical *api)
+{
+    const uint64_t nth = __atomic_add_fetch(&p.comparisons, 1, __ATOMIC_RELAXED);
+    count(&c->self_checks);
+    if (UNLIKELY(!agrees(host, api) || nth == p.mismatch_at)) {
+        const bool trusted = mode_now() == TW_LINK_HOST;
+        count(&c->self_check_failures);
+        mode_set(TW_LINK_API);
+        if (trusted)
+            report_everything();
+    } else if (mode_now() == TW_LINK_CHECKING && host < p.size &&
+               __atomic_add_fetch(&p.agreements, 1, __ATOMIC_RELAXED) == CHECKS) {
+        mode_set(TW_LINK_HOST);
+    }
+}
+
+/* ---- Callbacks ------------------------------------------------------------------------------- */
+
+/* A part of an access that lies in one page, by the API's address. */
+static void report_part_by_api(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr,
+                               uint64_t length, bool store)
+{
+    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    struct physical api;
+    const bool is_ram = ask_api(where, &api);
+    if (mode_now() == TW_LINK_CHECKING && where)
+        compare(counters_of(vcpu), host_offset(where), is_ram ? &api : NULL);
+    if (!is_ram)
+        return;
+    report(vcpu, api.flat, length, store);
+    if (api.split != UINT64_MAX)
+        report(vcpu, api.split, length, store);
+}
+
+static __attribute__((noinline)) void report_by_api(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                                    uint64_t vaddr, bool store)
+{
+    const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
+    const uint64_t in_page = TW_PAGE_SIZE - vaddr % TW_PAGE_SIZE;
+    if (length <= in_page) {
+        report_part_by_api(vcpu, info, vaddr, length, store);
+    } else {
+        report_part_by_api(vcpu, info, vaddr, in_page, store);
+        report_part_by_api(vcpu, info, vaddr + in_page, length - in_page, store);
+    }
+}
+
+/* The access starts near the end of a line: it may reach into the next, and the next page is
+ * anywhere. Its first line is reported already. */
+static __attribute__((noinline)) void report_rest(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                                  uint64_t vaddr, uint64_t offset, bool store)
+{
+    const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
+    const uint64_t in_line = TW_LINE_SIZE - offset % TW_LINE_SIZE;
+    if (length <= in_line)
+        return;
+    uint64_t next = offset + in_line;
+    if (next % TW_PAGE_SIZE == 0) {
+        const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr + in_line);
+        if (!where)
+            return;
+        next = host_offset(where);
+    }
+    if (next < p.size)
+        report_line(vcpu, next, store);
+}
+
+static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                              uint64_t vaddr)
+{
+    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    struct physical api;
+    const bool is_ram = ask_api(where, &api);
+    if (where)
+        compare(counters_of(vcpu), host_offset(where), is_ram ? &api : NULL);
+}
+
+/* The common way of both links; `store` and `ring` are constants where it is inlined. */
+static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
+                                                            qemu_plugin_meminfo_t info,
+                                                            uint64_t vaddr, bool store, bool ring)
+{
+    if (UNLIKELY(mode_now() != TW_LINK_HOST)) {
+        report_by_api(vcpu, info, vaddr, store);
+        return;
+    }
+    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    if (UNLIKELY(!where))
+        return;
+    const uint64_t offset = host_offset(where);
+    if (UNLIKELY(offset >= p.size))
+        return;
+    struct tw_link_vcpu *c = counters_of(vcpu);
+    if (ring)
+        report_line(vcpu, offset, store);
+    else
+        tw_link_mark(&p.map, offset);
+    if (UNLIKELY(offset % TW_LINE_SIZE > TW_LINE_SIZE - ACCESS_MAX))
+        report_rest(vcpu, info, vaddr, offset, store);
+    if (UNLIKELY(count(store ? &c->stores : &c->loads) % RECHECK_EVERY == 0))
+        recheck(vcpu, info, vaddr);
+}
+
+static void on_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
+{
+    (void)unused;
+    on_access(vcpu, info, vaddr, true, false);
+}
+
+/* One callback for both kinds: for an access made by a helper, QEMU 7.2 stops at the first callback
+ * of an instruction that does not want its kind, so two callbacks would hide each other. */
+static void on_load_or_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr,
+                             void *unused)
+{
+    (void)unused;
+    if (qemu_plugin_mem_is_store(info))
+        on_access(vcpu, info, vaddr, true, true);
+    else
+        on_access(vcpu, info, vaddr, false, true);
+}
+
+/* RAM is mapped after plugins are loaded and before the first instruction is translated. */
+static void find_base(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    const bool found = maps && tw_ram_base_find(maps, p.ram_path, p.ram_inode, p.size, &p.base);
+    if (maps)
+        fclose(maps);
+    if (!found)
+        mode_set(TW_LINK_API);
+}
+
+static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    pthread_once(&base_once, find_base);
+    const size_t n = qemu_plugin_tb_n_insns(tb);
+    for (size_t i = 0; i < n; i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        if (p.ring_events == 0)
+            qemu_plugin_register_vcpu_mem_cb(insn, on_store, QEMU_PLUGIN_CB_NO_REGS,
+                                             QEMU_PLUGIN_MEM_W, NULL);
+        else
+            qemu_plugin_register_vcpu_mem_cb(insn, on_load_or_store, QEMU_PLUGIN_CB_NO_REGS,
+                                             QEMU_PLUGIN_MEM_RW, NULL);
+    }
+}
+
+/* ---- Start ----------------------------------------------------------------------------------- */
+
+static int refuse(const char *what, const char *given)
+{
+    fprintf(stderr, "towline-plugin: %s: %s\n", given ? given : "(none)", what);
+    return -1;
+}
+
+static int map_link(const char *path)
+{
+    const int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return refuse("cannot open the link (link=FILE)", path);
+    struct stat st;
+    struct tw_link_header *h = MAP_FAILED;
+    if (fstat(fd, &st) == 0 && (size_t)st.st_size >= sizeof *h)
+        h = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (h == MAP_FAILED)
+        return refuse("cannot map the link", path);
+    const struct tw_link_header want =
+        tw_link_layout((enum tw_link_kind)h->kind, h->memory_bytes, h->vcpus, h->ring_events);
+    if (h->magic != TW_LINK_MAGIC || h->version != TW_LINK_VERSION ||
+        want.file_bytes != (uint64_t)st.st_size || want.file_bytes != h->file_bytes)
+        return refuse("not a link of this version", path);
+    p.header = h;
+    p.size = h->memory_bytes;
+    p.low_memory = h->low_memory_bytes;
+    p.ring_events = want.ring_events;
+    p.map = (struct tw_link_map){.summary = (uint8_t *)h + want.summary_offset,
+                                 .marks = (uint8_t *)h + want.marks_offset,
+                                 .page_count = h->memory_bytes / TW_PAGE_SIZE};
+    p.rings = (uint8_t *)h + want.rings_offset;
+    p.ring_stride = want.ring_stride;
+    return 0;
+}
+
+static const char *argument(int argc, char **argv, const char *key)
+{
+    const size_t n = strlen(key);
+    for (int i = 0; i < argc; i++)
+        if (strncmp(argv[i], key, n) == 0 && argv[i][n] == '=')
+            return argv[i] + n + 1;
+    return NULL;
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_plugin_info *info, int argc,
+                               char **argv)
+{
+    const char *ram = argument(argc, argv, "ram");
+    const char *mismatch = argument(argc, argv, "mismatch");
+    struct stat st;
+    if (!info->system_emulation)
+        return refuse("wants a whole machine, not a user program", info->target_name);
+    if (!ram || !realpath(ram, p.ram_path) || stat(ram, &st) < 0)
+        return refuse("cannot find the RAM file (ram=FILE)", ram);
+    p.ram_inode = (uint64_t)st.st_ino;
+    if (mismatch)
+        p.mismatch_at = strtoull(mismatch, NULL, 10);
+    if (map_link(argument(argc, argv, "link")) < 0)
+        return -1;
+    if (info->system.max_vcpus > (int)p.header->vcpus)
+        return refuse("the machine has more vCPUs than the link", ram);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+    __atomic_store_n(&p.header->attached, 1, __ATOMIC_RELEASE);
+    return 0;
+}
