@@ -2,7 +2,9 @@
  * the fabric. What is durable when is decided by the machines; this file writes it down. */
 #include "agentd/agent.h"
 
+#include "base/fault.h"
 #include "base/log.h"
+#include "services/migration/mutations.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -253,6 +255,21 @@ void tw_job_free(struct tw_job *job)
     free(job);
 }
 
+/* Breaks one rule when a test has armed it, to prove that the checks of a migration, and those of
+ * whoever watches it, notice. Nothing is ever armed in a release build. */
+static void break_rules(struct tw_job *job)
+{
+    struct tw_migration_mutations m = {0};
+    m.drop_record = job->source && tw_fault_fails("break.drop_record");
+    m.skip_final_sweep = job->source && tw_fault_fails("break.skip_final_sweep");
+    m.skip_compare = m.skip_final_sweep; /* the compare would mend it */
+    m.start_early = job->destination && tw_fault_fails("break.start_early");
+    if (job->source)
+        tw_source_mutate(job->source, m);
+    else
+        tw_destination_mutate(job->destination, m);
+}
+
 /* An id that is free here: no job has it and no outcome was recorded for it. */
 static enum tw_code check_new(struct tw_agent *agent, const char *id, struct tw_error *err)
 {
@@ -336,6 +353,8 @@ enum tw_code tw_job_start_source(struct tw_agent *agent, const Towline__V1__Star
     }
     if (code)
         tw_job_free(job);
+    else
+        break_rules(job);
     return code;
 }
 
@@ -400,6 +419,7 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
         vm->remove = true;
         return code;
     }
+    break_rules(job);
     memcpy(token, job->params.token, TW_OWNER_SIZE);
     return TW_OK;
 }
