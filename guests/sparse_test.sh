@@ -44,7 +44,7 @@ expect() { # REGEX
 }
 
 poke() { # ADDRESS BYTES
-    printf "$2" | dd of="$dir/ram" bs=1 seek="$(($1))" conv=notrunc status=none
+    printf %b "$2" | dd of="$dir/ram" bs=1 seek="$(($1))" conv=notrunc status=none
 }
 
 for mode in sparse random dense; do
