@@ -9,8 +9,8 @@ dir=$(mktemp -d /dev/shm/towline-guest.XXXXXX)
 pids=()
 
 cleanup() {
-    ((${#pids[@]} == 0)) || kill -9 "${pids[@]}" 2>/dev/null || true
-    wait
+    ((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
+    wait 2>/dev/null
     rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -58,10 +58,11 @@ expect load.log '^WRONG key=7 expected=[0-9]+ generation found=' 20
 client DEL key:00000009 >/dev/null
 expect load.log '^WRONG key=9 expected=[0-9]+ missing ' 20
 expect load.log '^load .* errors=2 ' 20
-kill -9 "${pids[@]}"
-wait
+kill "${pids[@]}"
+wait 2>/dev/null
 pids=()
 
+: >"$dir/serial.log"
 timeout 120 qemu-system-x86_64 -M q35 -accel tcg -m 256 -nodefaults -display none \
     -serial "file:$dir/serial.log" -kernel "$kernel" -initrd "$cpio" \
     -append "console=ttyS0 quiet panic=-1 keys=2000 verify_every_s=1" >"$dir/qemu.log" 2>&1 </dev/null &

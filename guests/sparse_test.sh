@@ -8,7 +8,7 @@ dir=$(mktemp -d /dev/shm/towline-guest.XXXXXX)
 qemu=
 
 cleanup() {
-    [[ -n $qemu ]] && kill -9 "$qemu" 2>/dev/null && wait "$qemu" 2>/dev/null
+    [[ -z $qemu ]] || halt
     rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -30,7 +30,7 @@ boot() { # MIB COMMAND-LINE
 }
 
 halt() {
-    kill -9 "$qemu" 2>/dev/null || true
+    kill "$qemu" 2>/dev/null || true
     wait "$qemu" 2>/dev/null || true
     qemu=
 }
