@@ -1,0 +1,182 @@
+#include "services/migration/destination.h"
+
+#include <stdlib.h>
+
+#define IDLE_PAGES  256u  /* read again in a step while lines come in: 0.1 ms */
+#define FINAL_PAGES 4096u /* ... when nothing else is left to do */
+
+/* ---- Receiving ------------------------------------------------------------------------------- */
+
+uint64_t tw_destination_step_receiving(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err;
+    if (d->state_complete) {
+        d->phase_ns = now_ns;
+        tw_destination_move(d, TW_DESTINATION_LOADING_STATE, "everything is here");
+        if (tw_host_call_begin(&d->call, TW_HOST_LOAD_STATE, &d->device_state, now_ns, &err) !=
+            TW_OK)
+            tw_destination_give_back(d, &err);
+        return now_ns;
+    }
+    bool idle = d->chunks == d->chunks_seen;
+    d->chunks_seen = d->chunks;
+    if (!d->begin.verify || d->received.stale_pages == 0)
+        return TW_NEVER;
+    if (idle)
+        tw_received_refresh(&d->received, IDLE_PAGES);
+    return now_ns;
+}
+
+/* ---- Loading and verifying ------------------------------------------------------------------- */
+
+uint64_t tw_destination_step_loading_state(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err = {0};
+    enum tw_code code = TW_OK;
+    if (!tw_host_call_poll(&d->call, NULL, &code, &err)) {
+        bool fresh = !d->begin.verify || tw_received_refresh(&d->received, IDLE_PAGES);
+        return fresh ? tw_after(now_ns, TW_POLL_NS) : now_ns;
+    }
+    free(d->device_state.data);
+    d->device_state = (struct tw_host_state){0};
+    d->meter.p.device_state_ns = now_ns - d->phase_ns;
+    if (code != TW_OK)
+        tw_destination_give_back(d, &err);
+    else
+        tw_destination_move(d, TW_DESTINATION_VERIFYING, "the device state is loaded");
+    return now_ns;
+}
+
+uint64_t tw_destination_step_verifying(struct tw_destination *d, uint64_t now_ns)
+{
+    char where[TW_WHERE_SIZE];
+    if (d->final.verify) {
+        if (!tw_received_refresh(&d->received, FINAL_PAGES))
+            return now_ns;
+        d->meter.p.memory_compared = true;
+        d->meter.p.memory_equal = d->received.digest == d->final.digest;
+        if (!d->meter.p.memory_equal) {
+            struct tw_error err;
+            tw_fail(&err, TW_DATA_LOSS, tw_migration_where(&d->params, where), NULL, NULL,
+                    "the memory here differs from the source's");
+            tw_destination_give_back(d, &err);
+            return now_ns;
+        }
+    }
+    tw_destination_move(d, TW_DESTINATION_PREPARING,
+                        d->final.verify ? "memory is equal" : "verification was not asked for");
+    return now_ns;
+}
+
+uint64_t tw_destination_step_preparing(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err;
+    if (d->env.journal(d->env.ctx, TW_HAND_OVER_PREPARED, &err) != TW_OK) {
+        tw_destination_give_back(d, &err);
+        return now_ns;
+    }
+    d->hand_over = TW_HAND_OVER_PREPARED;
+    tw_received_close(&d->received);
+    tw_destination_move(d, TW_DESTINATION_PREPARED, "durable");
+    return now_ns;
+}
+
+/* ---- Prepared, and whose VM it is --------------------------------------------------------------
+ */
+
+static void say_prepared(struct tw_destination *d)
+{
+    union tw_control m = {
+        .prepared = {.epoch = d->params.epoch, .compared = d->meter.p.memory_compared}};
+    struct tw_error err;
+    enum tw_code code = tw_control_send(d->conn, TW_CONTROL_PREPARED, &m, &err);
+    d->prepared_said = code == TW_OK;
+    if (code != TW_OK && code != TW_RESOURCE_EXHAUSTED) {
+        d->refused = true;
+        d->trouble = err;
+    }
+}
+
+uint64_t tw_destination_step_prepared(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err;
+    if (d->mutations.start_early && !d->call.busy)
+        tw_host_call_begin(&d->call, TW_HOST_CONTINUE, NULL, now_ns, &err);
+    if (d->commit_asked) {
+        if (now_ns < d->retry_ns)
+            return d->retry_ns;
+        if (tw_destination_take_over(d, "the source has given up", &err) != TW_OK)
+            d->retry_ns = tw_after(now_ns, TW_RETRY_NS);
+        return now_ns;
+    }
+    if (d->conn && !d->prepared_said && !d->refused)
+        say_prepared(d);
+    if (d->conn && d->refused) { /* nonsense from the peer: only a decision can help now */
+        tw_destination_note_error(d, &d->trouble);
+        tw_conn_close(d->conn);
+        d->conn = NULL;
+    }
+    return d->conn && !d->prepared_said ? tw_after(now_ns, TW_BLOCKED_NS) : TW_NEVER;
+}
+
+enum tw_code tw_destination_take_over(struct tw_destination *d, const char *why,
+                                      struct tw_error *err)
+{
+    struct tw_error failure;
+    tw_destination_move(d, TW_DESTINATION_COMMITTING, why);
+    enum tw_code code = d->env.journal(d->env.ctx, TW_HAND_OVER_COMMITTED, &failure);
+    if (code != TW_OK) {
+        tw_destination_note_error(d, &failure);
+        if (err)
+            *err = failure;
+        tw_destination_move(d, TW_DESTINATION_PREPARED, "the journal cannot be written");
+        return code;
+    }
+    d->hand_over = TW_HAND_OVER_COMMITTED;
+    d->failed = false;
+    d->retry_ns = 0;
+    tw_destination_move(d, TW_DESTINATION_RESUMING, "durable");
+    return TW_OK;
+}
+
+uint64_t tw_destination_step_resuming(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err = {0};
+    enum tw_code code;
+    if (!d->continuing) {
+        if (now_ns < d->retry_ns)
+            return d->retry_ns;
+        d->continue_asked = true;
+        code = tw_host_call_begin(&d->call, TW_HOST_CONTINUE, NULL, now_ns, &err);
+        d->continuing = code == TW_OK;
+    } else if (tw_host_call_poll(&d->call, NULL, &code, &err)) {
+        d->continuing = false;
+        if (code == TW_OK) {
+            union tw_control m = {.epoch = {.epoch = d->params.epoch}};
+            tw_farewell_say(&d->farewell, TW_CONTROL_RUNNING, &m, now_ns);
+            d->failed = false;
+            tw_destination_move(d, TW_DESTINATION_COMMITTED, "the VM runs");
+            return now_ns;
+        }
+    } else {
+        return tw_after(now_ns, TW_POLL_NS);
+    }
+    if (d->continuing)
+        return now_ns;
+    tw_destination_note_error(d, &err);
+    d->retry_ns = tw_after(now_ns, TW_RETRY_NS); /* for as long as there is a machine to resume */
+    return d->retry_ns;
+}
+
+/* ---- Giving back ----------------------------------------------------------------------------- */
+
+uint64_t tw_destination_step_aborting(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err;
+    enum tw_code code;
+    tw_farewell_step(&d->farewell, &d->conn, now_ns);
+    if (d->call.busy && tw_host_alive(d->host) && !tw_host_call_poll(&d->call, NULL, &code, &err))
+        return tw_after(now_ns, TW_POLL_NS); /* it still reads the device state */
+    tw_destination_move(d, TW_DESTINATION_ABORTED, "nothing is under way any more");
+    return now_ns;
+}

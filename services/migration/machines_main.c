@@ -1,0 +1,20 @@
+/* Prints a state machine of the migration service as a mermaid diagram: what docs/migration.md
+ * shows. */
+#include "services/migration/migration.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+    static const struct tw_machine_table *const tables[] = {&tw_source_table,
+                                                            &tw_destination_table};
+    for (unsigned i = 0; argc == 2 && i < sizeof tables / sizeof *tables; i++) {
+        if (strcmp(argv[1], tables[i]->name) == 0) {
+            tw_machine_mermaid(tables[i], stdout);
+            return 0;
+        }
+    }
+    fprintf(stderr, "usage: towline-machines source|destination\n");
+    return 2;
+}

@@ -1,0 +1,22 @@
+/* Test-only switches that break one rule each, for the proof that the checks bite. All false in
+ * use. */
+#ifndef TOWLINE_SERVICES_MIGRATION_MUTATIONS_H
+#define TOWLINE_SERVICES_MIGRATION_MUTATIONS_H
+
+#include "services/migration/migration.h"
+
+#include <stdbool.h>
+
+struct tw_migration_mutations {
+    bool drop_record;      /* source: the first record of round 0 is not sent */
+    bool drop_uncounted;   /* ... nor counted in the totals, so that only the digest can tell */
+    bool skip_final_sweep; /* source: nothing is collected after the stop */
+    bool skip_compare;     /* source: lines that only the compare finds are not sent */
+    bool start_early;      /* destination: runs as soon as it is prepared */
+};
+
+void tw_source_mutate(struct tw_source *source, struct tw_migration_mutations mutations);
+void tw_destination_mutate(struct tw_destination *destination,
+                           struct tw_migration_mutations mutations);
+
+#endif

@@ -1,0 +1,167 @@
+/* The source side, as its own files see it. Internal to the service.
+ *
+ *   source.c           the table, what others may ask, how it ends
+ *   source_precopy.c   the states in which the VM runs
+ *   source_switch.c    the states in which it is stopped
+ *   source_copy.c      gathering: from pages and lines to chunks */
+#ifndef TOWLINE_SERVICES_MIGRATION_SOURCE_H
+#define TOWLINE_SERVICES_MIGRATION_SOURCE_H
+
+#include "services/migration/convergence.h"
+#include "services/migration/found.h"
+#include "services/migration/line_hash.h"
+#include "services/migration/meter.h"
+#include "services/migration/mutations.h"
+#include "services/migration/side.h"
+#include "services/migration/throttle.h"
+
+enum tw_source_state {
+    TW_SOURCE_NEW,
+    TW_SOURCE_CONNECTING,
+    TW_SOURCE_FULL_COPY,
+    TW_SOURCE_WAITING,
+    TW_SOURCE_ROUND,
+    TW_SOURCE_PRECOMPARE,
+    TW_SOURCE_STOPPING,
+    TW_SOURCE_FINAL_PASS,
+    TW_SOURCE_COMPARE,
+    TW_SOURCE_SAVING_STATE,
+    TW_SOURCE_SENDING_STATE,
+    TW_SOURCE_VERIFYING,
+    TW_SOURCE_HOOK,
+    TW_SOURCE_GIVING_UP,
+    TW_SOURCE_GIVEN_UP,
+    TW_SOURCE_COMPLETED,
+    TW_SOURCE_RESUMING,
+    TW_SOURCE_ABORTED,
+    TW_SOURCE_LOST,
+    TW_SOURCE_STATES
+};
+
+/* Work of one step: a few milliseconds at most. */
+#define TW_SLICE_BYTES       (UINT64_C(4) << 20)  /* read or hashed while the VM runs */
+#define TW_FINAL_SLICE_BYTES (UINT64_C(16) << 20) /* while it is stopped */
+#define TW_ROUND_INTERVAL_NS (10 * TW_MS)         /* between two collections */
+#define TW_DIRTY_BATCH       256u
+
+/* The walk over memory that may hold something: what next_data names, and between that, pages of
+ * which something was sent and that have become a hole since. */
+struct tw_data_walk {
+    uint64_t page;       /* next */
+    uint64_t start, end; /* pages of the data range that comes next or is under way */
+};
+
+struct tw_copy {
+    uint8_t *payload; /* the open chunk; NULL = none */
+    struct tw_chunk_writer writer;
+    uint64_t page, lines; /* not yet in a chunk: no room or no credit */
+    struct tw_data_walk walk;
+    struct tw_dirty_page batch[TW_DIRTY_BATCH]; /* read from the tracker, not yet gathered */
+    size_t batch_count, batch_next;
+    struct tw_control_totals totals;
+    uint64_t round_cost; /* record bytes of the round, were no line zero */
+    uint64_t retry_ns;   /* when a chunk may be had again */
+    uint64_t slice;      /* bytes of work left in this step */
+    bool round_said;     /* the round's end was told to the peer */
+};
+
+struct tw_source {
+    struct tw_migration_end end;
+    struct tw_machine machine;
+    struct tw_migration_env env;
+    struct tw_migration_params params;
+    struct tw_migration_limits limits; /* complete */
+    struct tw_host *host;
+    struct tw_host_call call;
+    struct tw_conn *conn;
+    struct tw_tracker *tracker;
+    struct tw_line_hashes hashes;
+    struct tw_found found;
+    struct tw_throttle throttle;
+    struct tw_meter meter;
+    struct tw_copy copy;
+    struct tw_farewell farewell;
+    struct tw_migration_mutations mutations;
+    enum tw_hand_over hand_over;
+    struct tw_error error;
+    bool failed;
+
+    /* What the connection told; handled by the next step. */
+    bool up, down, peer_aborted, peer_compared, prepared, running;
+    struct tw_error peer_error;
+
+    /* Pre-copy. */
+    uint32_t round; /* index of the present or last round */
+    uint64_t collected_ns, interval_ns, dirty_lines, seen_lines, hidden_lines;
+    uint64_t last_cost, cost_before;
+    uint32_t stalled;
+    bool precompared, begun;
+    uint64_t pass_ns, pass_spent_ns; /* compare pass: how long the last took; time in this one */
+    uint64_t data_bytes;
+
+    /* Switch-over. */
+    bool stop_asked; /* the VM may be stopped */
+    bool hook_busy, continuing;
+    uint64_t stop_ns, stop_deadline_ns, hook_ns, phase_ns, retry_ns, commit_ns, hook_until_ns;
+    uint64_t digest;
+    struct tw_host_state device_state;
+    size_t state_sent;
+    bool begin_said, final_said, state_said, commit_said;
+};
+
+/* ---- source.c -------------------------------------------------------------------------------- */
+
+void tw_source_move(struct tw_source *s, enum tw_source_state to, const char *why);
+/* Ends the migration: the VM runs on here. Once it was given up it only closes the connection, and
+ * a decision from outside is needed. `why` becomes the side's error. */
+void tw_source_abort(struct tw_source *s, const struct tw_error *why);
+/* The same with a text of our own. */
+uint64_t tw_source_fail(struct tw_source *s, enum tw_code code, const char *what);
+/* Frees what only copying needs: tracker, hashes, an open chunk. */
+void tw_source_let_go(struct tw_source *s);
+void tw_source_complete(struct tw_source *s, const char *why);
+
+/* ---- source_copy.c: each returns false when it has to wait until copy.retry_ns ----------------
+ */
+
+void tw_source_walk_begin(struct tw_source *s);
+bool tw_source_walk_next(struct tw_source *s, uint64_t *page); /* false: the walk is over */
+/* Sends what waits. */
+bool tw_source_pump(struct tw_source *s, uint64_t now_ns);
+/* Takes lines of a page into the present round. Only when the pump returned true. */
+void tw_source_put(struct tw_source *s, uint64_t page, uint64_t lines);
+bool tw_source_flush(struct tw_source *s, uint64_t now_ns);
+bool tw_source_say(struct tw_source *s, enum tw_control_kind kind, const union tw_control *message,
+                   bool *said, uint64_t now_ns);
+/* Sends up to a chunk of the device state. */
+bool tw_source_send_state(struct tw_source *s, uint64_t now_ns);
+void tw_source_round_begin(struct tw_source *s, uint32_t index, bool final, uint64_t now_ns);
+/* Flushes the round and tells its end. */
+bool tw_source_round_end(struct tw_source *s, uint64_t now_ns);
+/* Gathers what the tracker and the background compare hold. True when the round is complete. */
+bool tw_source_gather_dirty(struct tw_source *s, uint64_t now_ns);
+void tw_source_collect(struct tw_source *s, uint64_t now_ns);
+void tw_source_copy_drop(struct tw_source *s); /* the open chunk is not sent */
+
+/* ---- Steps ------------------------------------------------------------------------------------
+ */
+
+uint64_t tw_source_step_connecting(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_full_copy(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_round(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_precompare(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_final_pass(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_saving_state(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_sending_state(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_hook(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_resuming(struct tw_source *s, uint64_t now_ns);
+bool tw_source_compares(const struct tw_source *s);
+void tw_source_stop(struct tw_source *s, const char *why, uint64_t now_ns);
+
+#endif

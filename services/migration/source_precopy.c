@@ -1,0 +1,186 @@
+#include "services/migration/source.h"
+
+#include "base/units.h"
+
+#include <stdio.h>
+
+/* ---- Connecting ------------------------------------------------------------------------------ */
+
+uint64_t tw_source_step_connecting(struct tw_source *s, uint64_t now_ns)
+{
+    char name[TW_ID_SIZE + 16];
+    struct tw_error err;
+    if (!s->up)
+        return TW_NEVER; /* the fabric ends it, well or badly */
+    snprintf(name, sizeof name, "migration-%s", s->params.id);
+    struct tw_range all = {0, s->host->memory_bytes};
+    struct tw_tracker_config config = {.name = name, .ranges = &all, .range_count = 1};
+    s->host->ops->sync(
+        s->host->ctx); /* what was written before is none of the tracker's business */
+    if (tw_tracker_start(s->host->device, &config, &s->tracker, &err) != TW_OK) {
+        tw_source_abort(s, &err);
+        return now_ns;
+    }
+    tw_source_move(s, TW_SOURCE_FULL_COPY, "connected, lines are tracked");
+    s->collected_ns = now_ns;
+    tw_source_walk_begin(s);
+    tw_source_round_begin(s, 0, false, now_ns);
+    return now_ns;
+}
+
+/* ---- Full copy ------------------------------------------------------------------------------- */
+
+static bool copy_all(struct tw_source *s, uint64_t now_ns)
+{
+    uint64_t page;
+    for (;;) {
+        if (!tw_source_pump(s, now_ns))
+            return false;
+        if (s->copy.slice == 0) {
+            s->copy.retry_ns = now_ns;
+            return false;
+        }
+        if (!tw_source_walk_next(s, &page))
+            return true;
+        s->data_bytes += TW_PAGE_SIZE;
+        tw_source_put(s, page, TW_ALL_LINES);
+    }
+}
+
+uint64_t tw_source_step_full_copy(struct tw_source *s, uint64_t now_ns)
+{
+    union tw_control begin = {.begin = {.memory_bytes = s->host->memory_bytes,
+                                        .epoch = s->params.epoch,
+                                        .verify = !s->limits.skip_verify}};
+    if (!tw_source_say(s, TW_CONTROL_BEGIN, &begin, &s->begin_said, now_ns))
+        return s->copy.retry_ns;
+    s->copy.slice = TW_SLICE_BYTES;
+    bool done = copy_all(s, now_ns);
+    s->meter.p.full_copy_bytes_done = s->copy.walk.page * TW_PAGE_SIZE;
+    if (!done || !tw_source_round_end(s, now_ns))
+        return s->copy.retry_ns;
+    tw_source_move(s, TW_SOURCE_WAITING, "every page was sent once");
+    return now_ns;
+}
+
+/* ---- Between rounds: is it time to stop the VM? ------------------------------------------------
+ */
+
+bool tw_source_compares(const struct tw_source *s)
+{
+    return !s->limits.skip_verify || !s->host->sees_all_writers;
+}
+
+static uint64_t link_rate(const struct tw_source *s)
+{
+    uint64_t rate = s->meter.link_rate ? s->meter.link_rate : TW_DEFAULT_RATE;
+    uint64_t limit = s->throttle.bytes_per_s;
+    return limit && limit < rate ? limit : rate;
+}
+
+static uint64_t dirty_now(struct tw_source *s)
+{
+    struct tw_tracker_stats stats;
+    s->host->ops->sync(s->host->ctx);
+    tw_tracker_stats_get(s->tracker, &stats);
+    s->dirty_lines = stats.dirty_lines + s->hidden_lines;
+    return tw_dirty_cost(stats.dirty_pages, s->dirty_lines);
+}
+
+static void fail_to_converge(struct tw_source *s, const struct tw_convergence *c)
+{
+    struct tw_error err;
+    char where[TW_WHERE_SIZE], expected[96], given[64], size[TW_SIZE_TEXT], rate[TW_SIZE_TEXT],
+        time[TW_SIZE_TEXT];
+    snprintf(expected, sizeof expected, "what fits in %s at %s/s",
+             tw_duration_format(c->budget_ns, time), tw_size_format(c->rate, rate));
+    snprintf(given, sizeof given, "%s dirty", tw_size_format(c->dirty_bytes, size));
+    tw_fail(&err, TW_FAILED_PRECONDITION, tw_migration_where(&s->params, where), expected, given,
+            "no convergence after %u rounds", c->rounds);
+    tw_source_abort(s, &err);
+}
+
+uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
+{
+    uint64_t due_ns = tw_after(s->collected_ns, TW_ROUND_INTERVAL_NS);
+    if (now_ns < due_ns)
+        return due_ns;
+    uint64_t fixed_ns = tw_fixed_downtime_ns(s->data_bytes, s->pass_ns, tw_source_compares(s));
+    struct tw_convergence c = {
+        .dirty_bytes = dirty_now(s),
+        .rate = link_rate(s),
+        .budget_ns = tw_budget_for_lines_ns(s->limits.downtime_ns, fixed_ns),
+        .last_round = s->last_cost,
+        .round_before = s->cost_before,
+        .rounds = s->round,
+        .stalled = s->stalled,
+        .max_rounds = s->limits.max_rounds,
+        .policy = s->limits.on_no_convergence,
+    };
+    enum tw_verdict verdict = tw_converge(&c);
+    if (verdict == TW_VERDICT_NO_CONVERGENCE) {
+        fail_to_converge(s, &c);
+    } else if (verdict == TW_VERDICT_ROUND) {
+        tw_source_move(s, TW_SOURCE_ROUND, "too much is dirty");
+        tw_source_round_begin(s, s->round + 1, false, now_ns);
+        tw_source_collect(s, now_ns);
+    } else if (!s->host->sees_all_writers && !s->precompared) {
+        tw_source_move(s, TW_SOURCE_PRECOMPARE, "what is dirty fits; now what nobody reported");
+        tw_source_walk_begin(s);
+    } else {
+        const char *why = verdict == TW_VERDICT_STOP ? "what is dirty fits" : "forced by policy";
+        tw_source_stop(s, why, now_ns);
+    }
+    return now_ns;
+}
+
+/* ---- A round --------------------------------------------------------------------------------- */
+
+static void judge_round(struct tw_source *s)
+{
+    uint64_t cost = s->copy.round_cost;
+    s->hidden_lines = s->seen_lines > s->dirty_lines ? s->seen_lines - s->dirty_lines : 0;
+    s->stalled = s->last_cost && cost >= s->last_cost - s->last_cost / 8 ? s->stalled + 1 : 0;
+    s->cost_before = s->last_cost;
+    s->last_cost = cost;
+    if (s->interval_ns)
+        s->meter.p.dirty_bytes_per_s =
+            (uint64_t)((unsigned __int128)s->seen_lines * TW_LINE_SIZE * TW_SEC / s->interval_ns);
+}
+
+uint64_t tw_source_step_round(struct tw_source *s, uint64_t now_ns)
+{
+    s->copy.slice = TW_SLICE_BYTES;
+    if (!tw_source_gather_dirty(s, now_ns) || !tw_source_round_end(s, now_ns))
+        return s->copy.retry_ns;
+    judge_round(s);
+    tw_source_move(s, TW_SOURCE_WAITING, "the round was sent");
+    return now_ns;
+}
+
+/* ---- The compare in the background ------------------------------------------------------------
+ */
+
+uint64_t tw_source_step_precompare(struct tw_source *s, uint64_t now_ns)
+{
+    uint64_t page, digest = 0;
+    bool more = true;
+    for (uint64_t done = 0; done < TW_SLICE_BYTES && more; done += TW_PAGE_SIZE) {
+        more = tw_source_walk_next(s, &page);
+        if (!more)
+            break;
+        uint64_t lines = tw_line_hashes_compare(&s->hashes, page,
+                                                s->host->memory + page * TW_PAGE_SIZE, &digest);
+        if (lines && !tw_found_add(&s->found, page, lines))
+            more = false; /* that many: the compare after the stop will have to find the rest */
+    }
+    s->pass_spent_ns += tw_now(s->env.clock) - now_ns;
+    if (more)
+        return now_ns;
+    s->pass_ns = s->pass_spent_ns;
+    s->precompared = true;
+    tw_source_move(s, TW_SOURCE_ROUND, "compared once in the background");
+    tw_source_round_begin(s, s->round + 1, false, now_ns);
+    tw_source_collect(s, now_ns);
+    return now_ns;
+}
