@@ -1,0 +1,37 @@
+#include "hosts/cache/tags.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static unsigned stride_for(uint32_t ways)
+{
+    unsigned stride = 4;
+    while (stride < ways)
+        stride *= 2;
+    return stride;
+}
+
+bool tw_tags_open(struct tw_tags *tags, const struct tw_cache_level_config *config)
+{
+    uint32_t sets = (uint32_t)(config->size_bytes / (config->ways * TW_LINE_SIZE));
+    memset(tags, 0, sizeof *tags);
+    tags->set_mask = sets - 1;
+    tags->set_shift = (unsigned)__builtin_ctz(sets);
+    tags->stride = stride_for(config->ways);
+    tags->all_ways = config->ways == 32 ? UINT32_MAX : (UINT32_C(1) << config->ways) - 1;
+    size_t bytes = (size_t)sets * tags->stride * sizeof *tags->entries;
+    bytes = (bytes + TW_LINE_SIZE - 1) / TW_LINE_SIZE * TW_LINE_SIZE;
+    tags->entries = aligned_alloc(TW_LINE_SIZE, bytes);
+    tags->recent = calloc(sets, sizeof *tags->recent);
+    if (!tags->entries || !tags->recent)
+        return false;
+    memset(tags->entries, 0, bytes);
+    return true;
+}
+
+void tw_tags_close(struct tw_tags *tags)
+{
+    free(tags->entries);
+    free(tags->recent);
+    memset(tags, 0, sizeof *tags);
+}
