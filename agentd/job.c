@@ -157,9 +157,18 @@ static enum tw_code journal_destination(struct tw_job *job, enum tw_hand_over st
     }
 }
 
+/* Fault points: a full disk at one of the moments that matter. */
+static const char *const journal_points[] = {
+    [TW_HAND_OVER_ACTIVE] = "journal.active",     [TW_HAND_OVER_GIVEN_UP] = "journal.given_up",
+    [TW_HAND_OVER_PREPARED] = "journal.prepared", [TW_HAND_OVER_COMMITTED] = "journal.committed",
+    [TW_HAND_OVER_ABORTED] = "journal.aborted",
+};
+
 static enum tw_code job_journal(void *ctx, enum tw_hand_over state, struct tw_error *err)
 {
     struct tw_job *job = ctx;
+    if (tw_fault_fails(journal_points[state]))
+        return tw_fail_errno(err, ENOSPC, job->params.vm, "cannot write the record");
     bool source = job->vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING ||
                   job->vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP;
     return source ? journal_source(job, state, err) : journal_destination(job, state, err);

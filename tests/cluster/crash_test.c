@@ -19,9 +19,11 @@ static const char *const victim_names[] = {"source agent", "destination agent", 
 
 /* How a state is come by. */
 enum way {
-    COMMIT, /* a migration that succeeds */
-    CANCEL, /* one that the operator cancels while it copies */
-    REFUSE, /* one that the destination refuses when it is to prepare (its disk is full) */
+    COMMIT,      /* a migration that succeeds */
+    CANCEL,      /* one that the operator cancels while it copies */
+    REFUSE,      /* one that the destination refuses when it is to prepare (its disk is full) */
+    LOSE_SOURCE, /* the source's QEMU dies while it copies */
+    LOSE_DESTINATION, /* the destination's QEMU dies between commit and resume */
 };
 
 struct crash {
@@ -50,11 +52,12 @@ static void arm(struct tw_cluster *c, const struct crash *k)
         snprintf(p->fault, sizeof p->fault, "%s:kill", k->point);
     else
         snprintf(p->fault, sizeof p->fault, "%s:hold=%s/hold", k->point, c->dir);
-    if (k->way == REFUSE) {
-        struct tw_process *b = &c->processes[TW_AGENT_B];
-        size_t n = strlen(b->fault);
+    struct tw_process *b = &c->processes[TW_AGENT_B];
+    size_t n = strlen(b->fault);
+    if (k->way == REFUSE)
         snprintf(b->fault + n, sizeof b->fault - n, "%sjournal.prepared:fail", n ? "," : "");
-    }
+    if (k->way == LOSE_DESTINATION)
+        snprintf(b->fault + n, sizeof b->fault - n, ",destination.resuming:hold=%s/early", c->dir);
 }
 
 static void cancel(struct tw_cluster *c, const char *id)
@@ -65,6 +68,38 @@ static void cancel(struct tw_cluster *c, const char *id)
     if (tw_rpc_call(c->client, &towline__v1__migration_service__descriptor, "Cancel", &r.base, 3000,
                     TW_RPC_IDEMPOTENT, &m, NULL) == TW_OK)
         protobuf_c_message_free_unpacked(m, NULL);
+}
+
+static void kill_guest(struct tw_cluster *c, enum tw_role agent)
+{
+    pid_t pid = tw_cluster_guest_pid(c, agent);
+    if (pid > 0)
+        kill(pid, SIGKILL);
+}
+
+/* What has to happen on the way to the state, beside the migration itself. */
+static void go_the_way(struct tw_cluster *c, const struct crash *k, const char *id)
+{
+    char path[128];
+    switch (k->way) {
+    case CANCEL:
+        tw_sleep_ms(400);
+        cancel(c, id);
+        break;
+    case LOSE_SOURCE:
+        tw_sleep_ms(400);
+        kill_guest(c, TW_AGENT_A);
+        break;
+    case LOSE_DESTINATION:
+        snprintf(path, sizeof path, "%s/early.reached", c->dir);
+        cr_assert(tw_await_file(path, REACH_MS), "destination.resuming was not reached");
+        kill_guest(c, TW_AGENT_B);
+        snprintf(path, sizeof path, "%s/early.release", c->dir);
+        tw_touch(path);
+        break;
+    default:
+        break;
+    }
 }
 
 static void await_point(struct tw_cluster *c, const struct crash *k)
@@ -83,7 +118,6 @@ static void await_point(struct tw_cluster *c, const struct crash *k)
 static void kill_victim(struct tw_cluster *c, const struct crash *k)
 {
     char path[128];
-    pid_t pid;
     switch (k->victim) {
     case CONTROLLER:
         tw_cluster_kill(c, TW_CONTROLLER);
@@ -94,9 +128,7 @@ static void kill_victim(struct tw_cluster *c, const struct crash *k)
             tw_cluster_kill(c, k->victim == SOURCE_AGENT ? TW_AGENT_A : TW_AGENT_B);
         break;
     default:
-        pid = tw_cluster_guest_pid(c, k->victim == SOURCE_QEMU ? TW_AGENT_A : TW_AGENT_B);
-        if (pid > 0)
-            kill(pid, SIGKILL);
+        kill_guest(c, k->victim == SOURCE_QEMU ? TW_AGENT_A : TW_AGENT_B);
         break;
     }
     snprintf(path, sizeof path, "%s/hold.release", c->dir);
@@ -116,7 +148,8 @@ static void restart(struct tw_cluster *c)
 /* The VM's own process was killed: it is gone, and is said to be gone. */
 static bool own_qemu_killed(const struct crash *k, bool moved)
 {
-    return k->victim == (moved ? DESTINATION_QEMU : SOURCE_QEMU);
+    return k->victim == (moved ? DESTINATION_QEMU : SOURCE_QEMU) ||
+           k->way == (moved ? LOSE_DESTINATION : LOSE_SOURCE);
 }
 
 static void check_one_copy(struct tw_cluster *c, const struct crash *k,
@@ -146,16 +179,14 @@ static void run(const struct crash *k)
     char id[64];
     tw_cluster_open(&c);
     arm(&c, k);
+    strcpy(c.settings[TW_AGENT_A], "switchover_hook: /bin/true\n");
     tw_cluster_start(&c);
     tw_cluster_create_guest(&c, 16, "mode=sparse pages=1024 rate=50000 fill=1");
-    if (k->way == CANCEL)
+    if (k->way == CANCEL || k->way == LOSE_SOURCE)
         limits.bandwidth_bytes_per_s = 2u << 20;
     cr_assert_eq(tw_cluster_migrate(&c, "guest", "node-b", &limits, id, &err), TW_OK, "%s: %s",
                  err.where, err.what);
-    if (k->way == CANCEL) {
-        tw_sleep_ms(400);
-        cancel(&c, id);
-    }
+    go_the_way(&c, k, id);
     await_point(&c, k);
     kill_victim(&c, k);
     restart(&c);
