@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/machine.h"
 #include "hosts/cache/cache.h"
 #include "hosts/host.h"
 
@@ -34,8 +35,13 @@ struct tw_qemu_config {
     const struct tw_cache_config *cache; /* NULL: every store is written back at once */
     bool incoming; /* starts without running, waiting for TW_HOST_LOAD_STATE */
     const struct tw_clock *clock;
-    uint64_t start_timeout_ns; /* until QMP answers; 0 = 20 s */
+    uint64_t start_timeout_ns;  /* until QMP answers; 0 = 20 s */
+    uint32_t ring_events;       /* events of a vCPU's ring, a power of two; 0 = a good size */
+    const char *plugin_options; /* appended to -plugin, NULL or "" = none; see plugin.c */
 };
+
+/* The steps of a host operation (STOP, CONTINUE, SAVE_STATE, LOAD_STATE). */
+extern const struct tw_machine_table tw_qemu_operation_table;
 
 enum tw_qemu_status {
     TW_QEMU_STARTING, /* the process exists; QMP not ready yet */
@@ -45,7 +51,7 @@ enum tw_qemu_status {
 };
 
 /* Makes RAM and link files and starts the process, in a session of its own so that it outlives
- * the agent. */
+ * the agent. The run directory must hold none of these files yet. */
 enum tw_code tw_qemu_spawn(const struct tw_qemu_config *config, struct tw_qemu **qemu,
                            struct tw_error *err);
 
@@ -55,7 +61,9 @@ enum tw_code tw_qemu_adopt(const struct tw_qemu_config *config, pid_t pid, uint6
                            struct tw_qemu **qemu, struct tw_error *err);
 
 void tw_qemu_step(struct tw_qemu *qemu);
-int tw_qemu_fd(const struct tw_qemu *qemu); /* -1 while there is none */
+/* Readable when tw_qemu_step() has something to do: QMP, state sockets, the end of the process, and
+ * the timers of what is under way. -1 while there is none. */
+int tw_qemu_fd(const struct tw_qemu *qemu);
 
 enum tw_qemu_status tw_qemu_status_get(const struct tw_qemu *qemu);
 const char *tw_qemu_exit_reason(const struct tw_qemu *qemu); /* "" while it lives */
@@ -66,8 +74,9 @@ uint64_t tw_qemu_start_ticks(const struct tw_qemu *qemu);
 struct tw_host *tw_qemu_host(struct tw_qemu *qemu);
 
 struct tw_qemu_link_stats {
-    const char *address_mode; /* how the plugin gets addresses: "host" or "api", by self-check */
-    uint64_t stores;          /* lines marked (mark link) or events (ring link) */
+    const char *address_mode; /* how the plugin gets addresses: "host" or "api", by self-check;
+                                 "checking" in the first moments of the guest */
+    uint64_t stores;          /* stores seen (mark link) or loads and stores (ring link) */
     uint64_t ring_overflows;  /* events that went to the mark map because a ring was full */
     uint64_t self_checks;     /* comparisons of both ways to an address */
     uint64_t self_check_failures;

@@ -1,0 +1,126 @@
+#include "hosts/qemu/qemu_impl.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+uint64_t tw_process_start_ticks(pid_t pid)
+{
+    char path[32], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    const ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = 0;
+    /* The second field is the program's name in parentheses, which may hold anything. */
+    char *at = strrchr(text, ')');
+    if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
+        return 0;
+    for (int field = 2; field < 22; field++) {
+        at = strchr(at + 1, ' ');
+        if (!at)
+            return 0;
+    }
+    return strtoull(at + 1, NULL, 10);
+}
+
+void tw_process_hold(struct tw_qemu_process *p, pid_t pid, uint64_t start_ticks)
+{
+    *p = (struct tw_qemu_process){.pid = pid, .start_ticks = start_ticks};
+    p->pidfd = pidfd_open(pid, 0);
+    if (p->pidfd >= 0)
+        fcntl(p->pidfd, F_SETFD, FD_CLOEXEC);
+}
+
+/* The last line of a log, without control characters. */
+static void last_line(const char *path, char *out, size_t size)
+{
+    char text[2048];
+    out[0] = 0;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    const off_t end = lseek(fd, 0, SEEK_END);
+    const off_t from = end > (off_t)sizeof text - 1 ? end - ((off_t)sizeof text - 1) : 0;
+    const ssize_t n = pread(fd, text, sizeof text - 1, from);
+    close(fd);
+    size_t length = n > 0 ? (size_t)n : 0;
+    while (length > 0 && isspace((unsigned char)text[length - 1]))
+        length--;
+    text[length] = 0;
+    const char *newline = memrchr(text, '\n', length);
+    snprintf(out, size, "%s", newline ? newline + 1 : text);
+    for (char *c = out; *c; c++)
+        if (iscntrl((unsigned char)*c))
+            *c = ' ';
+}
+
+static void set_reason(struct tw_qemu_process *p, bool known, int status, const char *log_path)
+{
+    char line[160], what[64];
+    last_line(log_path, line, sizeof line);
+    if (!known)
+        snprintf(what, sizeof what, "ended, status unknown");
+    else if (WIFSIGNALED(status))
+        snprintf(what, sizeof what, "killed by signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
+    else
+        snprintf(what, sizeof what, "exit status %d", WEXITSTATUS(status));
+    snprintf(p->reason, sizeof p->reason, "%s%s%s", what, line[0] ? ": " : "", line);
+    p->ended = true;
+}
+
+bool tw_process_check(struct tw_qemu_process *p, const char *log_path)
+{
+    if (p->ended || p->pid <= 0)
+        return p->ended;
+    if (p->pidfd >= 0) {
+        struct pollfd f = {.fd = p->pidfd, .events = POLLIN};
+        if (poll(&f, 1, 0) <= 0)
+            return false;
+    }
+    int status = 0;
+    const pid_t got = waitpid(p->pid, &status, WNOHANG);
+    if (got == p->pid)
+        set_reason(p, true, status, log_path);
+    else if (got < 0 && tw_process_start_ticks(p->pid) != p->start_ticks)
+        set_reason(p, false, 0, log_path); /* not our child, and gone */
+    return p->ended;
+}
+
+bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_ms)
+{
+    if (tw_process_check(p, log_path) || p->pid <= 0)
+        return true;
+    /* By descriptor: an adopted process' number may be someone else's by now. */
+    if (p->pidfd >= 0)
+        pidfd_send_signal(p->pidfd, SIGKILL, NULL, 0);
+    else if (tw_process_start_ticks(p->pid) == p->start_ticks)
+        kill(p->pid, SIGKILL);
+    for (int waited = 0; waited <= wait_ms; waited += 5) {
+        struct pollfd f = {.fd = p->pidfd, .events = POLLIN};
+        poll(&f, p->pidfd >= 0 ? 1 : 0, 5);
+        if (tw_process_check(p, log_path))
+            return true;
+    }
+    return false;
+}
+
+void tw_process_let_go(struct tw_qemu_process *p)
+{
+    if (p->pidfd >= 0)
+        close(p->pidfd);
+    p->pidfd = -1;
+}
