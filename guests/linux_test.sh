@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The Linux guest: it boots and verifies what it wrote; and its load notices a stale value and a
 # lost one, tried with the guest's own server and load outside a VM.
-#   linux_test.sh VMLINUZ CPIO
 set -euo pipefail
 
-kernel=$1 cpio=$(realpath "$2")
+root=$(cd "$(dirname "$0")/.." && pwd)
+"$root/scripts/guest-linux"
+kernel=$root/build/guests/vmlinuz
+cpio=$root/build/guests/redis.cpio
 dir=$(mktemp -d /dev/shm/towline-guest.XXXXXX)
 pids=()
 
