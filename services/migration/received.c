@@ -70,10 +70,10 @@ static enum tw_code reserve(struct tw_received *r, uint64_t page, uint64_t end,
                             struct tw_error *err)
 {
     struct tw_range range = {page * TW_PAGE_SIZE, (end - page) * TW_PAGE_SIZE};
-    enum tw_code code = r->host->ops->reserve(r->host->ctx, range, err);
-    if (code != TW_OK)
-        return tw_fail(err, TW_RESOURCE_EXHAUSTED, err->where, err->expected, err->given, "%s",
-                       err->what[0] ? err->what : "no room for the memory of the VM");
+    struct tw_error why = {0};
+    if (r->host->ops->reserve(r->host->ctx, range, &why) != TW_OK)
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, why.where, why.expected, why.given, "%s",
+                       why.what[0] ? why.what : "no room for the memory of the VM");
     for (; page < end; page++)
         add(r->reserved, page);
     return TW_OK;

@@ -3,9 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_LIMIT_NS  (10 * TW_SEC)
-#define HOOK_AFTERMATH_NS (10 * TW_SEC) /* for a hook that still works on an aborted switch-over   \
-                                         */
+#define CONNECT_LIMIT_NS (10 * TW_SEC)
+#define HOOK_AFTERMATH_NS                                                                          \
+    (10 * TW_SEC) /* for a hook that still works on an aborted switch-over                         \
+                   */
 
 /* ---- The table ------------------------------------------------------------------------------- */
 

@@ -2,8 +2,9 @@
 
 #include "base/clock.h"
 
-#define MAX_RATE (UINT64_C(1) << 40) /* bytes/s; above it a limit is none, and nothing overflows   \
-                                      */
+#define MAX_RATE                                                                                   \
+    (UINT64_C(1) << 40) /* bytes/s; above it a limit is none, and nothing overflows                \
+                         */
 
 static uint64_t bytes_in(uint64_t bytes_per_s, uint64_t ns)
 {

@@ -1,0 +1,294 @@
+#include "services/migration/tests/fake_host.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STORES_AT_ONCE 300u
+#define STATE_MAX      300000u
+
+/* ---- Stores ---------------------------------------------------------------------------------- */
+
+static void report(struct fake_host *h, uint64_t address)
+{
+    switch (h->config.link) {
+    case FAKE_LINK_EVENTS:
+        tw_device_message(h->host.device, TW_MEM_WR, address);
+        break;
+    case FAKE_LINK_MARKS:
+        h->marks[tw_page_of(address)] |= tw_line_bit(address);
+        break;
+    case FAKE_LINK_CACHE:
+        tw_cache_store(h->cache, (unsigned)tw_random_below(&h->random, 2), address);
+        break;
+    }
+}
+
+static void store(struct fake_host *h)
+{
+    struct tw_random *r = &h->random;
+    bool hot = h->config.hot_pages && tw_random_below(r, 10) != 0;
+    uint64_t page = tw_random_below(r, hot ? h->config.hot_pages : h->config.pages);
+    uint64_t address = page * TW_PAGE_SIZE + tw_random_below(r, TW_PAGE_SIZE / 8) * 8;
+    uint64_t value = tw_random_below(r, 8) ? tw_random_next(r) : 0;
+    bool unseen = !h->config.sees_all_writers && tw_random_below(r, 100) < h->config.unseen_percent;
+    memcpy(h->host.memory + address, &value, sizeof value);
+    h->data[page] = true;
+    h->stores++;
+    h->unseen += unseen;
+    if (!unseen)
+        report(h, address);
+}
+
+/* Now and then a page is given back, which no store event reports. */
+static void punch(struct fake_host *h)
+{
+    if (h->config.sees_all_writers || h->config.unseen_percent == 0 ||
+        tw_random_below(&h->random, 200) != 0)
+        return;
+    uint64_t page = tw_random_below(&h->random, h->config.pages);
+    memset(h->host.memory + page * TW_PAGE_SIZE, 0, TW_PAGE_SIZE);
+    h->data[page] = false;
+}
+
+void fake_host_run(struct fake_host *h)
+{
+    uint64_t now = tw_now(h->config.clock);
+    uint64_t n = (now - h->wrote_ns) * h->config.stores_per_ms / TW_MS;
+    if (!h->running) {
+        h->wrote_ns = now;
+        return;
+    }
+    if (n == 0)
+        return;
+    h->wrote_ns = now;
+    for (uint64_t i = 0; i < n && i < STORES_AT_ONCE; i++)
+        store(h);
+    punch(h);
+}
+
+/* ---- The host interface ------------------------------------------------------------------------
+ */
+
+static void fake_sync(void *ctx)
+{
+    struct fake_host *h = ctx;
+    for (uint64_t p = 0; p < h->config.pages; p++) {
+        if (h->marks[p])
+            tw_device_message_page(h->host.device, TW_MEM_WR, p, h->marks[p]);
+        h->marks[p] = 0;
+    }
+}
+
+static enum tw_code fake_begin(void *ctx, enum tw_host_operation op,
+                               const struct tw_host_state *state, uint64_t deadline_ns,
+                               struct tw_error *err)
+{
+    struct fake_host *h = ctx;
+    (void)deadline_ns;
+    if (h->busy)
+        abort(); /* one at a time: a defect of the caller */
+    if (h->fail[op].begin) {
+        h->fail[op].begin--;
+        return tw_fail(err, TW_UNAVAILABLE, "fake host", NULL, NULL, "operation %d not begun", op);
+    }
+    if (op == TW_HOST_CONTINUE) {
+        if (h->on_continue)
+            h->on_continue(h->ctx);
+        h->ran_too_early |= !h->may_run;
+    }
+    h->busy = true;
+    h->op = op;
+    h->to_load = state;
+    h->op_ends_ns = tw_now(h->config.clock) + tw_random_below(&h->random, 4 * TW_MS);
+    return TW_OK;
+}
+
+static void save(struct fake_host *h, struct tw_host_state *state)
+{
+    h->state_size = 1 + tw_random_below(&h->random, STATE_MAX);
+    free(h->state);
+    h->state = malloc(h->state_size);
+    for (size_t i = 0; i < h->state_size; i++)
+        h->state[i] = (uint8_t)tw_random_next(&h->random);
+    state->data = malloc(h->state_size);
+    state->size = h->state_size;
+    memcpy(state->data, h->state, h->state_size);
+}
+
+static void load(struct fake_host *h)
+{
+    free(h->state);
+    h->state_size = h->to_load->size;
+    h->state = malloc(h->state_size);
+    memcpy(h->state, h->to_load->data, h->state_size);
+}
+
+static bool fake_poll(void *ctx, struct tw_host_state *state, enum tw_code *code,
+                      struct tw_error *err)
+{
+    struct fake_host *h = ctx;
+    if (!h->busy)
+        abort(); /* nothing was begun */
+    if (h->alive && tw_now(h->config.clock) < h->op_ends_ns)
+        return false;
+    h->busy = false;
+    *code = TW_OK;
+    if (!h->alive)
+        *code = tw_fail(err, TW_UNAVAILABLE, "fake host", NULL, NULL, "the process has ended");
+    else if (h->fail[h->op].poll) {
+        h->fail[h->op].poll--;
+        *code = tw_fail(err, TW_INTERNAL, "fake host", NULL, NULL, "operation %d failed", h->op);
+    }
+    /* A failed stop may have stopped it all the same. */
+    if (h->op == TW_HOST_STOP && (*code == TW_OK || tw_random_below(&h->random, 2)))
+        h->running = false;
+    if (*code != TW_OK)
+        return true;
+    if (h->op == TW_HOST_CONTINUE)
+        h->running = true;
+    else if (h->op == TW_HOST_SAVE_STATE)
+        save(h, state);
+    else if (h->op == TW_HOST_LOAD_STATE)
+        load(h);
+    return true;
+}
+
+static bool fake_alive(void *ctx)
+{
+    return ((struct fake_host *)ctx)->alive;
+}
+
+static struct tw_range fake_next_data(void *ctx, uint64_t address)
+{
+    const struct fake_host *h = ctx;
+    uint64_t page = tw_page_of(address), end;
+    while (page < h->config.pages && !h->data[page])
+        page++;
+    for (end = page; end < h->config.pages && h->data[end];)
+        end++;
+    return (struct tw_range){page * TW_PAGE_SIZE, (end - page) * TW_PAGE_SIZE};
+}
+
+static enum tw_code fake_reserve(void *ctx, struct tw_range range, struct tw_error *err)
+{
+    struct fake_host *h = ctx;
+    if (h->fail_reserve && --h->fail_reserve == 0)
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, "fake host", NULL, NULL, "the disk is full");
+    for (uint64_t p = tw_page_of(range.start); p < tw_page_of(range.start + range.length); p++)
+        h->reserved[p] = true;
+    return TW_OK;
+}
+
+static const struct tw_host_ops ops = {
+    .sync = fake_sync,
+    .begin = fake_begin,
+    .poll = fake_poll,
+    .alive = fake_alive,
+    .next_data = fake_next_data,
+    .reserve = fake_reserve,
+};
+
+/* ---- Made and ended ----------------------------------------------------------------------------
+ */
+
+static void link_message(void *ctx, enum tw_link_message message, uint64_t address)
+{
+    const struct fake_host *h = ctx;
+    tw_device_message(h->host.device, message, address);
+}
+
+static uint64_t link_snoop(void *ctx, uint64_t page, uint64_t lines, enum tw_snoop kind)
+{
+    const struct fake_host *h = ctx;
+    return tw_cache_snoop(h->cache, page, lines, kind);
+}
+
+static void open_device(struct fake_host *h)
+{
+    struct tw_snoop_ops snoop = {link_snoop, h};
+    struct tw_device_config device = {.memory_bytes = h->host.memory_bytes};
+    if (h->config.link == FAKE_LINK_CACHE) {
+        struct tw_cache_config cache = {.cores = 2,
+                                        .l1 = {8 * TW_LINE_SIZE, 2},
+                                        .l2 = {32 * TW_LINE_SIZE, 4},
+                                        .last = {128 * TW_LINE_SIZE, 8}};
+        struct tw_link_sink sink = {link_message, h};
+        device.snoop = &snoop;
+        if (tw_cache_open(&cache, &sink, &h->cache, NULL) != TW_OK)
+            abort();
+    }
+    if (tw_device_open(&device, &h->host.device, NULL) != TW_OK)
+        abort();
+}
+
+/* Runs of data, zero pages and holes. */
+static void fill(struct fake_host *h)
+{
+    struct tw_random *r = &h->random;
+    for (uint64_t p = 0; p < h->config.pages;) {
+        uint64_t length = 1 + tw_random_below(r, 24), kind = tw_random_below(r, 4);
+        for (; length-- && p < h->config.pages; p++) {
+            h->data[p] = kind != 0;
+            for (uint64_t i = 0; kind >= 2 && i < TW_PAGE_SIZE; i += 8) {
+                uint64_t value = tw_random_below(r, 16) ? tw_random_next(r) : 0;
+                memcpy(h->host.memory + p * TW_PAGE_SIZE + i, &value, sizeof value);
+            }
+        }
+    }
+}
+
+void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
+{
+    *h = (struct fake_host){.config = *config, .random = {config->seed}, .alive = true};
+    uint64_t bytes = config->pages * TW_PAGE_SIZE;
+    h->marks = calloc(config->pages, sizeof *h->marks);
+    h->data = calloc(config->pages, sizeof *h->data);
+    h->reserved = calloc(config->pages, sizeof *h->reserved);
+    h->host = (struct tw_host){.ops = &ops,
+                               .ctx = h,
+                               .memory = aligned_alloc(TW_PAGE_SIZE, bytes),
+                               .memory_bytes = bytes,
+                               .sees_all_writers = config->sees_all_writers};
+    memset(h->host.memory, 0, bytes);
+    h->wrote_ns = tw_now(config->clock);
+    if (config->incoming)
+        return;
+    open_device(h);
+    fill(h);
+    h->running = h->may_run = true;
+}
+
+void fake_host_close(struct fake_host *h)
+{
+    tw_device_close(h->host.device);
+    tw_cache_close(h->cache);
+    free(h->host.memory);
+    free(h->marks);
+    free(h->data);
+    free(h->reserved);
+    free(h->state);
+}
+
+void fake_host_kill(struct fake_host *h)
+{
+    h->alive = false;
+    h->running = false;
+}
+
+void fake_host_forget_operation(struct fake_host *h)
+{
+    if (h->busy && h->op == TW_HOST_STOP)
+        h->running = false;
+    h->busy = false;
+    h->to_load = NULL;
+}
+
+void fake_host_continue(struct fake_host *h)
+{
+    if (!h->alive)
+        return;
+    if (h->on_continue && !h->running)
+        h->on_continue(h->ctx);
+    h->ran_too_early |= !h->may_run;
+    h->running = true;
+}

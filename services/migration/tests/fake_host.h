@@ -1,0 +1,74 @@
+/* A machine without a machine: memory, a writer that stores into it while it "runs", operations
+ * that take virtual time, and failures on demand. Test only. */
+#ifndef TOWLINE_SERVICES_MIGRATION_TESTS_FAKE_HOST_H
+#define TOWLINE_SERVICES_MIGRATION_TESTS_FAKE_HOST_H
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "hosts/cache/cache.h"
+#include "hosts/host.h"
+
+#include <stdbool.h>
+
+enum fake_link {
+    FAKE_LINK_EVENTS, /* every store is a MemWr at once */
+    FAKE_LINK_MARKS,  /* stores leave marks, sync delivers them */
+    FAKE_LINK_CACHE,  /* stores go through a small cache hierarchy */
+};
+
+struct fake_host_config {
+    const struct tw_clock *clock;
+    uint64_t pages;
+    uint64_t seed;
+    bool incoming;
+    enum fake_link link;
+    bool sees_all_writers;
+    uint32_t stores_per_ms;
+    uint32_t unseen_percent; /* of the stores, when not all writers are seen */
+    uint32_t hot_pages;      /* that nine stores of ten go to; 0 = all pages alike */
+};
+
+/* How often an operation is to fail: at its begin, or when it is polled. */
+struct fake_failures {
+    unsigned begin, poll;
+};
+
+struct fake_host {
+    struct tw_host host;
+    struct fake_host_config config;
+    struct tw_random random;
+    struct tw_cache *cache;
+    uint64_t *marks; /* line bitmap of each page */
+    bool *data;      /* pages that are not holes */
+    bool *reserved;  /* incoming: pages that reserve() was called for */
+    bool alive, running;
+    bool may_run;       /* checked at CONTINUE; set by whoever knows the rules */
+    bool ran_too_early; /* CONTINUE was begun without may_run */
+    uint64_t wrote_ns;
+    uint64_t stores, unseen;
+
+    bool busy;
+    enum tw_host_operation op;
+    uint64_t op_ends_ns;
+    const struct tw_host_state *to_load;
+    struct fake_failures fail[TW_HOST_LOAD_STATE + 1];
+    unsigned fail_reserve; /* the n-th call from now fails; 0 = none */
+
+    uint8_t *state; /* saved or loaded */
+    size_t state_size;
+    /* Called when CONTINUE begins. */
+    void (*on_continue)(void *ctx);
+    void *ctx;
+};
+
+void fake_host_open(struct fake_host *h, const struct fake_host_config *config);
+void fake_host_close(struct fake_host *h);
+/* Lets the writer do what the time since the last call is good for. */
+void fake_host_run(struct fake_host *h);
+void fake_host_kill(struct fake_host *h);
+/* The agent's process has ended: what it had under way ends unheard. */
+void fake_host_forget_operation(struct fake_host *h);
+/* Continues it as an agent does that reads in its journal that the machine is its own. */
+void fake_host_continue(struct fake_host *h);
+
+#endif

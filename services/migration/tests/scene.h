@@ -1,0 +1,113 @@
+/* Two agents, a network and a controller in virtual time: one migration from its start until one
+ * side, and only one, owns the VM for good. Faults strike when a side enters a given state. */
+#ifndef TOWLINE_SERVICES_MIGRATION_TESTS_SCENE_H
+#define TOWLINE_SERVICES_MIGRATION_TESTS_SCENE_H
+
+#include "fabric/sim.h"
+#include "services/migration/migration.h"
+#include "services/migration/mutations.h"
+#include "services/migration/tests/fake_host.h"
+
+enum scene_action {
+    SCENE_NOTHING,
+    SCENE_CANCEL,
+    SCENE_CUT,         /* both ways, for good */
+    SCENE_CUT_SHORTLY, /* mended 50 ms later */
+    SCENE_DROP_CHUNKS, /* count of them */
+    SCENE_KILL_SOURCE_VM,
+    SCENE_KILL_DESTINATION_VM,
+    SCENE_CRASH_SOURCE, /* the agent, which starts again later; the VM's process lives on */
+    SCENE_CRASH_DESTINATION,
+    SCENE_ABORT_DESTINATION,   /* a decision that is only taken while the source has not given up */
+    SCENE_FAIL_SOURCE_JOURNAL, /* the next `count` writes */
+    SCENE_FAIL_DESTINATION_JOURNAL,
+    SCENE_FAIL_STOP,
+    SCENE_FAIL_SAVE,
+    SCENE_FAIL_SOURCE_CONTINUE,
+    SCENE_FAIL_DESTINATION_CONTINUE,
+    SCENE_FAIL_LOAD,
+    SCENE_FAIL_HOOK,
+    SCENE_FAIL_RESERVE,
+    SCENE_SLOW_LINK, /* set_bandwidth to something small */
+    SCENE_ACTIONS
+};
+
+struct scene_fault {
+    bool at_source;    /* which machine */
+    unsigned state;    /* strikes when it is entered for the first time */
+    uint64_t delay_ns; /* after that; failures of operations are armed at once */
+    enum scene_action action;
+    unsigned count;
+};
+#define SCENE_FAULTS_MAX 4u
+
+struct scene_config {
+    uint64_t seed;
+    uint64_t pages;
+    enum fake_link link;
+    bool sees_all_writers;
+    uint32_t stores_per_ms, unseen_percent, hot_pages;
+    bool hook;
+    struct tw_migration_limits limits;
+    uint32_t corrupt_ppm;
+    uint64_t link_bytes_per_s;
+    struct tw_migration_mutations at_source, at_destination;
+    struct scene_fault faults[SCENE_FAULTS_MAX];
+    unsigned fault_count;
+    bool never_connects; /* the source is not started */
+};
+
+struct scene_journal {
+    enum tw_hand_over durable; /* 0 = nothing */
+    unsigned fail;             /* of the next writes */
+    unsigned writes;
+};
+
+struct scene_side {
+    struct scene *scene;
+    bool is_source;
+    struct fake_host host;
+    struct scene_journal journal;
+    uint64_t restart_ns; /* a crashed agent starts again; 0 = it runs */
+    bool vm_was_killed;
+};
+
+struct scene {
+    struct scene_config config;
+    struct tw_sim *sim;
+    const struct tw_clock *clock;
+    struct tw_fabric *fabric[2]; /* 0 = source, 1 = destination */
+    struct scene_side side[2];
+    struct tw_source *source; /* NULL: not started, crashed, or ended and forgotten */
+    struct tw_destination *destination;
+    struct tw_migration_params params;
+    struct {
+        bool armed, struck;
+        uint64_t due_ns;
+    } fault[SCENE_FAULTS_MAX];
+    uint64_t mend_ns;
+    bool hook_fails, hook_runs;
+    uint64_t hook_ends_ns;
+
+    /* What came of it. */
+    char problem[256]; /* the first broken rule; "" = none */
+    bool stuck;
+    bool memory_checked, memory_equal;
+    struct tw_migration_progress at_source, at_destination;
+    struct tw_error source_error, destination_error;
+    enum tw_hand_over source_end, destination_end;
+    uint64_t end_ns;
+};
+
+/* Moves taken by either table since the program began: [0] source, [1] destination. */
+extern bool scene_taken[2][64][64];
+
+/* Plays a scene to its end; everything is freed again. Returns true when no rule was broken. */
+bool scene_play(struct scene *s, const struct scene_config *config);
+/* The same, and the problem goes to standard error together with what leads there again. */
+bool scene_play_loud(struct scene *s, const struct scene_config *config);
+
+/* An undisturbed migration of a small VM. */
+struct scene_config scene_plain(uint64_t seed);
+
+#endif
