@@ -1,0 +1,206 @@
+#include "cli/command.h"
+
+#include <string.h>
+
+const struct tow_option tow_global_options[] = {
+    {'c', "controller", "URL", NULL,
+     "the controller [$" TOW_CONTROLLER_VAR ", or " TOW_CONTROLLER_DEFAULT "]"},
+    {'o', "output", "FORMAT", "table json",
+     "json: the answer of the call with the names of the contract"},
+    {'t', "timeout", "DURATION", NULL,
+     "for an answer of the controller, or while following, for its return"},
+    {0, "color", "WHEN", "auto always never", "auto: on a terminal, unless NO_COLOR is set"},
+    {'h', "help", NULL, NULL, "help on the command"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option create_options[] = {
+    {'f', "file", "FILE", NULL, "the VM in YAML; - reads standard input"},
+    {0, "host", "HOST", NULL, "where it starts [the host with the most free memory]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option vm_list_options[] = {
+    {0, "host", "HOST", NULL, "only VMs of this host"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option migrate_options[] = {
+    {'w', "wait", NULL, NULL, "follow it to its end and show the progress"},
+    {0, "bandwidth", "RATE", NULL, "at most so much on the wire, as 128MiB/s [unlimited]"},
+    {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms [300ms]"},
+    {0, "downtime-ms", "N", NULL, "the same in milliseconds"},
+    {0, "max-rounds", "N", NULL, "rounds after the full copy [30]"},
+    {0, "on-no-convergence", "WHAT", "abort stop",
+     "when the rounds are used up: leave the VM at the source, or stop it all the same [abort]"},
+    {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},
+    {0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option migration_list_options[] = {
+    {0, "vm", "VM", NULL, "only migrations of this VM"},
+    {'n', "limit", "N", NULL, "at most so many, newest first [100]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option recover_options[] = {
+    {0, "to", "SIDE", "source destination", "who gets the VM"},
+    {0, "fenced", NULL, NULL, "your word that the other side's host is off for good"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option events_options[] = {
+    {'f', "follow", NULL, NULL, "go on with new events until interrupted"},
+    {0, "after", "REV", NULL, "only events after this revision [0: all that are kept]"},
+    {0, "subject", "NAME", NULL, "only events of this host, VM or migration"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char create_details[] =
+    "The file is a YAML mapping; sizes as 256MiB, paths relative to the file:\n"
+    "\n"
+    "  name: web-1               # [a-z0-9][a-z0-9-]{0,62}, unique in the cluster\n"
+    "  memory: 256MiB            # a multiple of 4096 bytes, at least 4MiB\n"
+    "  kernel: images/vmlinuz    # path on the host's machine\n"
+    "  vcpus: 1                  # 1 to 64 [1]\n"
+    "  initrd: images/web.cpio   # [none]\n"
+    "  command_line: console=ttyS0 quiet\n"
+    "  cache:                    # where stores become link messages [kind: none]\n"
+    "    kind: mesi              # none: at once; mesi: through the caches below\n"
+    "    l1: {size: 32KiB, ways: 8}\n"
+    "    l2: {size: 256KiB, ways: 8}\n"
+    "    last_level: {size: 8MiB, ways: 16}\n";
+
+static const char migrate_details[] =
+    "Without --wait it returns as soon as the migration is recorded. With --wait it ends with the\n"
+    "figures and with exit status 0 when the VM has moved, 6 when it has not. An interruption "
+    "ends\n"
+    "only the watching. --timeout is then how long the controller may be away [60s].\n";
+
+static const char recover_details[] =
+    "For a hand-over whose other side is lost for good. It is refused while both sides can be\n"
+    "asked: then the truth is found without you. If the other host is not really off, two copies\n"
+    "of the VM may run: pull its plug first.\n";
+
+static const char events_details[] =
+    "With -o json: one event a line. A note on standard error tells when events between the asked\n"
+    "and the oldest kept revision are gone. --timeout is how long the controller may be away "
+    "while\n"
+    "following [60s].\n";
+
+#define CREATE_MS 60000u
+
+const struct tow_command tow_commands[] = {
+    {.name = "status",
+     .help = "controller, hosts, VMs and running migrations at a glance",
+     .run = tow_status},
+    {.group = "host",
+     .name = "list",
+     .help = "hosts, their state and memory",
+     .run = tow_host_list},
+    {.group = "host",
+     .name = "show",
+     .arguments = "HOST",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "one host and the VMs that it holds",
+     .run = tow_host_show},
+    {.group = "vm",
+     .name = "create",
+     .help = "start a VM from a file",
+     .details = create_details,
+     .timeout_ms = CREATE_MS,
+     .options = create_options,
+     .run = tow_vm_create},
+    {.group = "vm",
+     .name = "list",
+     .help = "VMs, where they run and how",
+     .options = vm_list_options,
+     .run = tow_vm_list},
+    {.group = "vm",
+     .name = "show",
+     .arguments = "VM",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "one VM",
+     .run = tow_vm_show},
+    {.group = "vm",
+     .name = "stop",
+     .arguments = "VM",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "end the VM's process; its record stays",
+     .run = tow_vm_stop},
+    {.group = "vm",
+     .name = "delete",
+     .arguments = "VM",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "end the VM's process and forget it",
+     .run = tow_vm_delete},
+    {.group = "vm",
+     .name = "migrate",
+     .arguments = "VM HOST",
+     .words_min = 2,
+     .words_max = 2,
+     .help = "move a running VM to another host",
+     .details = migrate_details,
+     .options = migrate_options,
+     .run = tow_vm_migrate},
+    {.group = "migration",
+     .name = "list",
+     .help = "migrations, newest first",
+     .options = migration_list_options,
+     .run = tow_migration_list},
+    {.group = "migration",
+     .name = "show",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "one migration with its rounds",
+     .run = tow_migration_show},
+    {.group = "migration",
+     .name = "cancel",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "end it; the VM runs on at the source",
+     .run = tow_migration_cancel},
+    {.group = "migration",
+     .name = "recover",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "decide a hand-over whose other side is lost",
+     .details = recover_details,
+     .options = recover_options,
+     .run = tow_migration_recover},
+    {.name = "events",
+     .help = "what happened, in order",
+     .details = events_details,
+     .options = events_options,
+     .run = tow_events},
+    {.name = "version", .help = "version of this program", .run = tow_version},
+    {.name = "completion",
+     .arguments = "SHELL",
+     .words_min = 1,
+     .words_max = 1,
+     .choices = "bash",
+     .help = "shell completion: source <(tow completion bash)",
+     .run = tow_completion},
+    {.name = "help",
+     .arguments = "[COMMAND | exit-codes]",
+     .words_max = 2,
+     .help = "this help, or that of a command",
+     .run = tow_help},
+    {0},
+};
+
+const char *tow_option_value(const struct tow_arguments *arguments, const char *name)
+{
+    for (unsigned i = arguments->option_count; i-- > 0;)
+        if (strcmp(arguments->options[i].option->name, name) == 0)
+            return arguments->options[i].value;
+    return NULL;
+}

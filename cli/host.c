@@ -1,0 +1,126 @@
+#include "cli/command.h"
+#include "cli/json.h"
+#include "cli/table.h"
+
+#include "base/clock.h"
+#include "base/units.h"
+
+#include "towline/v1/host.pb-c.h"
+#include "towline/v1/vm.pb-c.h"
+
+#define SERVICE (&towline__v1__host_service__descriptor)
+
+static const Towline__V1__HostDescription *description_of(const Towline__V1__Host *host)
+{
+    static const Towline__V1__HostDescription empty = TOWLINE__V1__HOST_DESCRIPTION__INIT;
+    return host->description ? host->description : &empty;
+}
+
+static const char *state_name(const Towline__V1__Host *host, char out[TOW_ENUM_TEXT])
+{
+    return tow_enum_name(&towline__v1__host_state__descriptor, (int)host->state, out);
+}
+
+static void print_hosts(struct tow *tow, Towline__V1__Host *const *hosts, size_t count)
+{
+    static const struct tow_column columns[] = {
+        {"NAME", false}, {"STATE", false},  {"VMS", true},   {"MEMORY", true},  {"FREE", true},
+        {"CPUS", true},  {"FABRIC", false}, {"SEEN", false}, {"VERSION", false}};
+    struct tow_table table;
+    tow_table_init(&table, columns, sizeof columns / sizeof *columns);
+    for (size_t i = 0; i < count; i++) {
+        const Towline__V1__HostDescription *d = description_of(hosts[i]);
+        char state[TOW_ENUM_TEXT], size[TW_SIZE_TEXT], ago[TOW_TIME_TEXT];
+        state_name(hosts[i], state);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->name);
+        tow_table_add(&table, tow_tone_of_state(state), "%s", state);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%u", hosts[i]->vms);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", tw_size_format(d->memory_capacity_bytes, size));
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s",
+                      tw_size_format(hosts[i]->memory_free_bytes, size));
+        tow_table_add(&table, TOW_TONE_PLAIN, "%u", d->cpus);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->fabric);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s",
+                      tow_ago_format(hosts[i]->last_seen_unix_ms, tw_wall_ms(), ago));
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->version);
+    }
+    tow_table_print(&table, tow->color_out, tow->out);
+    tow_table_free(&table);
+}
+
+int tow_host_list(struct tow *tow, const struct tow_arguments *arguments)
+{
+    Towline__V1__ListHostsRequest request = TOWLINE__V1__LIST_HOSTS_REQUEST__INIT;
+    int status;
+    (void)arguments;
+    ProtobufCMessage *response = tow_ask(tow, SERVICE, "List", &request.base, &status);
+    if (!response)
+        return status;
+    const Towline__V1__ListHostsResponse *list = (const void *)response;
+    if (!tow_print_json(tow, response))
+        print_hosts(tow, list->hosts, list->n_hosts);
+    protobuf_c_message_free_unpacked(response, NULL);
+    return status;
+}
+
+static void print_host(struct tow *tow, const Towline__V1__Host *host)
+{
+    const Towline__V1__HostDescription *d = description_of(host);
+    char state[TOW_ENUM_TEXT], size[TW_SIZE_TEXT], text[TOW_TIME_TEXT], safe[256];
+    FILE *out = tow->out;
+    state_name(host, state);
+    enum tow_tone tone = tow_tone_of_state(state);
+    fprintf(out, "name           %s\n", tow_safe_text(d->name, safe, sizeof safe));
+    fprintf(out, "state          %s%s%s\n", tow_tone_begin(tone, tow->color_out), state,
+            tow_tone_end(tone, tow->color_out));
+    fprintf(out, "last seen      %s\n",
+            tow_ago_format(host->last_seen_unix_ms, tw_wall_ms(), text));
+    fprintf(out, "lease until    %s\n", tow_time_format(host->lease_expires_unix_ms, text));
+    fprintf(out, "memory         %s, ", tw_size_format(d->memory_capacity_bytes, size));
+    fprintf(out, "%s free\n", tw_size_format(host->memory_free_bytes, size));
+    fprintf(out, "cpus           %u\n", d->cpus);
+    fprintf(out, "rpc            %s\n", tow_safe_text(d->rpc_url, safe, sizeof safe));
+    fprintf(out, "fabric         %s", tow_safe_text(d->fabric, safe, sizeof safe));
+    fprintf(out, " at %s\n", tow_safe_text(d->fabric_address, safe, sizeof safe));
+    fprintf(out, "version        %s\n\n", tow_safe_text(d->version, safe, sizeof safe));
+}
+
+static void print_reports(struct tow *tow, Towline__V1__VmReport *const *vms, size_t count)
+{
+    static const struct tow_column columns[] = {
+        {"VM", false},        {"STATE", false}, {"MEMORY", true}, {"EPOCH", true},
+        {"MIGRATION", false}, {"PID", true},    {"LINES", true},  {"REASON", false}};
+    struct tow_table table;
+    tow_table_init(&table, columns, sizeof columns / sizeof *columns);
+    for (size_t i = 0; i < count; i++) {
+        char state[TOW_ENUM_TEXT], size[TW_SIZE_TEXT];
+        tow_enum_name(&towline__v1__vm_state__descriptor, (int)vms[i]->state, state);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", vms[i]->name);
+        tow_table_add(&table, tow_tone_of_state(state), "%s", state);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", tw_size_format(vms[i]->memory_bytes, size));
+        tow_table_add(&table, TOW_TONE_PLAIN, "%llu", (unsigned long long)vms[i]->epoch);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", vms[i]->migration);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%llu", (unsigned long long)vms[i]->pid);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%llu", (unsigned long long)vms[i]->lines_written);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", vms[i]->reason);
+    }
+    tow_table_print(&table, tow->color_out, tow->out);
+    tow_table_free(&table);
+}
+
+int tow_host_show(struct tow *tow, const struct tow_arguments *arguments)
+{
+    Towline__V1__GetHostRequest request = TOWLINE__V1__GET_HOST_REQUEST__INIT;
+    int status;
+    request.name = tow_text(arguments->words[0]);
+    ProtobufCMessage *response = tow_ask(tow, SERVICE, "Get", &request.base, &status);
+    if (!response)
+        return status;
+    const Towline__V1__GetHostResponse *answer = (const void *)response;
+    if (!tow_print_json(tow, response) && answer->host) {
+        print_host(tow, answer->host);
+        print_reports(tow, answer->vms, answer->n_vms);
+    }
+    protobuf_c_message_free_unpacked(response, NULL);
+    return status;
+}
