@@ -93,7 +93,7 @@ static bool cache_of(const Towline__V1__VmSpec *spec, struct tw_cache_config *ou
     if (!model || model->kind != TOWLINE__V1__CACHE_KIND__CACHE_KIND_MESI)
         return false;
     *out = (struct tw_cache_config){
-        .cores = spec->vcpus,
+        .cores = spec->vcpus ? spec->vcpus : 1,
         .l1 = level_of(model->l1, 32u << 10, 8),
         .l2 = level_of(model->l2, 256u << 10, 8),
         .last = level_of(model->last_level, 8u << 20, 16),

@@ -133,7 +133,8 @@ static void machine_arguments(struct arguments *a, const struct tw_qemu_config *
     const unsigned long long bytes = c->memory_bytes;
     add(a, "%s", c->qemu_binary);
     add(a, "-name");
-    add(a, "%s", DOUBLED(q->name));
+    add(a, "guest=%s,debug-threads=on",
+        DOUBLED(q->name)); /* names the vCPU threads for top and ps */
     add(a, "-no-user-config");
     add(a, "-nodefaults");
     add(a, "-display");
