@@ -213,6 +213,7 @@ Test(rpc, nobody_listens_is_unavailable_within_the_deadline)
     cr_assert_eq(test_get(client, "web", 300, TW_RPC_ONCE, NULL, &err), TW_UNAVAILABLE);
     cr_assert_lt(tw_now(&tw_monotonic) - start_ns, 1500 * TW_MS);
     cr_assert_str_eq(err.where, "tcp://127.0.0.1:1");
+    cr_assert(strstr(err.what, "Connection refused"), "%s", err.what);
     tw_rpc_client_close(client);
 }
 
