@@ -1,0 +1,92 @@
+/* What a run yields, and what several runs come to: pure arithmetic. */
+#ifndef TOWLINE_BENCH_MIGRATION_FIGURES_H
+#define TOWLINE_BENCH_MIGRATION_FIGURES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BENCH_RUNS_MAX 25u
+
+enum bench_metric {
+    BENCH_BYTES_TOTAL,   /* bytes of guest memory on the wire, headers included */
+    BENCH_BYTES_RESENT,  /* of these, what the full copy did not need */
+    BENCH_DOWNTIME,      /* ms from stop to resume as the system itself tells */
+    BENCH_PAUSE,         /* ms without progress of the guest, seen from outside */
+    BENCH_TOTAL,         /* ms from the start to the last byte */
+    BENCH_CONVERGED,     /* 0 or 1 */
+    BENCH_OPS_BEFORE,    /* guest operations per second before the migration */
+    BENCH_OPS,           /* during it, its downtime included */
+    BENCH_LONGEST_STALL, /* ms: the longest time without an operation, during and just after */
+    BENCH_METRICS,
+};
+
+struct bench_metric_info {
+    const char *name, *unit;
+    bool more_is_better;
+    bool needs_convergence; /* says nothing about a migration that was broken off */
+};
+extern const struct bench_metric_info bench_metrics[BENCH_METRICS];
+
+/* NAN = not measured. */
+struct bench_sample {
+    double value[BENCH_METRICS];
+};
+void bench_sample_clear(struct bench_sample *sample);
+
+/* Median of the values that are numbers; NAN when there is none. At most BENCH_RUNS_MAX. */
+double bench_median(const struct bench_sample *samples, size_t count, enum bench_metric metric);
+
+/* Median over the runs of one contender: a metric that needs convergence counts only when most runs
+ * converged, and then only their values. */
+double bench_result(const struct bench_sample *samples, size_t count, enum bench_metric metric);
+
+/* How many times better `ours` is; NAN when that is no number (one is missing, or the better one
+ * is zero). Two equal zeros are 1. */
+double bench_ratio(double ours, double peer, bool more_is_better);
+
+/* What QEMU's counters say was needed for one copy of every page: RAM_SAVE headers are 8 bytes
+ * within a block, a zero page is one byte more. */
+uint64_t bench_qemu_full_copy_bytes(uint64_t pages, uint64_t zero_pages);
+
+/* ---- A counter over time --------------------------------------------------------------------- */
+
+#define BENCH_POINTS_MAX 65536u
+
+struct bench_point {
+    uint64_t t_ns;
+    double value;
+};
+
+struct bench_series {
+    struct bench_point points[BENCH_POINTS_MAX];
+    size_t count;
+};
+
+/* Notes the counter; times and values must not fall, a full series takes no more. */
+void bench_series_add(struct bench_series *series, uint64_t t_ns, double value);
+/* Linear between points, NAN outside them. */
+double bench_series_at(const struct bench_series *series, uint64_t t_ns);
+/* Growth per second between two times; NAN when either is outside. */
+double bench_series_rate(const struct bench_series *series, uint64_t from_ns, uint64_t to_ns);
+/* The longest time between two points that overlaps [from, to], in ns. */
+uint64_t bench_series_gap(const struct bench_series *series, uint64_t from_ns, uint64_t to_ns);
+
+/* ---- When the guest stood ---------------------------------------------------------------------
+ * Fed with looks at both copies: the pause lasts from the last progress of the source to the first
+ * of the destination behind it. */
+
+struct bench_pulse {
+    uint64_t source_value, source_ns;
+    uint64_t destination_base, destination_ns;
+    bool seen;
+};
+
+/* `step`: the destination runs once its value has grown by that much since the source's last
+ * progress. */
+void bench_pulse_look(struct bench_pulse *pulse, uint64_t t_ns, uint64_t source,
+                      uint64_t destination, uint64_t step);
+/* 0 = the destination was not seen to run. */
+uint64_t bench_pulse_pause_ns(const struct bench_pulse *pulse);
+
+#endif

@@ -1,0 +1,112 @@
+/* Our migration, started and followed through the controller as an operator would. */
+#include "bench/migration/cluster.h"
+
+#include "base/clock.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define POLL_MS 20u
+#define END_MS  (BENCH_TIMEOUT_MS + 15000u)
+
+static enum tw_code await_end(struct bench_cluster *c, const char *id,
+                              Towline__V1__Migration **migration, struct tw_error *err)
+{
+    uint64_t end = bench_now_ns() + END_MS * TW_MS;
+    while (bench_now_ns() < end) {
+        enum tw_code code = bench_cluster_migration(c, id, migration, err);
+        if (code || bench_migration_ended(*migration))
+            return code;
+        towline__v1__migration__free_unpacked(*migration, NULL);
+        *migration = NULL;
+        if (!bench_sleep_ms(POLL_MS))
+            return tw_fail(err, TW_CANCELLED, "benchmark", NULL, NULL, "interrupted");
+    }
+    return tw_fail(err, TW_DEADLINE_EXCEEDED, id, NULL, NULL, "has not ended after %u ms", END_MS);
+}
+
+static void note(const Towline__V1__Migration *m, struct bench_run *run)
+{
+    const Towline__V1__MigrationProgress *p = m->progress;
+    snprintf(run->note, sizeof run->note,
+             "%s: %zu rounds, final pass %.1f ms, device state %.1f ms (%llu bytes), %llu lines by "
+             "compare only, memory %s%s%s",
+             m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED ? "completed"
+                                                                                 : "not completed",
+             p->n_rounds, (double)p->final_pass_us / 1e3, (double)p->device_state_us / 1e3,
+             (unsigned long long)p->bytes_device_state,
+             (unsigned long long)p->lines_found_by_compare_only,
+             p->memory_compared ? (p->memory_equal ? "equal" : "DIFFERS") : "not compared",
+             m->error ? ": " : "", m->error ? m->error->what : "");
+}
+
+static void figures(const Towline__V1__Migration *m, struct bench_run *run)
+{
+    double *v = run->sample.value;
+    const Towline__V1__MigrationProgress *p = m->progress;
+    v[BENCH_CONVERGED] = m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
+    if (!p)
+        return;
+    note(m, run);
+    uint64_t resent = 0;
+    for (size_t i = 0; i < p->n_rounds; i++)
+        resent += p->rounds[i]->index > 0 ? p->rounds[i]->bytes : 0;
+    v[BENCH_BYTES_RESENT] = (double)resent;
+    v[BENCH_BYTES_TOTAL] = (double)(p->bytes_sent - p->bytes_device_state);
+    if (v[BENCH_CONVERGED] == 0)
+        return;
+    v[BENCH_DOWNTIME] = (double)p->downtime_us / 1e3;
+    v[BENCH_TOTAL] = (double)p->total_us / 1e3;
+    if (p->memory_compared && !p->memory_equal)
+        run->guest_errors++;
+}
+
+static enum tw_code begin(struct bench_cluster *c, const struct bench_guest *guest,
+                          struct bench_watch **watch, struct tw_error *err)
+{
+    char source[BENCH_PATH + 32], destination[BENCH_PATH + 32];
+    bench_cluster_vm_dir(c, 0, source);
+    bench_cluster_vm_dir(c, 1, destination);
+    enum tw_code code = bench_watch_start(guest, source, destination, watch, err);
+    if (!code)
+        code = bench_cluster_create_vm(c, guest, err);
+    return code ? code : bench_watch_await_ready(*watch, err);
+}
+
+/* The peers' destination waits already when their migration begins; ours is started by it. So the
+ * span under load is counted back from the switch-over. */
+static void finish(struct bench_run *run, struct bench_watch *watch, uint64_t began_ns)
+{
+    uint64_t ended = bench_now_ns();
+    double total_ms = run->sample.value[BENCH_TOTAL];
+    if (!isnan(total_ms) && bench_watch_await_moved(watch, BENCH_AFTER_MS)) {
+        ended = bench_watch_moved_ns(watch);
+        began_ns = ended - (uint64_t)(total_ms * (double)TW_MS);
+    }
+    bench_run_finish(run, watch, began_ns, ended);
+}
+
+enum tw_code bench_ours_run(struct bench_cluster *cluster, struct bench_run *run,
+                            struct tw_error *err)
+{
+    struct bench_watch *watch = NULL;
+    Towline__V1__Migration *m = NULL;
+    char id[64];
+    uint64_t began = 0;
+    enum tw_code code = begin(cluster, run->guest, &watch, err);
+    if (!code && bench_sleep_ms(run->guest->warm_up_ms)) {
+        began = bench_now_ns();
+        code = bench_cluster_migrate(cluster, BENCH_BANDWIDTH, id, err);
+    }
+    if (!code && !bench_interrupted())
+        code = await_end(cluster, id, &m, err);
+    if (!code && m) {
+        figures(m, run);
+        finish(run, watch, began);
+    }
+    if (m)
+        towline__v1__migration__free_unpacked(m, NULL);
+    bench_watch_stop(watch);
+    bench_cluster_delete_vm(cluster);
+    return code;
+}
