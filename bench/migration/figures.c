@@ -4,6 +4,13 @@
 #include <math.h>
 #include <stdlib.h>
 
+const char *const bench_contender_names[BENCH_CONTENDERS] = {
+    [BENCH_OURS] = "towline",
+    [BENCH_QEMU_PRECOPY] = "qemu-precopy",
+    [BENCH_QEMU_XBZRLE] = "qemu-xbzrle",
+    [BENCH_QEMU_POSTCOPY] = "qemu-postcopy",
+};
+
 const struct bench_metric_info bench_metrics[BENCH_METRICS] = {
     [BENCH_BYTES_TOTAL] = {"bytes_total", "bytes", false, false},
     [BENCH_BYTES_RESENT] = {"bytes_resent", "bytes", false, false},

@@ -8,6 +8,15 @@
 
 #define BENCH_RUNS_MAX 25u
 
+enum bench_contender {
+    BENCH_OURS,
+    BENCH_QEMU_PRECOPY,
+    BENCH_QEMU_XBZRLE,
+    BENCH_QEMU_POSTCOPY,
+    BENCH_CONTENDERS,
+};
+extern const char *const bench_contender_names[BENCH_CONTENDERS];
+
 enum bench_metric {
     BENCH_BYTES_TOTAL,   /* bytes of guest memory on the wire, headers included */
     BENCH_BYTES_RESENT,  /* of these, what the full copy did not need */

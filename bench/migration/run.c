@@ -6,13 +6,6 @@
 
 #define BEFORE_NS (1000 * TW_MS)
 
-const char *const bench_contender_names[BENCH_CONTENDERS] = {
-    [BENCH_OURS] = "towline",
-    [BENCH_QEMU_PRECOPY] = "qemu-precopy",
-    [BENCH_QEMU_XBZRLE] = "qemu-xbzrle",
-    [BENCH_QEMU_POSTCOPY] = "qemu-postcopy",
-};
-
 void bench_run_finish(struct bench_run *run, struct bench_watch *watch, uint64_t began_ns,
                       uint64_t ended_ns)
 {

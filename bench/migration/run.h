@@ -13,15 +13,6 @@
 #define BENCH_TIMEOUT_MS  15000u /* a migration that has not converged by then is broken off */
 #define BENCH_AFTER_MS    1000u  /* the guest is watched for that long behind it */
 
-enum bench_contender {
-    BENCH_OURS,
-    BENCH_QEMU_PRECOPY,
-    BENCH_QEMU_XBZRLE,
-    BENCH_QEMU_POSTCOPY,
-    BENCH_CONTENDERS,
-};
-extern const char *const bench_contender_names[BENCH_CONTENDERS];
-
 /* The surroundings of all runs. */
 struct bench_setting {
     char dir[BENCH_PATH]; /* on tmpfs, ours alone */
