@@ -40,7 +40,7 @@ struct tw_hello {
 
 struct tw_fabric_events {
     /* A peer has said hello. TW_OK accepts (set *conn_ctx); anything else refuses, and the peer
-     * sees code and text. */
+     * sees code and text; there is no on_down then. Chunks may be sent from here on. */
     enum tw_code (*on_accept)(void *ctx, struct tw_conn *conn, const struct tw_hello *hello,
                               void **conn_ctx, struct tw_error *err);
     /* An outgoing connection was accepted by the peer. */
@@ -50,7 +50,8 @@ struct tw_fabric_events {
     enum tw_code (*on_chunk)(void *conn_ctx, struct tw_conn *conn, enum tw_lane lane,
                              const struct tw_chunk_header *header, const uint8_t *payload,
                              struct tw_error *err);
-    /* A one-sided read has ended. `data` is the buffer that was given; code tells how. */
+    /* A one-sided read has ended; code tells how. Every read ends here once, at the latest before
+     * on_down, unless its connection is closed by its owner. May be NULL without reads. */
     void (*on_read)(void *conn_ctx, struct tw_conn *conn, uint64_t cookie, enum tw_code code);
     /* The connection is gone (refused, closed by the peer, cut, protocol error). The last callback
      * for it; `conn` is freed when it returns. Not called after tw_conn_close() by its owner. */
@@ -66,6 +67,7 @@ struct tw_fabric_config {
     uint64_t handshake_timeout_ns; /* hello must be complete by then; 0 = 5 s */
     uint64_t idle_timeout_ns;      /* silence (not even a keepalive) for so long = down; 0 = 5 s */
     uint32_t max_connections;      /* 0 = 64 */
+    int wake_fd;                   /* poll returns when it is readable; <= 0 = none; stays yours */
 };
 
 /* What a back end provides. Callers use the tw_fabric_* functions below. */
@@ -79,12 +81,13 @@ enum tw_code tw_fabric_open(const struct tw_fabric_backend *backend, void *backe
 void tw_fabric_close(struct tw_fabric *fabric); /* closes its connections silently; NULL is fine */
 
 /* "127.0.0.1:7202", "[::1]:0"; the address really bound (port filled in) is in tw_fabric_address.
- */
+ * Addresses are numbers: names are resolved by who calls, as that may take long. */
 enum tw_code tw_fabric_listen(struct tw_fabric *fabric, const char *address, struct tw_error *err);
 const char *tw_fabric_address(const struct tw_fabric *fabric);
 const char *tw_fabric_kind(const struct tw_fabric *fabric); /* "tcp", "sim" */
 
-/* Begins to connect; on_up or on_down follows inside `deadline_ns`. */
+/* Begins to connect; on_up or on_down follows inside `deadline_ns`. Of `hello`, epoch and owner
+ * count; versions and name, where they are 0 or empty, are filled in. */
 enum tw_code tw_fabric_connect(struct tw_fabric *fabric, const char *address,
                                const struct tw_hello *hello, uint64_t deadline_ns, void *conn_ctx,
                                struct tw_conn **conn, struct tw_error *err);
@@ -104,7 +107,7 @@ int tw_fabric_fd(const struct tw_fabric *fabric);
  * lane; it stays the caller's until sent or released. */
 uint8_t *tw_conn_chunk_begin(struct tw_conn *conn, enum tw_lane lane);
 /* Sends it: fills sequence, owner, epoch, crc32c; `header` gives kind, length, count and tag.
- * A chunk begun can always be sent (its credit is held). */
+ * A chunk begun can always be sent (its credit is held), unless the connection went down. */
 enum tw_code tw_conn_chunk_send(struct tw_conn *conn, enum tw_lane lane,
                                 const struct tw_chunk_header *header, struct tw_error *err);
 void tw_conn_chunk_release(struct tw_conn *conn, enum tw_lane lane);
@@ -132,7 +135,8 @@ enum tw_code tw_conn_read(struct tw_conn *conn, uint32_t key, uint64_t address, 
 
 /* ---- The rest ------------------------------------------------------------------------------ */
 
-/* Closes without a callback. The peer sees on_down. NULL is fine. */
+/* Closes without a callback. The peer sees on_down. What was sent and not yet consumed may be lost:
+ * wait for tw_conn_drained() where that matters. Also inside callbacks. NULL is fine. */
 void tw_conn_close(struct tw_conn *conn);
 void *tw_conn_ctx(const struct tw_conn *conn);
 const struct tw_hello *tw_conn_peer(const struct tw_conn *conn);

@@ -1,0 +1,160 @@
+#include "fabric/contract.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_hello *hello,
+                              void **conn_ctx, struct tw_error *err)
+{
+    struct side *s = ctx;
+    (void)hello;
+    if (s->refuse)
+        return tw_fail(err, s->refuse, "vm web-1", NULL, NULL, "not today");
+    s->accepts++;
+    s->conn = conn;
+    *conn_ctx = s;
+    return TW_OK;
+}
+
+static void on_up(void *ctx, struct tw_conn *conn)
+{
+    struct side *s = ctx;
+    s->ups++;
+    s->conn = conn;
+}
+
+static enum tw_code on_chunk(void *ctx, struct tw_conn *conn, enum tw_lane lane,
+                             const struct tw_chunk_header *header, const uint8_t *payload,
+                             struct tw_error *err)
+{
+    struct side *s = ctx;
+    s->chunks[lane]++;
+    s->bytes[lane] += header->length;
+    for (uint32_t i = 0; i < header->length; i++)
+        s->sums += payload[i];
+    if (s->logged < SIDE_LOG) {
+        s->log[s->logged].lane = lane;
+        s->log[s->logged].header = *header;
+        s->log[s->logged++].first = header->length ? payload[0] : 0;
+    }
+    if (s->echo && tw_conn_send(conn, lane, (enum tw_chunk_kind)header->kind, header->tag,
+                                header->count, payload, header->length, NULL))
+        s->echoes_lost++;
+    if (s->close_in_chunk) {
+        s->conn = NULL;
+        tw_conn_close(conn);
+    }
+    if (s->spoil)
+        return tw_fail(err, s->spoil, "disk", NULL, NULL, "cannot take it");
+    return TW_OK;
+}
+
+static void on_read(void *ctx, struct tw_conn *conn, uint64_t cookie, enum tw_code code)
+{
+    struct side *s = ctx;
+    (void)conn;
+    s->reads++;
+    s->cookie = cookie;
+    s->read_code = code;
+}
+
+static void on_down(void *ctx, struct tw_conn *conn, const struct tw_error *why)
+{
+    struct side *s = ctx;
+    s->downs++;
+    s->why = *why;
+    if (s->conn == conn)
+        s->conn = NULL;
+}
+
+static const struct tw_fabric_events events = {on_accept, on_up, on_chunk, on_read, on_down};
+
+static bool open_side(struct world *w, struct side *side, const char *name,
+                      const struct tw_fabric_config *config)
+{
+    struct tw_fabric_config c = config ? *config : (struct tw_fabric_config){0};
+    c.name = name;
+    c.clock = w->clock;
+    c.events = &events;
+    c.ctx = side;
+    if (!c.idle_timeout_ns)
+        c.idle_timeout_ns = 400 * TW_MS;
+    if (!c.handshake_timeout_ns)
+        c.handshake_timeout_ns = 400 * TW_MS;
+    return tw_fabric_open(w->sim ? &tw_fabric_sim : &tw_fabric_tcp, w->sim, &c, &side->fabric,
+                          NULL) == TW_OK;
+}
+
+struct world *world_open(bool sim, const struct tw_fabric_config *config,
+                         const struct tw_sim_config *sim_config)
+{
+    struct tw_error err;
+    char text[512];
+    struct world *w = calloc(1, sizeof *w);
+    if (!w)
+        abort();
+    if (sim) {
+        const struct tw_sim_config plain = {.seed = 1};
+        w->sim = tw_sim_open(sim_config ? sim_config : &plain);
+    }
+    w->clock = sim ? tw_sim_clock(w->sim) : &tw_monotonic;
+    if (!open_side(w, &w->a, "a", config) || !open_side(w, &w->b, "b", config))
+        abort();
+    if (tw_fabric_listen(w->a.fabric, sim ? "here" : "127.0.0.1:0", &err)) {
+        fprintf(stderr, "%s\n", tw_error_text(&err, text, sizeof text));
+        abort();
+    }
+    return w;
+}
+
+void world_close(struct world *w)
+{
+    tw_fabric_close(w->a.fabric);
+    tw_fabric_close(w->b.fabric);
+    tw_sim_close(w->sim);
+    free(w);
+}
+
+void world_step(struct world *w)
+{
+    if (w->sim)
+        tw_sim_advance(w->sim, TW_MS);
+    if (!w->a_is_deaf)
+        tw_fabric_poll(w->a.fabric, 0);
+    if (w->b.fabric)
+        tw_fabric_poll(w->b.fabric, tw_now(w->clock) + 100 * TW_US);
+}
+
+void world_cut(struct world *w)
+{
+    if (w->sim)
+        tw_sim_cut(w->sim, "a", "b");
+    else
+        w->a_is_deaf = true;
+}
+
+void world_mend(struct world *w)
+{
+    if (w->sim)
+        tw_sim_mend(w->sim, "a", "b");
+    w->a_is_deaf = false;
+}
+
+struct tw_hello world_hello(void)
+{
+    struct tw_hello hello = {.epoch = 5};
+    memset(hello.owner, 0x77, sizeof hello.owner);
+    return hello;
+}
+
+bool world_connect(struct world *w)
+{
+    const struct tw_hello hello = world_hello();
+    const unsigned ups = w->b.ups, downs = w->b.downs;
+    struct tw_error err;
+    if (tw_fabric_connect(w->b.fabric, tw_fabric_address(w->a.fabric), &hello,
+                          tw_now(w->clock) + TW_SEC, &w->b, &w->b.conn, &err))
+        return false;
+    return WORLD_UNTIL(w, 2000, w->b.ups > ups || w->b.downs > downs) && w->b.ups > ups;
+}
