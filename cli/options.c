@@ -73,7 +73,7 @@ static const struct tow_option *option_find(const struct tow_arguments *argument
 
 static bool is_choice(const char *choices, const char *value)
 {
-    size_t length = strlen(value);
+    size_t length = strchr(value, ' ') ? 0 : strlen(value);
     for (const char *p = choices; length > 0 && (p = strstr(p, value)); p += length) {
         bool begins = p == choices || p[-1] == ' ';
         if (begins && (p[length] == ' ' || p[length] == 0))

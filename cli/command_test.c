@@ -1,0 +1,326 @@
+/* The real program against a controller with canned answers: output and exit status. */
+#include "cli/fake_controller.h"
+#include "cli/run.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct fake_controller fake;
+static struct run run;
+
+static void setup(void)
+{
+    fake_controller_open(&fake);
+}
+
+static void teardown(void)
+{
+    fake_controller_close(&fake);
+}
+
+TestSuite(command, .init = setup, .fini = teardown, .timeout = 60);
+
+static bool said(const char *text)
+{
+    return strstr(run.out_text, text) != NULL;
+}
+
+static bool complained(const char *text)
+{
+    return strstr(run.err_text, text) != NULL;
+}
+
+static json_t *json_output(void)
+{
+    json_error_t error;
+    json_t *root = json_loads(run.out_text, 0, &error);
+    cr_assert_not_null(root, "%s in %s", error.text, run.out_text);
+    return root;
+}
+
+Test(command, status)
+{
+    fake.looks = 2;
+    cr_assert_eq(TOW(&run, &fake, "status"), 0, "%s", run.err_text);
+    cr_expect(said("controller  ready, version 0.1.0, up 1.0 min"), "%s", run.out_text);
+    cr_expect(said("hosts       1 of 2 alive, 1.0 GiB of 2.0 GiB free"), "%s", run.out_text);
+    cr_expect(said("vms         2, 1 running, 1 failed"), "%s", run.out_text);
+    cr_expect(said("migrations  1 running\n            m-1  vm web-1  node-a -> node-b  copying"),
+              "%s", run.out_text);
+}
+
+Test(command, status_of_a_controller_that_is_not_ready)
+{
+    fake.not_ready = true;
+    cr_assert_eq(TOW(&run, &fake, "status"), 1);
+    cr_expect(said("not ready"));
+    cr_expect(said("store: disk is full"));
+}
+
+Test(command, status_as_json)
+{
+    cr_assert_eq(TOW(&run, &fake, "-o", "json"), 0);
+    json_t *root = json_output();
+    cr_expect(json_is_true(json_object_get(json_object_get(root, "health"), "ready")));
+    cr_expect_eq(json_array_size(json_object_get(json_object_get(root, "hosts"), "hosts")), 2);
+    json_decref(root);
+}
+
+Test(command, host_list_and_show)
+{
+    cr_assert_eq(TOW(&run, &fake, "host", "list"), 0);
+    cr_expect(said("NAME    STATE  VMS   MEMORY     FREE  CPUS  FABRIC  SEEN   VERSION\n"
+                   "node-a  alive    1  2.0 GiB  1.0 GiB     2  tcp     never  -\n"
+                   "node-b  dead     1  2.0 GiB  1.0 GiB     2  tcp     never  -\n"),
+              "%s", run.out_text);
+    cr_assert_eq(TOW(&run, &fake, "host", "show", "node-a"), 0);
+    cr_expect(said("state          alive\n"));
+    cr_expect(said("4711"));
+    cr_assert_eq(TOW(&run, &fake, "host", "show", "node-x"), 4);
+    cr_expect_str_eq(run.err_text,
+                     "tow: host: no such host (expected node-a or node-b, given node-x)\n");
+    cr_expect_str_eq(run.out_text, "");
+}
+
+Test(command, vm_list_and_show)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "list"), 0);
+    cr_expect(said("web-1  running  node-a  256 MiB      1  none   -              3  -\n"), "%s",
+              run.out_text);
+    cr_expect(said("killed?[2J by signal 9"), "a reason cannot steer the terminal");
+    cr_assert_eq(TOW(&run, &fake, "vm", "list", "--host", "node-b"), 0);
+    cr_expect_str_eq(run.out_text, "none\n");
+    cr_assert_eq(TOW(&run, &fake, "vm", "show", "web-1", "-ojson"), 0);
+    json_t *root = json_output(), *vm = json_object_get(root, "vm");
+    cr_expect_str_eq(json_string_value(json_object_get(vm, "state")), "running");
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(vm, "spec"), "memory_bytes")),
+                 256 << 20);
+    json_decref(root);
+    cr_assert_eq(TOW(&run, &fake, "vm", "show", "gone"), 4);
+    cr_expect_str_eq(run.err_text, "tow: vm gone: no such VM\n");
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    cr_assert_not_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+Test(command, vm_create)
+{
+    char folder[] = "/tmp/tow-create-XXXXXX", path[64], kernel[96], expected[128];
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/vm.yaml", folder);
+    snprintf(kernel, sizeof kernel, "%s/images/vmlinuz", folder);
+    write_file(path, "name: web-2\nmemory: 8MiB\nkernel: images/vmlinuz\n");
+    cr_expect_eq(TOW(&run, &fake, "vm", "create", "-f", path, "--host", "node-a"), 0);
+    cr_expect_str_eq(run.out_text, "vm web-2: running on node-a\n");
+    cr_expect_str_eq(fake.created_name, "web-2");
+    cr_expect_str_eq(fake.created_kernel, kernel);
+    cr_expect_str_eq(fake.created_host, "node-a");
+    cr_expect_eq(fake.created_memory, 8 << 20);
+    cr_expect_eq(TOW(&run, &fake, "vm", "create", "-f", path, "--host", "ghost"), 4);
+
+    write_file(path, "name: taken\nmemory: 8MiB\nkernel: k\n");
+    cr_expect_eq(TOW(&run, &fake, "vm", "create", "-f", path), 5);
+    cr_expect_str_eq(run.err_text, "tow: vm taken: name is in use\n");
+    write_file(path, "name: bad\nmemory: 8MiB\nkernel: k\n");
+    cr_expect_eq(TOW(&run, &fake, "vm", "create", "-f", path), 1);
+    cr_expect_str_eq(run.out_text, "vm bad: failed on node-a: kernel not found\n");
+
+    fake.created_name[0] = 0;
+    write_file(path, "name: web-2\nmemory: 8MiB\nkernel: k\nmemroy: 9MiB\n");
+    snprintf(expected, sizeof expected, "%s:4: unknown key", path);
+    cr_expect_eq(TOW(&run, &fake, "vm", "create", "-f", path), 2);
+    cr_expect(complained(expected), "%s", run.err_text);
+    unlink(path);
+    cr_expect_eq(TOW(&run, &fake, "vm", "create", "-f", path), 2);
+    cr_expect_eq(TOW(&run, &fake, "vm", "create"), 2);
+    cr_expect_str_eq(fake.created_name, "", "nothing was asked of the controller");
+    rmdir(folder);
+}
+
+Test(command, vm_stop_and_delete)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "stop", "web-1"), 0);
+    cr_expect_str_eq(run.out_text, "vm web-1: stopped on node-a\n");
+    cr_assert_eq(TOW(&run, &fake, "vm", "delete", "web-1"), 0);
+    cr_expect_str_eq(run.out_text, "vm web-1: deleted\n");
+    cr_expect_str_eq(fake.removed, "web-1");
+    cr_assert_eq(TOW(&run, &fake, "vm", "delete", "gone"), 4);
+}
+
+Test(command, migrate_carries_every_limit)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--bandwidth", "128MiB/s",
+                     "--downtime", "250ms", "--max-rounds", "7", "--on-no-convergence", "stop",
+                     "--give-up-after", "2m", "--skip-verify"),
+                 0);
+    cr_expect_str_eq(run.out_text, "m-1: started, vm web-1, node-a -> node-b; see: tow migration "
+                                   "show m-1\n");
+    cr_expect_str_eq(fake.migrated_vm, "web-1");
+    cr_expect_str_eq(fake.migrated_to, "node-b");
+    cr_expect_eq(fake.limits.bandwidth_bytes_per_s, 128u << 20);
+    cr_expect_eq(fake.limits.downtime_ms, 250);
+    cr_expect_eq(fake.limits.max_rounds, 7);
+    cr_expect_eq(fake.limits.timeout_ms, 120000);
+    cr_expect(fake.limits.skip_verify);
+    cr_expect_eq(fake.limits.on_no_convergence,
+                 TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP);
+    cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--downtime-ms", "40"), 0);
+    cr_expect_eq(fake.limits.downtime_ms, 40);
+    cr_expect_eq(fake.limits.bandwidth_bytes_per_s, 0);
+}
+
+Test(command, migrate_refuses_unusable_limits)
+{
+    static const char *const bad[][3] = {
+        {"--bandwidth", "fast", "a rate above 0, as 128MiB/s"},
+        {"--bandwidth", "0", "a rate above 0, as 128MiB/s"},
+        {"--downtime", "300", "a duration of at least 1ms"},
+        {"--downtime-ms", "0", "a number from 1 to 4294967295"},
+        {"--max-rounds", "-3", "a number from 1 to 1000"},
+        {"--on-no-convergence", "hope", "abort or stop"},
+    };
+    for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", bad[i][0], bad[i][1]), 2);
+        cr_expect(complained(bad[i][0]) && complained(bad[i][2]), "%s", run.err_text);
+    }
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--downtime", "1s",
+                     "--downtime-ms", "5"),
+                 2);
+    cr_expect_eq(fake.starts, 0);
+}
+
+Test(command, migrate_that_is_refused)
+{
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-a"), 5);
+    cr_expect_str_eq(
+        run.err_text,
+        "tow: vm web-1: the VM runs there already (expected another host, given node-a)\n");
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "gone", "node-a", "--wait"), 4);
+}
+
+Test(command, migration_list_show_cancel)
+{
+    fake.looked = 2;
+    cr_assert_eq(TOW(&run, &fake, "migration", "list", "-n", "5"), 0);
+    cr_expect(said("m-1  web-1  node-a  node-b  completed       3  10.0 MiB   200 MiB   12.3 ms  "
+                   "4.20 s  2026-09-21 14:13:20  -\n"),
+              "%s", run.out_text);
+    cr_assert_eq(TOW(&run, &fake, "migration", "show", "m-1"), 0);
+    cr_expect(said("2 (stopped)"));
+    cr_expect(said("as pages       200 MiB (20.0 times as much)\n"));
+    cr_expect(said("memory         compared, equal\n"));
+    cr_assert_eq(TOW(&run, &fake, "migration", "show", "m-9"), 4);
+    fake.looked = 0;
+    cr_assert_eq(TOW(&run, &fake, "migration", "cancel", "m-1"), 0);
+    cr_expect_str_eq(run.out_text, "m-1: copying (cancel asked for), vm web-1, node-a -> node-b\n");
+    cr_expect_str_eq(fake.cancelled, "m-1");
+    cr_assert_eq(TOW(&run, &fake, "migration", "list", "--limit", "2000"), 2);
+}
+
+Test(command, migration_recover_needs_a_side_and_a_word)
+{
+    cr_expect_eq(TOW(&run, &fake, "migration", "recover", "m-1", "--to", "source"), 2);
+    cr_expect(complained("--fenced"));
+    cr_expect_eq(TOW(&run, &fake, "migration", "recover", "m-1", "--fenced"), 2);
+    cr_expect_str_eq(fake.recovered, "");
+    cr_assert_eq(TOW(&run, &fake, "migration", "recover", "m-1", "--to", "destination", "--fenced"),
+                 0);
+    cr_expect_str_eq(fake.recovered, "m-1");
+    cr_expect_eq(fake.recovered_to, TOWLINE__V1__RECOVER_TO__RECOVER_TO_DESTINATION);
+}
+
+Test(command, mistakes_of_typing)
+{
+    cr_expect_eq(TOW(&run, &fake, "vm", "lits"), 2);
+    cr_expect_str_eq(run.err_text, "tow: vm lits: no such command; did you mean \"vm list\"?\n");
+    cr_expect_eq(TOW(&run, &fake, "vm", "list", "--follow"), 2);
+    cr_expect_eq(TOW(&run, &fake, "-o", "yaml", "vm", "list"), 2);
+    cr_expect_eq(TOW(&run, &fake, "--timeout", "soon", "vm", "list"), 2);
+    cr_expect_eq(TOW(&run, &fake, "--controller", "node-a", "vm", "list"), 2);
+}
+
+Test(command, nobody_at_the_controllers_address)
+{
+    cr_assert_eq(
+        TOW(&run, &fake, "--controller", "tcp://127.0.0.1:1", "--timeout", "300ms", "vm", "list"),
+        3);
+    cr_expect(complained("tow: controller tcp://127.0.0.1:1: no connection"), "%s", run.err_text);
+    cr_expect(complained("Connection refused"), "%s", run.err_text);
+}
+
+Test(command, color_only_when_wanted)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "list"), 0);
+    cr_expect_not(said("\033["));
+    cr_assert_eq(TOW(&run, &fake, "vm", "list", "--color", "always"), 0);
+    cr_expect(said("\033[32mrunning\033[0m"));
+    cr_assert_eq(TOW(&run, &fake, "vm", "show", "gone", "--color=always"), 4);
+    cr_expect(complained("\033[31mtow:\033[0m"));
+}
+
+Test(command, help_and_version)
+{
+    cr_assert_eq(TOW(&run, &fake, "help"), 0);
+    cr_expect(said("vm migrate VM HOST") && said("--controller URL"));
+    cr_assert_eq(TOW(&run, &fake, "vm", "create", "--help"), 0);
+    cr_expect(said("kind: mesi"));
+    cr_assert_eq(TOW(&run, &fake, "help", "vm", "migrate"), 0);
+    cr_expect(said("--on-no-convergence"));
+    cr_assert_eq(TOW(&run, &fake, "help", "exit-codes"), 0);
+    cr_expect(said("  6  the migration ended and the VM did not move\n"));
+    cr_assert_eq(TOW(&run, &fake, "help", "nothing"), 2);
+    cr_assert_eq(TOW(&run, &fake, "version"), 0);
+    cr_expect(said("tow 0.1.0, protocol 1\n"));
+}
+
+/* What bash offers behind `words`, with the last one being typed. */
+static void complete(const char *script, const char *words, char *offered, size_t size)
+{
+    char command[512];
+    size_t length = 0;
+    snprintf(command, sizeof command,
+             "bash -c 'source %s; COMP_WORDS=(%s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _tow; "
+             "echo ${COMPREPLY[@]}'",
+             script, words);
+    FILE *p = popen(command, "r");
+    cr_assert_not_null(p);
+    length = fread(offered, 1, size - 1, p);
+    offered[length] = 0;
+    cr_assert_eq(pclose(p), 0, "%s", command);
+}
+
+Test(command, completion_in_a_real_bash)
+{
+    static const struct {
+        const char *words, *offered;
+    } cases[] = {
+        {"tow mi", "migration\n"},
+        {"tow vm mi", "migrate\n"},
+        {"tow -o json vm st", "stop\n"},
+        {"tow -o \"\"", "table json\n"},
+        {"tow vm migrate --on-no-convergence \"\"", "abort stop\n"},
+        {"tow vm migrate web-1 node-b --down", "--downtime --downtime-ms\n"},
+        {"tow migration recover m-1 --to s", "source\n"},
+        {"tow events --f", "--follow\n"},
+    };
+    char path[] = "/tmp/tow-completion-XXXXXX", offered[512];
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    close(fd);
+    cr_assert_eq(TOW(&run, &fake, "completion", "bash"), 0);
+    write_file(path, run.out_text);
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        complete(path, cases[i].words, offered, sizeof offered);
+        cr_expect_str_eq(offered, cases[i].offered, "%s gives %s", cases[i].words, offered);
+    }
+    unlink(path);
+}
