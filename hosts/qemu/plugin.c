@@ -36,7 +36,7 @@
 #define UNLIKELY(x)    __builtin_expect(!!(x), 0)
 #define CHECKS         4096u        /* comparisons before the host address is trusted */
 #define RECHECK_EVERY  (1u << 16)   /* stores of a vCPU; a power of two */
-#define ACCESS_MAX     32u          /* bytes of one access, vector stores included */
+#define LENGTHS        64u          /* entries; a machine uses about a dozen kinds of access */
 #define ABOVE_THE_HOLE (1ull << 32) /* guest-physical address of RAM that is not low memory */
 
 #ifndef TOWLINE_PLUGIN_API
@@ -56,6 +56,7 @@ static struct {
     uint64_t low_memory;
     uint64_t comparisons, agreements;
     uint64_t mismatch_at;
+    uint64_t lengths[LENGTHS]; /* bytes << 32 | info: what was learnt about access kinds */
     char ram_path[PATH_MAX];
     uint64_t ram_inode;
 } p;
@@ -84,6 +85,24 @@ static void mode_set(enum tw_link_address mode)
 {
     __atomic_store_n(&p.mode, mode, __ATOMIC_SEQ_CST);
     __atomic_store_n(&p.header->address_mode, mode, __ATOMIC_SEQ_CST);
+}
+
+static __attribute__((noinline)) uint64_t learn_length(uint64_t *entry, qemu_plugin_meminfo_t info)
+{
+    const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
+    __atomic_store_n(entry, length << 32 | info, __ATOMIC_RELAXED);
+    return length;
+}
+
+/* Bytes of an access. `info` is opaque, but the same for all accesses of a kind: asking once for
+ * each saves a call on every other store of a sequential writer. */
+static inline uint64_t length_of(qemu_plugin_meminfo_t info)
+{
+    uint64_t *entry = &p.lengths[(info * 0x9e3779b1u) >> 26];
+    const uint64_t e = __atomic_load_n(entry, __ATOMIC_RELAXED);
+    if (LIKELY((uint32_t)e == info && e >> 32))
+        return e >> 32;
+    return learn_length(entry, info);
 }
 
 /* ---- What is reported ------------------------------------------------------------------------ */
@@ -196,7 +215,7 @@ static void report_part_by_api(unsigned vcpu, qemu_plugin_meminfo_t info, uint64
 static __attribute__((noinline)) void report_by_api(unsigned vcpu, qemu_plugin_meminfo_t info,
                                                     uint64_t vaddr, bool store)
 {
-    const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
+    const uint64_t length = length_of(info);
     const uint64_t in_page = TW_PAGE_SIZE - vaddr % TW_PAGE_SIZE;
     if (length <= in_page) {
         report_part_by_api(vcpu, info, vaddr, length, store);
@@ -206,15 +225,12 @@ static __attribute__((noinline)) void report_by_api(unsigned vcpu, qemu_plugin_m
     }
 }
 
-/* The access starts near the end of a line: it may reach into the next, and the next page is
- * anywhere. Its first line is reported already. */
+/* The access reaches into the next line, and the next page is anywhere. Its first line is reported
+ * already. */
 static __attribute__((noinline)) void report_rest(unsigned vcpu, qemu_plugin_meminfo_t info,
                                                   uint64_t vaddr, uint64_t offset, bool store)
 {
-    const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
     const uint64_t in_line = TW_LINE_SIZE - offset % TW_LINE_SIZE;
-    if (length <= in_line)
-        return;
     uint64_t next = offset + in_line;
     if (next % TW_PAGE_SIZE == 0) {
         const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr + in_line);
@@ -256,7 +272,7 @@ static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
         report_line(vcpu, offset, store);
     else
         tw_link_mark(&p.map, offset);
-    if (UNLIKELY(offset % TW_LINE_SIZE > TW_LINE_SIZE - ACCESS_MAX))
+    if (UNLIKELY(offset % TW_LINE_SIZE + length_of(info) > TW_LINE_SIZE))
         report_rest(vcpu, info, vaddr, offset, store);
     if (UNLIKELY(count(store ? &c->stores : &c->loads) % RECHECK_EVERY == 0))
         recheck(vcpu, info, vaddr);
