@@ -45,7 +45,7 @@ static enum tw_code start_vm_on_data_thread(void *owner, void *arg, struct tw_er
 {
     struct tw_agent *agent = owner;
     const Towline__V1__StartVmRequest *r = arg;
-    struct tw_vm *vm;
+    struct tw_vm *vm = NULL;
     enum tw_code code = tw_spec_check(r->spec, err);
     if (code)
         return code;
@@ -288,7 +288,7 @@ static enum tw_code get_on_data_thread(void *owner, void *arg, struct tw_error *
     struct tw_agent *agent = owner;
     struct get_query *q = arg;
     struct tw_job *job = tw_job_find(agent, q->migration);
-    struct tw_vm *vm;
+    struct tw_vm *vm = NULL;
     (void)err;
     if (!job) {
         q->out->hand_over = recorded(agent, q->migration, q->out, &vm);
@@ -363,7 +363,7 @@ static enum tw_code decide_recorded(struct tw_agent *agent, struct decision_quer
         [TOWLINE__V1__DECISION__DECISION_FINISH] = TOWLINE__V1__HAND_OVER__HAND_OVER_COMMITTED,
         [TOWLINE__V1__DECISION__DECISION_RECLAIM] = TOWLINE__V1__HAND_OVER__HAND_OVER_ABORTED,
     };
-    struct tw_vm *vm;
+    struct tw_vm *vm = NULL;
     if ((unsigned)q->decision >= sizeof result / sizeof *result)
         return tw_fail(err, TW_INVALID_ARGUMENT, q->migration, "a known decision", NULL,
                        "decision %d", (int)q->decision);

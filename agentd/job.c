@@ -335,7 +335,7 @@ static void remember_migration(struct tw_vm *vm, const struct tw_job *job)
 enum tw_code tw_job_start_source(struct tw_agent *agent, const Towline__V1__StartOutgoingRequest *r,
                                  struct tw_error *err)
 {
-    struct tw_vm *vm;
+    struct tw_vm *vm = NULL;
     const struct tw_job *same = tw_job_find(agent, r->migration);
     if (same)
         return same->source ? TW_OK
@@ -400,7 +400,7 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
                                       const Towline__V1__PrepareIncomingRequest *r,
                                       uint8_t token[TW_OWNER_SIZE], struct tw_error *err)
 {
-    struct tw_vm *vm;
+    struct tw_vm *vm = NULL;
     const struct tw_job *same = tw_job_find(agent, r->migration);
     if (same && same->destination) {
         memcpy(token, same->params.token, TW_OWNER_SIZE);
