@@ -58,11 +58,12 @@ static uint64_t finish_lines(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_error err;
     bool verify = !s->limits.skip_verify;
+    if (!tw_source_round_end(s, now_ns))
+        return s->copy.retry_ns;
     union tw_control final = {.final_end = {.digest = verify ? s->digest : 0,
                                             .totals = s->copy.totals,
                                             .verify = verify}};
-    if (!tw_source_round_end(s, now_ns) ||
-        !tw_source_say(s, TW_CONTROL_FINAL_END, &final, &s->final_said, now_ns))
+    if (!tw_source_say(s, TW_CONTROL_FINAL_END, &final, &s->final_said, now_ns))
         return s->copy.retry_ns;
     s->meter.p.final_pass_ns = now_ns - s->phase_ns;
     s->dirty_lines = 0;
