@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define WORD       32 /* bytes of a status that we know */
 #define RETRY_NS   TW_MS
 #define FIRST_ROOM (1u << 20) /* bytes for a state that is about to come */
 
@@ -126,14 +128,13 @@ static bool answered(struct tw_qemu *q, json_t **result)
 }
 
 /* The word under `key` of the awaited answer, into `word`. */
-static bool answered_word(struct tw_qemu *q, const char *key, char word[32])
+static bool answered_word(struct tw_qemu *q, const char *key, char word[WORD])
 {
     json_t *result = NULL;
     if (!answered(q, &result))
         return false;
     const char *text = json_string_value(json_object_get(result, key));
-    strncpy(word, text ? text : "", 31);
-    word[31] = 0;
+    snprintf(word, WORD, "%s", text ? text : "");
     json_decref(result);
     return true;
 }
@@ -152,7 +153,7 @@ static json_t *uri(const char *path)
 static struct sockaddr_un address_of(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    memcpy(address.sun_path, path, strnlen(path, sizeof address.sun_path - 1));
     return address;
 }
 
@@ -257,7 +258,7 @@ static void save_clearing(struct tw_qemu *q)
     static const char *const busy[] = {"setup",           "active",     "device",
                                        "pre-switchover",  "cancelling", "postcopy-active",
                                        "postcopy-paused", "wait-unplug"};
-    char status[32];
+    char status[WORD];
     if (retry_is_due(q))
         ask(q, TW_STEP_SAVE_CLEARING, "query-migrate", NULL);
     else if (answered_word(q, "status", status)) {
@@ -286,7 +287,7 @@ static void save_streaming(struct tw_qemu *q)
 
 static void save_settling(struct tw_qemu *q)
 {
-    char status[32];
+    char status[WORD];
     if (retry_is_due(q)) {
         ask(q, TW_STEP_SAVE_SETTLING, "query-status", NULL);
     } else if (answered_word(q, "status", status)) {
@@ -346,7 +347,7 @@ static void load_feeding(struct tw_qemu *q)
 
 static void load_settling(struct tw_qemu *q)
 {
-    char status[32];
+    char status[WORD];
     if (retry_is_due(q)) {
         ask(q, TW_STEP_LOAD_SETTLING, "query-status", NULL);
     } else if (answered_word(q, "status", status)) {

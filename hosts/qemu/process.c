@@ -61,7 +61,10 @@ static void last_line(const char *path, char *out, size_t size)
         length--;
     text[length] = 0;
     const char *newline = memrchr(text, '\n', length);
-    snprintf(out, size, "%s", newline ? newline + 1 : text);
+    const char *line = newline ? newline + 1 : text;
+    const size_t kept = strnlen(line, size - 1);
+    memcpy(out, line, kept);
+    out[kept] = 0;
     for (char *c = out; *c; c++)
         if (iscntrl((unsigned char)*c))
             *c = ' ';

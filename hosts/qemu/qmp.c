@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -141,7 +142,7 @@ static enum tw_code send_command(struct tw_qmp *q, const char *name, json_t *arg
     q->out_used += length + 1;
     free(text);
     *c = (struct command){.id = q->next_id++, .deadline_ns = deadline_ns, .forgotten = forgotten};
-    strncpy(c->name, name, sizeof c->name - 1);
+    snprintf(c->name, sizeof c->name, "%s", name);
     if (id)
         *id = c->id;
     flush(q);
@@ -294,7 +295,7 @@ static void receive(struct tw_qmp *q)
 static void try_connect(struct tw_qmp *q)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strncpy(address.sun_path, q->path, sizeof address.sun_path - 1);
+    memcpy(address.sun_path, q->path, strnlen(q->path, sizeof address.sun_path - 1));
     q->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (q->fd < 0)
         return; /* short of descriptors: the next step tries again, until the deadline */
