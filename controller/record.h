@@ -53,6 +53,12 @@ struct tw_vm_record {
     uint64_t created_unix_ms, changed_unix_ms;
 };
 
+/* Deleted, and nothing of it is left anywhere: only its name's epochs are remembered. */
+static inline bool tw_vm_forgotten(const struct tw_vm_record *vm)
+{
+    return vm->wanted == TW_WANTED_GONE && !vm->host[0];
+}
+
 /* Numbers as MigrationState in migration.proto, less one: state 0 is where a machine begins. */
 enum tw_migration_state {
     TW_MIGRATION_PENDING,

@@ -1,0 +1,138 @@
+#include "controller/convert.h"
+#include "controller/services.h"
+#include "controller/spec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LIST_DEFAULT 100u
+#define LIST_MAX     1000u
+
+static enum tw_code answer(const struct tw_migration_record *m, Towline__V1__Migration **out,
+                           struct tw_error *err)
+{
+    *out = tw_migration_to_proto(m);
+    return *out ? TW_OK : tw_no_memory(m->id, err);
+}
+
+static enum tw_code start(struct tw_services *s, const struct tw_rpc_call *call,
+                          const Towline__V1__StartMigrationRequest *request,
+                          Towline__V1__StartMigrationResponse *response, struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    enum tw_code code = tw_migrations_start(s->migrations, request->vm, request->destination,
+                                            request->limits, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
+struct list {
+    Towline__V1__ListMigrationsResponse *response;
+    bool full;
+};
+
+static void collect(void *ctx, const struct tw_migration_record *m)
+{
+    struct list *list = ctx;
+    Towline__V1__Migration *p = list->full ? NULL : tw_migration_to_proto(m);
+    if (!tw_append(&list->response->migrations, &list->response->n_migrations, p ? &p->base : NULL))
+        list->full = true;
+}
+
+/* Those under way are newer in memory than in the store. */
+static enum tw_code freshen(struct tw_services *s, Towline__V1__ListMigrationsResponse *response,
+                            struct tw_error *err)
+{
+    struct tw_migration_record m;
+    for (size_t i = 0; i < response->n_migrations; i++) {
+        Towline__V1__Migration **p = &response->migrations[i];
+        if ((*p)->ended_unix_ms || !tw_migrations_live(s->migrations, (*p)->id, &m))
+            continue;
+        Towline__V1__Migration *fresh = tw_migration_to_proto(&m);
+        if (!fresh)
+            return tw_no_memory("migrations", err);
+        towline__v1__migration__free_unpacked(*p, NULL);
+        *p = fresh;
+    }
+    return TW_OK;
+}
+
+static enum tw_code list(struct tw_services *s, const struct tw_rpc_call *call,
+                         const Towline__V1__ListMigrationsRequest *request,
+                         Towline__V1__ListMigrationsResponse *response, struct tw_error *err)
+{
+    (void)call;
+    char given[24];
+    struct list found = {response, false};
+    uint32_t limit = request->limit ? request->limit : LIST_DEFAULT;
+    snprintf(given, sizeof given, "%u", limit);
+    if (limit > LIST_MAX)
+        return tw_fail(err, TW_INVALID_ARGUMENT, "limit", "at most 1000", given, "too many");
+    enum tw_code code = request->vm[0] ? tw_name_check("VM name", request->vm, err) : TW_OK;
+    if (code == TW_OK)
+        code = tw_store_begin(s->store, TW_STORE_READ, err);
+    if (code == TW_OK)
+        code = tw_store_end(
+            s->store, tw_store_migrations_each(s->store, request->vm, limit, collect, &found, err),
+            err);
+    if (code == TW_OK && found.full)
+        code = tw_no_memory("migrations", err);
+    return code == TW_OK ? freshen(s, response, err) : code;
+}
+
+static enum tw_code get(struct tw_services *s, const struct tw_rpc_call *call,
+                        const Towline__V1__GetMigrationRequest *request,
+                        Towline__V1__GetMigrationResponse *response, struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    enum tw_code code = tw_migrations_get(s->migrations, request->id, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
+static enum tw_code cancel(struct tw_services *s, const struct tw_rpc_call *call,
+                           const Towline__V1__CancelMigrationRequest *request,
+                           Towline__V1__CancelMigrationResponse *response, struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    enum tw_code code = tw_migrations_cancel(s->migrations, request->id, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
+static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *call,
+                            const Towline__V1__RecoverMigrationRequest *request,
+                            Towline__V1__RecoverMigrationResponse *response, struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    bool source = request->to == TOWLINE__V1__RECOVER_TO__RECOVER_TO_SOURCE;
+    if (!source && request->to != TOWLINE__V1__RECOVER_TO__RECOVER_TO_DESTINATION)
+        return tw_fail(err, TW_INVALID_ARGUMENT, request->id, "to the source or the destination",
+                       "neither", "it is not said who gets the VM");
+    if (!request->other_side_is_fenced)
+        return tw_fail(err, TW_INVALID_ARGUMENT, request->id,
+                       "the word that the other host is off and will not run the VM", "none",
+                       "not without it: two hosts might run the VM");
+    enum tw_code code = tw_migrations_recover(
+        s->migrations, request->id, source ? TW_FENCED_DESTINATION : TW_FENCED_SOURCE, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
+TW_SERVED(start, "MigrationService/Start")
+TW_SERVED(list, "MigrationService/List")
+TW_SERVED(get, "MigrationService/Get")
+TW_SERVED(cancel, "MigrationService/Cancel")
+TW_SERVED(recover, "MigrationService/Recover")
+
+enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rpc_server *server,
+                                      struct tw_error *err)
+{
+    static const struct tw_rpc_method methods[] = {{"Start", start_served},
+                                                   {"List", list_served},
+                                                   {"Get", get_served},
+                                                   {"Cancel", cancel_served},
+                                                   {"Recover", recover_served}};
+    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods, 5,
+                             services, err);
+}
