@@ -8,6 +8,7 @@
 
 #include "rpc/bounded.h"
 #include "rpc/envelope.h"
+#include "rpc/probe.h"
 #include "rpc/transport.h"
 
 #include "base/clock.h"
@@ -250,31 +251,6 @@ static bool connected(struct tw_rpc_client *client)
     return yes;
 }
 
-/* Why nobody answers at the URL: nng dials in the background and keeps that to itself, so one
- * connection is tried here. */
-static const char *unreachable_reason(const char *url)
-{
-    nng_stream_dialer *dialer;
-    nng_aio *aio;
-    if (strncmp(url, "inproc:", 7) == 0)
-        return "nobody serves this name in this process";
-    int failed = nng_stream_dialer_alloc(&dialer, url);
-    if (failed)
-        return nng_strerror(failed);
-    failed = nng_aio_alloc(&aio, NULL, NULL);
-    if (!failed) {
-        nng_aio_set_timeout(aio, PROBE_MS);
-        nng_stream_dialer_dial(dialer, aio);
-        nng_aio_wait(aio);
-        failed = nng_aio_result(aio);
-        if (!failed)
-            nng_stream_free(nng_aio_get_output(aio, 0));
-        nng_aio_free(aio);
-    }
-    nng_stream_dialer_free(dialer);
-    return failed ? nng_strerror(failed) : "somebody answers, but does not speak this protocol";
-}
-
 /* Waits for a connection: a call that may not be repeated only for a while, so that an operator
  * hears at once that nobody is there. Nothing has been sent when this fails. */
 static enum tw_code connection_wait(struct attempt *a, struct tw_error *err)
@@ -293,7 +269,7 @@ static enum tw_code connection_wait(struct attempt *a, struct tw_error *err)
         return tw_fail(err, TW_CANCELLED, client->url, NULL, NULL, "client is closing");
     if (!up)
         return tw_fail(err, TW_UNAVAILABLE, client->url, NULL, NULL, "no connection for %s: %s",
-                       a->where, unreachable_reason(client->url));
+                       a->where, tw_probe_reason(client->url, PROBE_MS));
     return TW_OK;
 }
 

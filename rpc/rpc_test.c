@@ -1,13 +1,17 @@
 /* Client and server together, over every transport. */
+#include "rpc/probe.h"
 #include "rpc/test_service.h"
 
 #include "base/clock.h"
 
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define TIMEOUT_MS 5000u
@@ -215,6 +219,39 @@ Test(rpc, nobody_listens_is_unavailable_within_the_deadline)
     cr_assert_str_eq(err.where, "tcp://127.0.0.1:1");
     cr_assert(strstr(err.what, "Connection refused"), "%s", err.what);
     tw_rpc_client_close(client);
+}
+
+/* A listener that takes connections and says nothing. */
+static int mute_listener(char *url, size_t size)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    socklen_t length = sizeof in;
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    cr_assert_eq(listen(fd, 16), 0);
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)&in, &length), 0);
+    snprintf(url, size, "tcp://127.0.0.1:%u", ntohs(in.sin_port));
+    return fd;
+}
+
+Test(rpc, why_nobody_answers)
+{
+    char url[64];
+    cr_assert_str_eq(tw_probe_reason("tcp://127.0.0.1:1", 500), "Connection refused");
+    cr_assert_str_eq(tw_probe_reason("tcp://localhost:1", 500), "Connection refused");
+    cr_assert_str_eq(tw_probe_reason("ipc:///nonexistent/socket", 500),
+                     "No such file or directory");
+    cr_assert_str_eq(tw_probe_reason("tcp://a.name:1", 500), "nobody was reached by that name");
+    cr_assert_str_eq(tw_probe_reason("nonsense", 500), "the URL cannot be read");
+    int fd = mute_listener(url, sizeof url);
+    cr_assert(strstr(tw_probe_reason(url, 500), "does not speak"));
+    struct tw_rpc_client *client = test_client(url);
+    struct tw_error err = {0};
+    cr_assert_eq(test_get(client, "web", 200, TW_RPC_ONCE, NULL, &err), TW_UNAVAILABLE);
+    cr_assert(strstr(err.what, "does not speak"), "%s", err.what);
+    tw_rpc_client_close(client);
+    close(fd);
 }
 
 Test(rpc, waits_for_a_server_that_comes_up)
