@@ -171,6 +171,10 @@ static void journal_abort(struct tw_source *s)
 static void say_abort(struct tw_source *s, const struct tw_error *why)
 {
     union tw_control message;
+    if (!s->up) { /* nobody there to tell */
+        close_connection(s);
+        return;
+    }
     tw_control_abort_pack(&message.abort, why, false);
     tw_farewell_say(&s->farewell, TW_CONTROL_ABORT, &message, tw_now(s->env.clock));
 }
