@@ -1,0 +1,535 @@
+/* A real side against a peer that sends whatever it likes: the side stays whole, says why, and the
+ * VM never runs where it must not. */
+#include "base/random.h"
+#include "fabric/sim.h"
+#include "services/migration/control.h"
+#include "services/migration/line_hash.h"
+#include "services/migration/migration.h"
+#include "services/migration/tests/fake_host.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGES 64u
+
+struct duel {
+    struct tw_sim *sim;
+    const struct tw_clock *clock;
+    struct tw_fabric *fabric[2]; /* 0 = the real side, 1 = the peer */
+    struct fake_host host;
+    struct tw_source *source;
+    struct tw_destination *destination;
+    struct tw_conn *peer; /* the peer's end */
+    bool peer_up, peer_down;
+    struct tw_error peer_why;
+    enum tw_hand_over durable;
+    struct tw_migration_params params;
+    uint32_t heard[16]; /* control messages that the peer got, by kind */
+};
+
+static struct duel d;
+
+static enum tw_code journal(void *ctx, enum tw_hand_over state, struct tw_error *err)
+{
+    (void)ctx;
+    (void)err;
+    d.durable = state;
+    return TW_OK;
+}
+
+static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_hello *hello,
+                              void **conn_ctx, struct tw_error *err)
+{
+    if (ctx) { /* the peer plays a destination that takes everybody */
+        *conn_ctx = NULL;
+        d.peer = conn;
+        d.peer_up = true;
+        return TW_OK;
+    }
+    *conn_ctx = tw_destination_end(d.destination);
+    return tw_destination_accept(d.destination, conn, hello, err);
+}
+
+static void on_up(void *ctx, struct tw_conn *conn)
+{
+    if (ctx)
+        tw_migration_on_up(ctx, conn);
+    else
+        d.peer_up = true;
+}
+
+static enum tw_code on_chunk(void *ctx, struct tw_conn *conn, enum tw_lane lane,
+                             const struct tw_chunk_header *header, const uint8_t *payload,
+                             struct tw_error *err)
+{
+    if (ctx)
+        return tw_migration_on_chunk(ctx, conn, lane, header, payload, err);
+    if (header->kind == TW_CHUNK_CONTROL)
+        d.heard[header->tag & 15]++;
+    return TW_OK;
+}
+
+static void on_down(void *ctx, struct tw_conn *conn, const struct tw_error *why)
+{
+    if (ctx) {
+        tw_migration_on_down(ctx, conn, why);
+        return;
+    }
+    d.peer = NULL;
+    d.peer_down = true;
+    d.peer_why = *why;
+}
+
+static const struct tw_fabric_events events = {
+    .on_accept = on_accept, .on_up = on_up, .on_chunk = on_chunk, .on_down = on_down};
+
+static struct tw_migration_env env(void)
+{
+    return (struct tw_migration_env){.clock = d.clock, .fabric = d.fabric[0], .journal = journal};
+}
+
+static void duel_open(uint64_t seed, bool incoming)
+{
+    memset(&d, 0, sizeof d);
+    struct tw_sim_config sim = {.seed = seed};
+    d.sim = tw_sim_open(&sim);
+    d.clock = tw_sim_clock(d.sim);
+    for (unsigned i = 0; i < 2; i++) {
+        struct tw_fabric_config config = {.name = i ? "peer" : "real",
+                                          .clock = d.clock,
+                                          .events = &events,
+                                          .ctx = i ? &d : NULL,
+                                          .bulk_credits = 4};
+        cr_assert_eq(tw_fabric_open(&tw_fabric_sim, d.sim, &config, &d.fabric[i], NULL), TW_OK);
+    }
+    struct fake_host_config host = {.clock = d.clock,
+                                    .pages = PAGES,
+                                    .seed = seed,
+                                    .incoming = incoming,
+                                    .sees_all_writers = true,
+                                    .stores_per_ms = incoming ? 0 : 5};
+    fake_host_open(&d.host, &host);
+    d.host.may_run = !incoming;
+    d.params = (struct tw_migration_params){.id = "m-1",
+                                            .vm = "web",
+                                            .epoch = 8,
+                                            .token = "0123456789abcde",
+                                            .limits = {.timeout_ns = 90 * TW_SEC}};
+}
+
+static void duel_close(void)
+{
+    tw_source_free(d.source);
+    tw_destination_free(d.destination);
+    tw_fabric_close(d.fabric[0]);
+    tw_fabric_close(d.fabric[1]);
+    fake_host_close(&d.host);
+    tw_sim_close(d.sim);
+}
+
+static void turn(uint64_t ns)
+{
+    fake_host_run(&d.host);
+    if (d.source)
+        tw_source_step(d.source);
+    if (d.destination)
+        tw_destination_step(d.destination);
+    tw_sim_advance(d.sim, ns);
+    tw_fabric_poll(d.fabric[0], 0);
+    tw_fabric_poll(d.fabric[1], 0);
+    cr_assert_not(d.host.ran_too_early);
+}
+
+static void turns(unsigned n, uint64_t ns)
+{
+    while (n--)
+        turn(ns);
+}
+
+static struct tw_hello hello_of(const struct tw_migration_params *params)
+{
+    struct tw_hello hello = {.epoch = params->epoch};
+    memcpy(hello.owner, params->token, TW_OWNER_SIZE);
+    return hello;
+}
+
+/* A destination waits, and the peer connects with this hello. */
+static void meet_destination(const struct tw_hello *hello)
+{
+    struct tw_migration_env e = env();
+    cr_assert_eq(tw_fabric_listen(d.fabric[0], "real", NULL), TW_OK);
+    cr_assert_eq(tw_destination_start(&e, &d.params, &d.host.host, TW_SEC, &d.destination, NULL),
+                 TW_OK);
+    cr_assert_eq(tw_fabric_connect(d.fabric[1], "real", hello, tw_now(d.clock) + TW_SEC, NULL,
+                                   &d.peer, NULL),
+                 TW_OK);
+    for (unsigned n = 0; n < 200 && !d.peer_up && !d.peer_down; n++)
+        turn(20 * TW_US);
+}
+
+/* ---- Saying things -----------------------------------------------------------------------------
+ */
+
+static void say(enum tw_control_kind kind, const union tw_control *m)
+{
+    if (d.peer)
+        tw_control_send(d.peer, kind, m, NULL);
+    turns(6, 60 * TW_US);
+}
+
+static void say_begin(void)
+{
+    union tw_control m = {.begin = {PAGES * TW_PAGE_SIZE, d.params.epoch, 1, 0}};
+    say(TW_CONTROL_BEGIN, &m);
+}
+
+static void say_line(uint64_t page)
+{
+    uint8_t *payload = d.peer ? tw_conn_chunk_begin(d.peer, TW_LANE_BULK) : NULL;
+    static uint8_t content[TW_PAGE_SIZE] __attribute__((aligned(64)));
+    struct tw_chunk_writer w;
+    if (!payload)
+        return;
+    memset(content, 5, sizeof content);
+    tw_chunk_writer_init(&w, payload);
+    tw_chunk_writer_add(&w, page * TW_PAGE_SIZE, content, 1);
+    struct tw_chunk_header h = {.kind = TW_CHUNK_LINES, .length = w.length, .count = w.count};
+    tw_conn_chunk_send(d.peer, TW_LANE_BULK, &h, NULL);
+    turns(6, 60 * TW_US);
+}
+
+static void say_noise(struct tw_random *r)
+{
+    uint8_t noise[700];
+    enum tw_lane lane = tw_random_below(r, 2) ? TW_LANE_BULK : TW_LANE_URGENT;
+    uint32_t tag = (uint32_t)tw_random_below(r, 10);
+    uint32_t size =
+        tw_random_below(r, 3) ? tw_control_size(tag) : (uint32_t)tw_random_below(r, 700);
+    for (unsigned i = 0; i < sizeof noise; i++)
+        noise[i] = tw_random_below(r, 3) ? 0 : (uint8_t)tw_random_next(r);
+    enum tw_chunk_kind kind = 1 + tw_random_below(r, 3);
+    if (d.peer)
+        tw_conn_send(d.peer, lane, kind, tag, (uint32_t)tw_random_below(r, 4), noise, size, NULL);
+    turns(3, 60 * TW_US);
+}
+
+/* A message that is well-formed but may come at any time. */
+static void say_something(struct tw_random *r)
+{
+    union tw_control m;
+    memset(&m, 0, sizeof m);
+    switch (tw_random_below(r, 12)) {
+    case 0:
+        say_begin();
+        break;
+    case 1:
+        say(TW_CONTROL_ROUND_END, &m);
+        break;
+    case 2:
+        m.final_end.verify = (uint32_t)tw_random_below(r, 2);
+        say(TW_CONTROL_FINAL_END, &m);
+        break;
+    case 3:
+        m.state_end.size = 100;
+        say(TW_CONTROL_STATE_END, &m);
+        break;
+    case 4:
+        m.prepared.epoch = 7 + tw_random_below(r, 2);
+        say(TW_CONTROL_PREPARED, &m);
+        break;
+    case 5:
+    case 6:
+        m.epoch.epoch = 7 + tw_random_below(r, 2);
+        say(tw_random_below(r, 2) ? TW_CONTROL_COMMIT : TW_CONTROL_RUNNING, &m);
+        break;
+    case 7:
+        m.abort.code = (uint32_t)tw_random_below(r, 30);
+        say(TW_CONTROL_ABORT, &m);
+        break;
+    case 8:
+    case 9:
+        say_line(tw_random_below(r, PAGES + 2));
+        break;
+    case 10:
+        if (d.peer)
+            tw_conn_send(d.peer, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, "0123456789", 10, NULL);
+        break;
+    default:
+        say_noise(r);
+        break;
+    }
+}
+
+/* ---- Against a destination
+ * ----------------------------------------------------------------------- */
+
+Test(hostile, a_destination_survives_anything_and_never_runs)
+{
+    for (uint64_t seed = 0; seed < 150; seed++) {
+        struct tw_random r = {seed};
+        duel_open(seed, true);
+        struct tw_hello hello = hello_of(&d.params);
+        meet_destination(&hello);
+        cr_assert(d.peer_up);
+        if (seed % 4)
+            say_begin();
+        for (unsigned n = 0; n < 30 && d.peer; n++)
+            say_something(&r);
+        tw_conn_close(d.peer);
+        d.peer = NULL;
+        turns(100, 10 * TW_MS);
+        cr_assert(tw_destination_done(d.destination), "seed %lu", (unsigned long)seed);
+        cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_ABORTED);
+        cr_assert(tw_destination_error(d.destination));
+        cr_assert_not(d.host.running);
+        duel_close();
+    }
+}
+
+static void expect_refused_hello(const struct tw_hello *hello, const char *text)
+{
+    duel_open(1, true);
+    meet_destination(hello);
+    cr_assert(d.peer_down && !d.peer_up);
+    cr_assert(strstr(d.peer_why.what, text), "%s", d.peer_why.what);
+    turns(10, TW_MS);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_ACTIVE,
+                 "a stranger does not end it");
+    duel_close();
+}
+
+Test(hostile, strangers_are_refused)
+{
+    d.params.epoch = 8;
+    memcpy(d.params.token, "0123456789abcde", TW_OWNER_SIZE);
+    struct tw_hello hello = hello_of(&d.params);
+    hello.epoch = 9;
+    expect_refused_hello(&hello, "another epoch");
+    hello = (struct tw_hello){.epoch = 8, .owner = "somebody else's"};
+    expect_refused_hello(&hello, "token");
+}
+
+Test(hostile, another_memory_size_is_refused_and_the_reason_told)
+{
+    duel_open(1, true);
+    struct tw_hello hello = hello_of(&d.params);
+    meet_destination(&hello);
+    union tw_control m = {.begin = {(PAGES + 1) * TW_PAGE_SIZE, d.params.epoch, 1, 0}};
+    say(TW_CONTROL_BEGIN, &m);
+    turns(50, TW_MS);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_ABORTED);
+    cr_assert(strstr(tw_destination_error(d.destination)->what, "another memory size"));
+    cr_assert_str_eq(tw_destination_error(d.destination)->expected, "262144");
+    cr_assert(d.peer_down);
+    duel_close();
+}
+
+/* Goes the whole way with an empty memory and a small device state, up to its end. */
+static void send_everything(uint64_t hash)
+{
+    duel_open(1, true);
+    struct tw_hello hello = hello_of(&d.params);
+    meet_destination(&hello);
+    say_begin();
+    union tw_control final = {.final_end = {.verify = 1}};
+    say(TW_CONTROL_FINAL_END, &final);
+    cr_assert_eq(tw_conn_send(d.peer, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, "state", 5, NULL), TW_OK);
+    union tw_control end = {.state_end = {5, hash}};
+    say(TW_CONTROL_STATE_END, &end);
+    turns(50, TW_MS);
+}
+
+Test(hostile, a_corrupted_device_state_is_refused)
+{
+    send_everything(4711);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_ABORTED);
+    cr_assert_eq(tw_destination_error(d.destination)->code, TW_DATA_LOSS);
+    cr_assert_eq(d.heard[TW_CONTROL_ABORT], 1, "and the source is told");
+    duel_close();
+}
+
+static void prepare(void)
+{
+    send_everything(tw_bytes_hash("state", 5));
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_PREPARED);
+    cr_assert_eq(d.heard[TW_CONTROL_PREPARED], 1);
+    cr_assert_not(tw_destination_peer_lost(d.destination));
+}
+
+Test(hostile, prepared_and_then_nonsense_waits_for_a_decision)
+{
+    prepare();
+    union tw_control commit = {.epoch = {7}};
+    say(TW_CONTROL_COMMIT, &commit);
+    turns(50, TW_MS);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_PREPARED);
+    cr_assert(tw_destination_peer_lost(d.destination));
+    cr_assert_not(d.host.running);
+    turns(100, TW_SEC);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_PREPARED,
+                 "for as long as it takes");
+
+    struct tw_error err;
+    cr_assert_eq(tw_destination_commit(d.destination, 7, &err), TW_FAILED_PRECONDITION);
+    d.host.may_run = true;
+    cr_assert_eq(tw_destination_commit(d.destination, 8, &err), TW_OK);
+    cr_assert_eq(d.durable, TW_HAND_OVER_COMMITTED, "before it runs");
+    cr_assert_not(d.host.running);
+    turns(20, TW_MS);
+    cr_assert(d.host.running && tw_destination_done(d.destination));
+    cr_assert_eq(tw_destination_commit(d.destination, 8, &err), TW_OK, "again is fine");
+    cr_assert_eq(tw_destination_abort(d.destination, &err), TW_FAILED_PRECONDITION);
+    duel_close();
+}
+
+Test(hostile, prepared_and_told_to_abort)
+{
+    prepare();
+    struct tw_error err;
+    cr_assert_eq(tw_destination_abort(d.destination, &err), TW_OK);
+    cr_assert_eq(tw_destination_abort(d.destination, &err), TW_OK);
+    cr_assert_eq(d.durable, TW_HAND_OVER_ABORTED);
+    cr_assert_eq(tw_destination_commit(d.destination, 8, &err), TW_FAILED_PRECONDITION);
+    union tw_control commit = {.epoch = {8}};
+    say(TW_CONTROL_COMMIT, &commit);
+    turns(50, 20 * TW_MS);
+    cr_assert(tw_destination_done(d.destination));
+    cr_assert_eq(d.heard[TW_CONTROL_ABORT], 1);
+    cr_assert_not(d.host.running);
+    duel_close();
+}
+
+Test(hostile, a_second_source_is_refused)
+{
+    prepare();
+    struct tw_conn *first = d.peer;
+    struct tw_hello hello = hello_of(&d.params);
+    d.peer_up = false;
+    cr_assert_eq(tw_fabric_connect(d.fabric[1], "real", &hello, tw_now(d.clock) + TW_SEC, NULL,
+                                   &d.peer, NULL),
+                 TW_OK);
+    turns(50, 100 * TW_US);
+    cr_assert(d.peer_down && !d.peer_up);
+    cr_assert(strstr(d.peer_why.what, "a source was here before"), "%s", d.peer_why.what);
+    d.peer = first;
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_PREPARED);
+    cr_assert_not(tw_destination_peer_lost(d.destination), "the first is still there");
+    duel_close();
+}
+
+/* ---- Against a source -------------------------------------------------------------------------
+ */
+
+static void meet_source(uint64_t seed)
+{
+    duel_open(seed, false);
+    struct tw_migration_env e = env();
+    cr_assert_eq(tw_fabric_listen(d.fabric[1], "peer", NULL), TW_OK);
+    cr_assert_eq(tw_source_start(&e, &d.params, &d.host.host, "peer", &d.source, NULL), TW_OK);
+    for (unsigned n = 0; n < 200 && !d.peer_up; n++)
+        turn(20 * TW_US);
+    cr_assert(d.peer_up);
+}
+
+Test(hostile, a_source_survives_anything_and_its_vm_runs_on)
+{
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        struct tw_random r = {seed};
+        meet_source(seed);
+        turns((unsigned)tw_random_below(&r, 40), 500 * TW_US);
+        for (unsigned n = 0;
+             n < 20 && d.peer && tw_source_hand_over(d.source) == TW_HAND_OVER_ACTIVE; n++)
+            say_something(&r);
+        bool given_up = d.durable == TW_HAND_OVER_GIVEN_UP; /* it was told "prepared" in time */
+        tw_conn_close(d.peer);
+        d.peer = NULL;
+        turns(100, 10 * TW_MS);
+        if (given_up) {
+            cr_assert(tw_source_peer_lost(d.source));
+            cr_assert_not(d.host.running);
+            cr_assert_eq(tw_source_cancel(d.source, NULL), TW_FAILED_PRECONDITION);
+            cr_assert_eq(tw_source_reclaim(d.source, NULL), TW_OK);
+            turns(100, 10 * TW_MS);
+        }
+        cr_assert(tw_source_done(d.source), "seed %lu", (unsigned long)seed);
+        cr_assert_eq(d.durable, TW_HAND_OVER_ABORTED);
+        cr_assert(d.host.running, "seed %lu", (unsigned long)seed);
+        duel_close();
+    }
+}
+
+Test(hostile, a_destination_that_falls_silent_does_not_keep_the_vm_stopped)
+{
+    meet_source(1);
+    for (unsigned n = 0; n < 2000 && !d.heard[TW_CONTROL_STATE_END]; n++)
+        turn(100 * TW_US);
+    cr_assert_eq(d.heard[TW_CONTROL_STATE_END], 1);
+    cr_assert_not(d.host.running);
+    turns(700, 50 * TW_MS); /* 35 s: keepalives come, an answer does not */
+    cr_assert(d.host.running);
+    cr_assert_eq(tw_source_hand_over(d.source), TW_HAND_OVER_ABORTED);
+    cr_assert_eq(tw_source_error(d.source)->code, TW_DEADLINE_EXCEEDED);
+    cr_assert_str_eq(tw_source_error(d.source)->what, "the VM stood still for too long");
+    duel_close();
+}
+
+Test(hostile, a_destination_that_never_says_running_leads_to_a_decision)
+{
+    meet_source(2);
+    for (unsigned n = 0; n < 2000 && !d.heard[TW_CONTROL_STATE_END]; n++)
+        turn(100 * TW_US);
+    union tw_control prepared = {.prepared = {.epoch = 8, .compared = 1}};
+    say(TW_CONTROL_PREPARED, &prepared);
+    turns(100, TW_MS);
+    cr_assert_eq(d.durable, TW_HAND_OVER_GIVEN_UP);
+    cr_assert_eq(d.heard[TW_CONTROL_COMMIT], 1);
+    cr_assert_not(tw_source_peer_lost(d.source));
+    cr_assert_eq(tw_source_reclaim(d.source, NULL), TW_FAILED_PRECONDITION, "the peer is there");
+    turns(300, 50 * TW_MS);
+    cr_assert(tw_source_peer_lost(d.source));
+    cr_assert_not(d.host.running);
+    cr_assert_eq(tw_source_finish(d.source, NULL), TW_OK);
+    cr_assert_eq(tw_source_finish(d.source, NULL), TW_OK);
+    cr_assert_eq(d.durable, TW_HAND_OVER_COMMITTED);
+    cr_assert(tw_source_done(d.source));
+    cr_assert_null(tw_source_error(d.source));
+    duel_close();
+}
+
+Test(hostile, orders_out_of_place_are_refused)
+{
+    struct tw_error err;
+    meet_source(3);
+    cr_assert_eq(tw_source_finish(d.source, &err), TW_FAILED_PRECONDITION);
+    cr_assert_str_eq(err.expected, "given_up");
+    cr_assert_eq(tw_source_reclaim(d.source, &err), TW_FAILED_PRECONDITION);
+    cr_assert_eq(tw_source_cancel(d.source, &err), TW_OK);
+    cr_assert_eq(tw_source_cancel(d.source, &err), TW_OK, "again is fine");
+    turns(100, 10 * TW_MS);
+    cr_assert(tw_source_done(d.source) && d.host.running);
+    duel_close();
+}
+
+Test(hostile, bad_parameters_are_refused)
+{
+    struct tw_error err;
+    duel_open(4, false);
+    struct tw_migration_env e = env();
+    memset(d.params.id, 'x', 60);
+    cr_assert_eq(tw_source_start(&e, &d.params, &d.host.host, "peer", &d.source, &err),
+                 TW_INVALID_ARGUMENT);
+    strcpy(d.params.id, "m-1");
+    d.host.host.memory_bytes--;
+    cr_assert_eq(tw_destination_start(&e, &d.params, &d.host.host, TW_SEC, &d.destination, &err),
+                 TW_INVALID_ARGUMENT);
+    d.host.host.memory_bytes++;
+    struct tw_device *device = d.host.host.device;
+    d.host.host.device = NULL;
+    cr_assert_eq(tw_source_start(&e, &d.params, &d.host.host, "peer", &d.source, &err),
+                 TW_FAILED_PRECONDITION);
+    d.host.host.device = device;
+    cr_assert_eq(d.durable, 0, "nothing was written down");
+    duel_close();
+}
