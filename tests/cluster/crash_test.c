@@ -45,19 +45,26 @@ static bool kills_itself(const struct crash *k)
     return k->victim == (at_source(k) ? SOURCE_AGENT : DESTINATION_AGENT);
 }
 
+/* One more fault for a process: `what` follows the point's name. */
+static void add_fault(struct tw_process *p, const char *point, const char *what)
+{
+    char old[sizeof p->fault];
+    memcpy(old, p->fault, sizeof old);
+    snprintf(p->fault, sizeof p->fault, "%s%s%s:%s", old, old[0] ? "," : "", point, what);
+}
+
 static void arm(struct tw_cluster *c, const struct crash *k)
 {
-    struct tw_process *p = &c->processes[at_source(k) ? TW_AGENT_A : TW_AGENT_B];
-    if (kills_itself(k))
-        snprintf(p->fault, sizeof p->fault, "%s:kill", k->point);
-    else
-        snprintf(p->fault, sizeof p->fault, "%s:hold=%s/hold", k->point, c->dir);
+    char hold[96], early[96];
     struct tw_process *b = &c->processes[TW_AGENT_B];
-    size_t n = strlen(b->fault);
+    snprintf(hold, sizeof hold, "hold=%s/hold", c->dir);
+    snprintf(early, sizeof early, "hold=%s/early", c->dir);
+    add_fault(at_source(k) ? &c->processes[TW_AGENT_A] : b, k->point,
+              kills_itself(k) ? "kill" : hold);
     if (k->way == REFUSE)
-        snprintf(b->fault + n, sizeof b->fault - n, "%sjournal.prepared:fail", n ? "," : "");
+        add_fault(b, "journal.prepared", "fail");
     if (k->way == LOSE_DESTINATION)
-        snprintf(b->fault + n, sizeof b->fault - n, ",destination.resuming:hold=%s/early", c->dir);
+        add_fault(b, "destination.resuming", early);
 }
 
 static void cancel(struct tw_cluster *c, const char *id)
