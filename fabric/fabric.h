@@ -46,7 +46,8 @@ struct tw_fabric_events {
     /* An outgoing connection was accepted by the peer. */
     void (*on_up)(void *conn_ctx, struct tw_conn *conn);
     /* A checked chunk (header, crc32c, owner, epoch and sequence are right). `payload` is valid
-     * during the call. Anything but TW_OK closes the connection with that error. */
+     * during the call, until the connection is closed. Anything but TW_OK closes the connection
+     * with that error. */
     enum tw_code (*on_chunk)(void *conn_ctx, struct tw_conn *conn, enum tw_lane lane,
                              const struct tw_chunk_header *header, const uint8_t *payload,
                              struct tw_error *err);

@@ -21,46 +21,62 @@
 #define WIDE_IS_HERE() false
 #endif
 
-typedef uint64_t vec __attribute__((vector_size(32)));
-
 /* Copies a line and tells whether it holds anything but zeros. The source may be changing under
  * us, so it is read once (volatile), and what is tested is what was read. */
-FAST bool copy_line(uint8_t *to, const uint8_t *from)
+typedef bool copy_line(uint8_t *to, const uint8_t *from);
+
+typedef uint64_t vec128 __attribute__((vector_size(16)));
+typedef uint64_t vec256 __attribute__((vector_size(32)));
+
+static inline bool copy_line_plain(uint8_t *to, const uint8_t *from)
 {
-    const volatile vec *f = (const volatile vec *)(const volatile void *)from;
-    const vec a = f[0], b = f[1];
+    const volatile vec128 *f = (const volatile vec128 *)(const volatile void *)from;
+    const vec128 a = f[0], b = f[1], c = f[2], d = f[3];
+    memcpy(to, &a, sizeof a);
+    memcpy(to + 16, &b, sizeof b);
+    memcpy(to + 32, &c, sizeof c);
+    memcpy(to + 48, &d, sizeof d);
+    const vec128 any = (a | b) | (c | d);
+    return (any[0] | any[1]) != 0;
+}
+
+#if defined(__x86_64__)
+WIDE static inline bool copy_line_wide(uint8_t *to, const uint8_t *from)
+{
+    typedef long long type_of_ptestz __attribute__((vector_size(32)));
+    const volatile vec256 *f = (const volatile vec256 *)(const volatile void *)from;
+    const vec256 a = f[0], b = f[1];
     memcpy(to, &a, sizeof a);
     memcpy(to + sizeof a, &b, sizeof b);
-    const vec any = a | b;
-    return ((any[0] | any[1]) | (any[2] | any[3])) != 0;
+    const type_of_ptestz any = (type_of_ptestz)(a | b);
+    return !__builtin_ia32_ptestz256(any, any);
 }
+#else
+#define copy_line_wide copy_line_plain
+#endif
 
 FAST unsigned lowest(uint64_t bits)
 {
     return (unsigned)__builtin_ctzll(bits);
 }
 
-/* Copies the lines of `bitmap` that are not zero to `to`, one behind the other. Without a branch
- * on the data: `to` just does not advance behind a zero line. Returns the bitmap of those copied.
- * Writes at most one line behind the last that it keeps. */
-FAST uint64_t gather(uint8_t *to, const uint8_t *page, uint64_t bitmap)
+/* Copies the lines of `bitmap` that are not zero to *to, one behind the other, and moves *to behind
+ * them. Returns the bitmap of those that are zero. A branch for each line, which is foreseen as
+ * zeros come in crowds: without one, each line would wait for the one before it to arrive. Writes
+ * at most one line behind the last that it keeps. */
+FAST uint64_t gather(uint8_t **to, const uint8_t *page, uint64_t bitmap, copy_line *copy)
 {
-    uint64_t kept = 0;
-    if (bitmap == TW_ALL_LINES) {
-        for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++) {
-            const bool data = copy_line(to, page + (size_t)i * TW_LINE_SIZE);
-            to += (size_t)data << TW_LINE_SHIFT;
-            kept |= (uint64_t)data << i;
-        }
-        return kept;
-    }
+    uint8_t *at = *to;
+    uint64_t zero = 0;
     for (; bitmap; bitmap &= bitmap - 1) {
         const unsigned i = lowest(bitmap);
-        const bool data = copy_line(to, page + (size_t)i * TW_LINE_SIZE);
-        to += (size_t)data << TW_LINE_SHIFT;
-        kept |= (uint64_t)data << i;
+        if (__builtin_expect(copy(at, page + (size_t)i * TW_LINE_SIZE), 1))
+            at += TW_LINE_SIZE;
+        else
+            zero |= UINT64_C(1) << i;
     }
-    return kept;
+    *to = at;
+    return zero;
 }
 
 /* ---- Writing --------------------------------------------------------------------------------- */
@@ -70,34 +86,33 @@ void tw_chunk_writer_init(struct tw_chunk_writer *writer, uint8_t *payload)
     *writer = (struct tw_chunk_writer){.payload = payload};
 }
 
-/* Puts a record header at the end of the payload; the caller has made sure that it fits. */
-FAST void put_header(struct tw_chunk_writer *w, enum tw_record_kind kind, uint64_t page_address,
-                     uint64_t what)
+/* Writes a record header at `at` in the payload; the caller has made sure that it fits. */
+FAST void put_header(struct tw_chunk_writer *w, uint32_t at, enum tw_record_kind kind,
+                     uint64_t page_address, uint64_t what)
 {
     const struct tw_record_header h = {page_address | (uint64_t)kind, what};
-    memcpy(w->payload + w->length, &h, sizeof h);
-    w->last = w->length;
-    w->length += (uint32_t)sizeof h;
-    w->count++;
+    memcpy(w->payload + at, &h, sizeof h);
 }
 
 bool tw_chunk_writer_add_zero_pages(struct tw_chunk_writer *w, uint64_t page_address,
                                     uint64_t pages)
 {
     struct tw_record_header h;
-    if (w->last < w->length) {
-        memcpy(&h, w->payload + w->last, sizeof h);
-        if ((h.place & KIND_MASK) == TW_RECORD_ZERO_PAGES &&
-            (h.place & ~KIND_MASK) + h.what * TW_PAGE_SIZE == page_address) {
+    if (w->run_end && w->run_end == w->length) {
+        memcpy(&h, w->payload + w->length - sizeof h, sizeof h);
+        if ((h.place & ~KIND_MASK) + h.what * TW_PAGE_SIZE == page_address) {
             h.what += pages;
-            memcpy(w->payload + w->last, &h, sizeof h);
+            memcpy(w->payload + w->length - sizeof h, &h, sizeof h);
             w->zero_lines += pages * TW_LINES_PER_PAGE;
             return true;
         }
     }
     if (TW_CHUNK_PAYLOAD - w->length < sizeof h)
         return false;
-    put_header(w, TW_RECORD_ZERO_PAGES, page_address, pages);
+    put_header(w, w->length, TW_RECORD_ZERO_PAGES, page_address, pages);
+    w->length += (uint32_t)sizeof h;
+    w->count++;
+    w->run_end = w->length;
     w->zero_lines += pages * TW_LINES_PER_PAGE;
     return true;
 }
@@ -111,47 +126,88 @@ static uint64_t first_bits(uint64_t bitmap, unsigned n)
     return bitmap & ~rest;
 }
 
-FAST uint64_t add(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
-                  uint64_t bitmap)
+/* A page of which lines were zero. Those with data lie at `at` + 16 already, up to `end`. */
+static __attribute__((noinline)) void put_with_zeros(struct tw_chunk_writer *w,
+                                                     uint64_t page_address, uint64_t bitmap,
+                                                     uint64_t zero, const uint8_t *end)
 {
-    /* Room for the worst case: a record of lines with data and one of zero lines. */
-    const uint32_t header = sizeof(struct tw_record_header);
-    const uint32_t room = TW_CHUNK_PAYLOAD - w->length;
-    uint64_t rest = 0;
-    if (room < 2 * header + TW_PAGE_SIZE) {
-        const uint32_t fit = room < 2 * header ? 0 : (room - 2 * header) / TW_LINE_SIZE;
-        if (tw_popcount(bitmap) > fit) {
-            rest = bitmap;
-            bitmap = first_bits(bitmap, fit);
-            rest &= ~bitmap;
-        }
-    }
-    if (!bitmap)
-        return rest;
-
-    const uint64_t kept = gather(w->payload + w->length + header, page, bitmap);
-    const uint64_t zero = bitmap & ~kept;
     if (zero == TW_ALL_LINES) {
         tw_chunk_writer_add_zero_pages(w, page_address, 1);
-        return rest;
+        return;
     }
-    if (kept) {
-        const uint32_t lines = tw_popcount(kept);
-        put_header(w, TW_RECORD_LINES, page_address, kept);
-        w->length += lines * TW_LINE_SIZE;
-        w->lines += lines;
+    if (zero != bitmap) {
+        put_header(w, w->length, TW_RECORD_LINES, page_address, bitmap & ~zero);
+        w->length = (uint32_t)(end - w->payload);
+        w->count++;
     }
-    if (zero) {
-        put_header(w, TW_RECORD_ZERO_LINES, page_address, zero);
-        w->zero_lines += tw_popcount(zero);
-    }
-    return rest;
+    put_header(w, w->length, TW_RECORD_ZERO_LINES, page_address, zero);
+    w->length += (uint32_t)sizeof(struct tw_record_header);
+    w->count++;
+    w->zero_lines += tw_popcount(zero);
 }
+
+/* Adds lines that are known to fit. The common case is short: a sparse gather is bound by what the
+ * processor holds in flight at once, and every instruction here takes room from a line there. */
+FAST void put_lines(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
+                    uint64_t bitmap, copy_line *copy)
+{
+    const uint32_t at = w->length;
+    uint8_t *end = w->payload + at + sizeof(struct tw_record_header);
+    const uint64_t zero = gather(&end, page, bitmap, copy);
+    if (__builtin_expect(zero != 0, 0)) {
+        put_with_zeros(w, page_address, bitmap, zero, end);
+        return;
+    }
+    put_header(w, at, TW_RECORD_LINES, page_address, bitmap);
+    w->length = (uint32_t)(end - w->payload);
+    w->count++;
+}
+
+/* Near the end of the payload: as many lines as fit in the worst case, which is a record of lines
+ * with data and one of zero lines. */
+static __attribute__((noinline)) uint64_t put_last(struct tw_chunk_writer *w, uint64_t page_address,
+                                                   const uint8_t *page, uint64_t bitmap)
+{
+    const uint32_t headers = 2 * sizeof(struct tw_record_header);
+    const uint32_t room = TW_CHUNK_PAYLOAD - w->length;
+    const uint32_t fit = room < headers ? 0 : (room - headers) / TW_LINE_SIZE;
+    const uint64_t first = tw_popcount(bitmap) > fit ? first_bits(bitmap, fit) : bitmap;
+    if (first)
+        put_lines(w, page_address, page, first, copy_line_plain);
+    return bitmap & ~first;
+}
+
+FAST uint64_t add(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
+                  uint64_t bitmap, copy_line *copy)
+{
+    const uint32_t worst = 2 * sizeof(struct tw_record_header) + TW_PAGE_SIZE;
+    if (__builtin_expect(w->length > TW_CHUNK_PAYLOAD - worst || bitmap == 0, 0))
+        return put_last(w, page_address, page, bitmap);
+    put_lines(w, page_address, page, bitmap, copy);
+    return 0;
+}
+
+typedef uint64_t add_page(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
+                          uint64_t bitmap);
 
 WIDE static uint64_t add_wide(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
                               uint64_t bitmap)
 {
-    return add(w, page_address, page, bitmap);
+    return add(w, page_address, page, bitmap, copy_line_wide);
+}
+
+static uint64_t add_plain(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
+                          uint64_t bitmap)
+{
+    return add(w, page_address, page, bitmap, copy_line_plain);
+}
+
+static add_page *add_best = add_plain;
+
+__attribute__((constructor)) static void choose(void)
+{
+    if (WIDE_IS_HERE())
+        add_best = add_wide;
 }
 
 uint64_t tw_chunk_writer_add(struct tw_chunk_writer *w, uint64_t page_address, const uint8_t *page,
@@ -159,8 +215,7 @@ uint64_t tw_chunk_writer_add(struct tw_chunk_writer *w, uint64_t page_address, c
 {
     assert((page_address & KIND_MASK) == 0);
     assert(((uintptr_t)page & (TW_LINE_SIZE - 1)) == 0);
-    return WIDE_IS_HERE() ? add_wide(w, page_address, page, bitmap)
-                          : add(w, page_address, page, bitmap);
+    return add_best(w, page_address, page, bitmap);
 }
 
 static uint32_t checksum(const struct tw_chunk_header *header, const void *payload)

@@ -64,7 +64,7 @@ Test(record, costs_16_bytes_and_64_a_line)
     cr_assert_eq(add(3, 0x8000000000000401), 0);
     cr_assert_eq(writer.length, 16 + 3 * 64);
     cr_assert_eq(writer.count, 1);
-    cr_assert_eq(writer.lines, 3);
+    cr_assert_eq(tw_chunk_writer_lines(&writer), 3);
     cr_assert_eq(apply(NULL), TW_OK);
     for (unsigned i = 0; i < 64; i++) {
         const bool sent = i == 0 || i == 10 || i == 63;
@@ -89,7 +89,7 @@ Test(record, zero_lines_carry_no_data)
     page(source, 5)[64 * 2 + 63] = 1; /* the last byte of a line counts too */
     cr_assert_eq(add(5, 0xf), 0);
     cr_assert_eq(writer.length, 16 + 3 * 64 + 16);
-    cr_assert_eq(writer.lines, 3);
+    cr_assert_eq(tw_chunk_writer_lines(&writer), 3);
     cr_assert_eq(writer.zero_lines, 1);
     cr_assert_eq(apply(NULL), TW_OK);
     cr_assert_arr_eq(page(other, 5), page(source, 5), 256);
