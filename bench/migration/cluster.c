@@ -38,7 +38,7 @@ static enum tw_code start_all(struct bench_cluster *c, const struct bench_settin
 {
     char text[4096];
     snprintf(text, sizeof text, "listen: \"ipc://%s/controller.sock\"\nstore: %s/store.db\n",
-             c->dir, c->dir);
+             c->dir, s->state);
     enum tw_code code = start_one(c, &c->controller, s->controller, "controller", text, err);
     for (unsigned i = 0; i < 2 && !code; i++) {
         const char *n = node_names[i];
@@ -46,7 +46,7 @@ static enum tw_code start_all(struct bench_cluster *c, const struct bench_settin
                  "name: %s\nlisten: \"ipc://%s/%s.sock\"\nfabric: \"127.0.0.1:0\"\n"
                  "controller: \"ipc://%s/controller.sock\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nmemory: 1GiB\nplugin: %s\nqemu: %s\n",
-                 n, c->dir, n, c->dir, c->dir, n, c->dir, n, s->plugin, s->qemu);
+                 n, c->dir, n, c->dir, s->state, n, c->dir, n, s->plugin, s->qemu);
         code = start_one(c, &c->agents[i], s->agent, n, text, err);
     }
     return code;

@@ -281,17 +281,20 @@ static json_t *document(const struct state *s, json_t *machine, int argc, char *
 
 static enum tw_code run(struct state *s, int argc, char **argv, struct tw_error *err)
 {
+    const char *tmp = getenv("TMPDIR");
     json_t *machine = bench_machine_json(s->setting.qemu);
     enum tw_code code = check_files(s, err);
     if (!code)
-        code = bench_folder_make(s->setting.dir, err);
+        code = bench_folder_make("/dev/shm", s->setting.dir, err);
+    if (!code && needs_cluster(s))
+        code = bench_folder_make(tmp ? tmp : "/tmp", s->setting.state, err);
     if (!code && needs_cluster(s))
         code = bench_cluster_start(&s->setting, &s->cluster, err);
     if (!code)
         code = s->plan.slowdown ? all_slowdowns(s, err) : all_cases(s, err);
     bench_cluster_stop(s->cluster);
-    if (s->setting.dir[0])
-        bench_folder_remove(s->setting.dir);
+    bench_folder_remove(s->setting.dir);
+    bench_folder_remove(s->setting.state);
     json_t *all = document(s, machine, argc, argv);
     if (!code)
         code = s->plan.append ? bench_json_append(s->plan.append, s->rows, err)

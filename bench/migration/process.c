@@ -148,9 +148,9 @@ void bench_process_kill_all(const char *dir)
 
 /* ---- Folders --------------------------------------------------------------------------------- */
 
-enum tw_code bench_folder_make(char path[BENCH_PATH], struct tw_error *err)
+enum tw_code bench_folder_make(const char *parent, char path[BENCH_PATH], struct tw_error *err)
 {
-    snprintf(path, BENCH_PATH, "/dev/shm/towline-bench.XXXXXX");
+    snprintf(path, BENCH_PATH, "%s/towline-bench.XXXXXX", parent);
     if (!mkdtemp(path))
         return tw_fail_errno(err, errno, path, "cannot make a folder for the runs");
     return TW_OK;

@@ -30,8 +30,8 @@ pid_t bench_process_find(const char *dir);
 /* SIGKILL to every such process, until there is none. `dir` is a folder that we made. */
 void bench_process_kill_all(const char *dir);
 
-/* A new folder on tmpfs. */
-enum tw_code bench_folder_make(char path[BENCH_PATH], struct tw_error *err);
+/* A new folder in `parent`. */
+enum tw_code bench_folder_make(const char *parent, char path[BENCH_PATH], struct tw_error *err);
 void bench_folder_remove(const char *path);
 
 /* False when it was interrupted. */

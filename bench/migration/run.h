@@ -15,7 +15,8 @@
 
 /* The surroundings of all runs. */
 struct bench_setting {
-    char dir[BENCH_PATH]; /* on tmpfs, ours alone */
+    char dir[BENCH_PATH];   /* on tmpfs, ours alone: guest memory, sockets */
+    char state[BENCH_PATH]; /* on disk, ours alone: what agents and controller make durable */
     const char *qemu;
     struct bench_files files;
     const char *agent, *controller, *plugin;
