@@ -75,7 +75,7 @@ void tw_device_message_page(struct tw_device *device, enum tw_link_message messa
                             uint64_t lines)
 {
     if (lines)
-        deliver(device, message, page, lines, tw_popcount(lines));
+        deliver(device, message, page, lines, tw_count_lines(lines));
 }
 
 enum tw_line_state tw_device_line_state(const struct tw_device *device, uint64_t address)

@@ -5,9 +5,8 @@
  * in as a table of functions. Not thread-safe: one thread owns a device.
  *
  * Its tables are reserved at once and cost memory where they are touched. At most, for each GiB of
- * device memory: 4 MiB for the snoop filter (none without a snooped host), and 9 MiB for each
- * tracker that has had every page dirty in two epochs (36 bytes a page; 4 bytes a page and 32 a
- * buffer entry when the buffer is bounded).
+ * device memory: 4 MiB for the snoop filter (none without a snooped host), and for each tracker
+ * 4 MiB (two bitmaps a page) and 8 bytes a buffer entry, together 6 MiB when every page has one.
  *
  * Sources: US20200034297 (dirty-line tracking by write-backs), US20200242035 (registration and
  * collection), US20200034175 (sweeps around migration); message names are CXL.mem's. */
@@ -61,9 +60,9 @@ struct tw_snoop_ops {
 
 struct tw_device_config {
     uint64_t memory_bytes; /* the device's address space: [0, memory_bytes), page multiple */
-    const struct tw_snoop_ops
-        *snoop; /* copied; NULL: the host caches nothing (every store a MemWr),
-                   so there is no snoop filter and every line is in I */
+    /* Copied. NULL: the host caches nothing (every store a MemWr), so there is no snoop filter and
+     * every line is in I. */
+    const struct tw_snoop_ops *snoop;
 };
 
 /* Test-only switches that break one rule each, for the mutation check. All false in use. */

@@ -2,16 +2,19 @@
 
 #include "fpga-model/lazy.h"
 
+#include <assert.h>
 #include <string.h>
 
 static bool half_open(struct tw_dirty_half *half, uint64_t pages, uint32_t capacity)
 {
+    half->lines = tw_lazy_alloc(pages * sizeof *half->lines);
     half->entries = tw_lazy_alloc(capacity * sizeof *half->entries);
-    return tw_page_set_open(&half->overflow, pages) && half->entries;
+    return tw_page_set_open(&half->overflow, pages) && half->lines && half->entries;
 }
 
-static void half_close(struct tw_dirty_half *half, uint32_t capacity)
+static void half_close(struct tw_dirty_half *half, uint64_t pages, uint32_t capacity)
 {
+    tw_lazy_free(half->lines, pages * sizeof *half->lines);
     tw_lazy_free(half->entries, capacity * sizeof *half->entries);
     tw_page_set_close(&half->overflow);
 }
@@ -23,62 +26,93 @@ bool tw_dirty_set_open(struct tw_dirty_set *set, uint64_t pages, uint32_t capaci
     set->pages = pages;
     set->capacity = capacity;
     set->mutations = mutations;
-    set->slots = tw_lazy_alloc(pages * sizeof *set->slots);
     bool opened = half_open(&set->open, pages, capacity);
-    return half_open(&set->closed, pages, capacity) && opened && set->slots;
+    return half_open(&set->closed, pages, capacity) && opened;
 }
 
 void tw_dirty_set_close(struct tw_dirty_set *set)
 {
-    half_close(&set->open, set->capacity);
-    half_close(&set->closed, set->capacity);
-    tw_lazy_free(set->slots, set->pages * sizeof *set->slots);
+    half_close(&set->open, set->pages, set->capacity);
+    half_close(&set->closed, set->pages, set->capacity);
     memset(set, 0, sizeof *set);
+}
+
+static void overflow_add(struct tw_dirty_half *half, uint64_t page)
+{
+    half->overflow_count += !tw_page_set_has(&half->overflow, page);
+    tw_page_set_assign(&half->overflow, page, true);
+}
+
+/* Takes out the first page that is at or after `from`; there is one. */
+static uint64_t overflow_take(struct tw_dirty_half *half, uint64_t from)
+{
+    uint64_t page = tw_page_set_next(&half->overflow, from, half->overflow.pages);
+    assert(page < half->overflow.pages);
+    tw_page_set_assign(&half->overflow, page, false);
+    half->overflow_count--;
+    return page;
 }
 
 void tw_dirty_set_add_page(struct tw_dirty_set *set, uint32_t page, uint64_t lines)
 {
     struct tw_dirty_half *open = &set->open;
+    if (open->overflow_count && tw_page_set_has(&open->overflow, page))
+        return;
     if (open->count < set->capacity) {
-        set->slots[page] = open->count;
-        open->entries[open->count++] = (struct tw_dirty_entry){.lines = lines, .page = page};
-        open->lines += tw_popcount(lines);
-    } else if (!set->mutations->drop_on_overflow && tw_page_set_add(&open->overflow, page)) {
+        open->entries[open->count++] = page;
+        open->lines[page] = lines;
+        open->dirty += tw_count_lines(lines);
+    } else if (!set->mutations->drop_on_overflow) {
+        overflow_add(open, page);
         set->overflowed++;
     }
 }
 
-/* A page whose lines an earlier epoch lost count of: whole it stays. */
-static void merge_whole(struct tw_dirty_set *set, uint32_t page)
+/* Takes an entry's page out of a half. */
+static struct tw_dirty_page take_lines(struct tw_dirty_half *half, uint32_t entry)
 {
-    uint32_t slot = set->slots[page];
-    if (slot < set->open.count && set->open.entries[slot].page == page) {
-        tw_dirty_set_add(set, page, TW_ALL_LINES);
-        set->open.entries[slot].whole = 1;
-    } else {
-        tw_page_set_add(&set->open.overflow, page);
-    }
+    struct tw_dirty_page taken = {.page = half->entries[entry]};
+    taken.lines = half->lines[taken.page];
+    half->lines[taken.page] = 0;
+    half->dirty -= tw_count_lines(taken.lines);
+    return taken;
 }
 
-/* Brings what the reader left unread into the open half. Whole pages come first: they are apart
- * from the unread entries, so no page ends up both as an entry and in the overflow set. */
+/* Whole pages that the reader left stay whole: one that has been written to again in this epoch
+ * gives up its lines, so that it is told once. Returns the number of entries left without lines. */
+static uint32_t merge_overflow(struct tw_dirty_half *open, struct tw_dirty_half *closed)
+{
+    uint32_t emptied = 0;
+    for (uint64_t page = 0; closed->overflow_count; page++) {
+        page = overflow_take(closed, page);
+        open->dirty -= tw_count_lines(open->lines[page]);
+        emptied += open->lines[page] != 0;
+        open->lines[page] = 0;
+        overflow_add(open, page);
+    }
+    return emptied;
+}
+
+static void pack_entries(struct tw_dirty_half *half)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < half->count; i++) {
+        if (half->lines[half->entries[i]])
+            half->entries[kept++] = half->entries[i];
+    }
+    half->count = kept;
+}
+
+/* Brings what the reader left unread into the open half. */
 static void merge_unread(struct tw_dirty_set *set)
 {
-    struct tw_dirty_half *closed = &set->closed;
-    for (uint64_t page = 0; closed->overflow.count; page++) {
-        page = tw_page_set_next(&closed->overflow, page, set->pages);
-        tw_page_set_remove(&closed->overflow, page);
-        merge_whole(set, (uint32_t)page);
+    if (merge_overflow(&set->open, &set->closed))
+        pack_entries(&set->open);
+    for (uint32_t i = 0; i < set->closed.count; i++) {
+        struct tw_dirty_page unread = take_lines(&set->closed, i);
+        tw_dirty_set_add(set, (uint32_t)unread.page, unread.lines);
     }
-    for (uint32_t i = 0; i < closed->count; i++) {
-        const struct tw_dirty_entry *entry = &closed->entries[i];
-        if (entry->whole)
-            merge_whole(set, entry->page);
-        else
-            tw_dirty_set_add(set, entry->page, entry->lines);
-    }
-    closed->count = 0;
-    closed->lines = 0;
+    set->closed.count = 0;
 }
 
 /* Mutation of R3: forgets the entries handed out by the last read, with whatever was added to them
@@ -87,11 +121,9 @@ static void clear_handed(struct tw_dirty_set *set)
 {
     struct tw_dirty_half *open = &set->open;
     for (uint32_t i = 0; i < set->handed; i++)
-        open->lines -= tw_popcount(open->entries[i].lines);
+        take_lines(open, i);
     open->count -= set->handed;
     memmove(open->entries, open->entries + set->handed, open->count * sizeof *open->entries);
-    for (uint32_t i = 0; i < open->count; i++)
-        set->slots[open->entries[i].page] = i;
     set->handed = 0;
 }
 
@@ -99,30 +131,21 @@ uint64_t tw_dirty_set_swap(struct tw_dirty_set *set)
 {
     if (set->mutations->clear_after_read) {
         clear_handed(set);
-        return set->open.count + set->open.overflow.count;
+        return set->open.count + set->open.overflow_count;
     }
     merge_unread(set);
     struct tw_dirty_half full = set->open;
     set->open = set->closed;
     set->closed = full;
-    return full.count + full.overflow.count;
-}
-
-static void entry_out(const struct tw_dirty_entry *entry, uint64_t first_page,
-                      struct tw_dirty_page *out)
-{
-    out->page = first_page + entry->page;
-    out->lines = entry->lines;
-    out->whole_page = entry->whole != 0;
+    return full.count + full.overflow_count;
 }
 
 static size_t read_overflow(struct tw_dirty_half *half, uint64_t first_page,
                             struct tw_dirty_page *out, size_t max)
 {
     size_t n = 0;
-    for (uint64_t page = 0; n < max && half->overflow.count; page++) {
-        page = tw_page_set_next(&half->overflow, page, half->overflow.pages);
-        tw_page_set_remove(&half->overflow, page);
+    for (uint64_t page = 0; n < max && half->overflow_count; page++) {
+        page = overflow_take(half, page);
         out[n++] = (struct tw_dirty_page){first_page + page, TW_ALL_LINES, true};
     }
     return n;
@@ -133,9 +156,10 @@ static size_t read_then_clear(struct tw_dirty_set *set, uint64_t first_page,
                               struct tw_dirty_page *out, size_t max)
 {
     clear_handed(set);
-    while (set->handed < max && set->handed < set->open.count) {
-        entry_out(&set->open.entries[set->handed], first_page, &out[set->handed]);
-        set->handed++;
+    for (; set->handed < max && set->handed < set->open.count; set->handed++) {
+        uint32_t page = set->open.entries[set->handed];
+        out[set->handed] =
+            (struct tw_dirty_page){.page = first_page + page, .lines = set->open.lines[page]};
     }
     return set->handed +
            read_overflow(&set->open, first_page, out + set->handed, max - set->handed);
@@ -148,7 +172,9 @@ size_t tw_dirty_set_read(struct tw_dirty_set *set, uint64_t first_page, struct t
         return read_then_clear(set, first_page, out, max);
     struct tw_dirty_half *closed = &set->closed;
     size_t n = 0;
-    while (n < max && closed->count)
-        entry_out(&closed->entries[--closed->count], first_page, &out[n++]);
+    for (; n < max && closed->count; n++) {
+        out[n] = take_lines(closed, --closed->count);
+        out[n].page += first_page;
+    }
     return n + read_overflow(closed, first_page, out + n, max - n);
 }

@@ -2,33 +2,29 @@
  *
  *   add -> open --swap--> closed -> read          (R3: swapped before any data is read)
  *
- * Each half is a bounded buffer of {page, line bitmap} and an overflow set of whole pages for what
- * the buffer could not hold (R4). A page finds its entry through a slot index; a slot is believed
- * only if the entry it names is of that page, so the index never has to be cleared and a swap
- * costs nothing. Pages are numbered from 0 within the tracker. */
+ * Each half is a bounded buffer of pages, a line bitmap for each page of the tracker (zero: the
+ * page is not in the buffer), and an overflow set of whole pages for what the buffer could not hold
+ * (R4). So a write-back that finds its page dirty already touches one word. Reading takes the
+ * bitmaps back to zero one by one; nothing is ever cleared by walking memory. Pages are numbered
+ * from 0 within the tracker. */
 #ifndef TOWLINE_FPGA_MODEL_DIRTY_SET_H
 #define TOWLINE_FPGA_MODEL_DIRTY_SET_H
 
 #include "fpga-model/device.h"
 #include "fpga-model/page_set.h"
 
-struct tw_dirty_entry {
-    uint64_t lines;
-    uint32_t page;
-    uint32_t whole; /* the lines are not known exactly: this page overflowed once */
-};
-
 struct tw_dirty_half {
-    struct tw_dirty_entry *entries;
-    uint32_t count;
-    uint64_t lines;              /* bits set in the entries */
-    struct tw_page_set overflow; /* pages dirty as a whole; none of them has an entry */
+    uint64_t *lines;   /* a bitmap for each page */
+    uint32_t *entries; /* the buffer: pages whose bitmap is not zero, in order of arrival */
+    uint32_t count;    /* entries in use */
+    uint64_t dirty;    /* bits set in the bitmaps */
+    struct tw_page_set overflow; /* pages dirty as a whole; their bitmaps are zero */
+    uint64_t overflow_count;
 };
 
 struct tw_dirty_set {
     struct tw_dirty_half open, closed;
-    uint32_t *slots;   /* page -> index in open.entries, if that entry is of the page */
-    uint32_t capacity; /* entries of each half */
+    uint32_t capacity; /* entries of each half's buffer */
     uint64_t pages;
     uint64_t overflowed; /* pages degraded since the set was opened */
     uint32_t handed;     /* only under the mutation clear_after_read: entries given out, not yet
@@ -41,19 +37,22 @@ bool tw_dirty_set_open(struct tw_dirty_set *set, uint64_t pages, uint32_t capaci
                        const struct tw_device_mutations *mutations);
 void tw_dirty_set_close(struct tw_dirty_set *set);
 
-/* The first time in this epoch that the page is dirty: takes an entry, or overflows. */
+/* The page's bitmap is zero: it takes an entry, or overflows. */
 void tw_dirty_set_add_page(struct tw_dirty_set *set, uint32_t page, uint64_t lines);
 
+/* Most messages are about one line, for which counting bits would be the dearest part. */
+static inline unsigned tw_count_lines(uint64_t lines)
+{
+    return lines & (lines - 1) ? tw_popcount(lines) : lines != 0;
+}
+
+/* `lines` is not zero. */
 static inline void tw_dirty_set_add(struct tw_dirty_set *set, uint32_t page, uint64_t lines)
 {
-    uint32_t slot = set->slots[page];
-    if (slot < set->open.count && set->open.entries[slot].page == page) {
-        struct tw_dirty_entry *entry = &set->open.entries[slot];
-        uint64_t added = lines & ~entry->lines;
-        if (added) {
-            entry->lines |= added;
-            set->open.lines += tw_popcount(added);
-        }
+    uint64_t before = set->open.lines[page];
+    if (before) {
+        set->open.dirty += tw_count_lines(lines & ~before);
+        set->open.lines[page] = before | lines;
     } else {
         tw_dirty_set_add_page(set, page, lines);
     }

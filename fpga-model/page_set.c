@@ -28,7 +28,7 @@ void tw_page_set_close(struct tw_page_set *set)
     memset(set, 0, sizeof *set);
 }
 
-/* The first word at or after `from` that is not zero, found through the summary; `end` if none. */
+/* The first word at or after `from` whose summary bit is set; `end` if there is none. */
 static uint64_t next_word(const struct tw_page_set *set, uint64_t from, uint64_t end)
 {
     for (uint64_t group = from / 64; group * 64 < end; group++) {
@@ -46,12 +46,12 @@ static uint64_t next_word(const struct tw_page_set *set, uint64_t from, uint64_t
 uint64_t tw_page_set_next(const struct tw_page_set *set, uint64_t from, uint64_t end)
 {
     assert(end <= set->pages);
-    if (from >= end || set->count == 0)
+    if (from >= end)
         return end;
+    uint64_t words = words_for(end);
     uint64_t word = from / 64;
     uint64_t members = set->bits[word] & (UINT64_MAX << (from % 64));
-    if (!members) {
-        uint64_t words = words_for(end);
+    while (!members) {
         word = next_word(set, word + 1, words);
         if (word == words)
             return end;

@@ -31,52 +31,26 @@ enum tw_line_state tw_snoop_filter_state(const struct tw_snoop_filter *filter, u
 /* The host answered a BISnpData for these lines: it holds them shared at most. */
 void tw_snoop_filter_downgrade(struct tw_snoop_filter *filter, uint64_t page, uint64_t lines);
 
-/* The lines go into A. */
-static inline void tw_snoop_filter_own(struct tw_snoop_filter *filter, uint64_t page,
-                                       uint64_t lines)
-{
-    struct tw_filter_page *p = &filter->pages[page];
-    p->shared &= ~lines;
-    if (!p->owned)
-        tw_page_set_add(&filter->owned_pages, page);
-    p->owned |= lines;
-}
+/* What a message makes of the bits of its lines, as masks of all or nothing. */
+struct tw_filter_move {
+    uint64_t clear_owned, set_owned, clear_shared, set_shared;
+};
 
-/* The lines leave A; those of `keep` stay as shared copies. */
-static inline void tw_snoop_filter_release(struct tw_snoop_filter *filter, uint64_t page,
-                                           uint64_t lines, uint64_t keep)
-{
-    struct tw_filter_page *p = &filter->pages[page];
-    p->shared = (p->shared & ~lines) | keep;
-    if (p->owned) {
-        p->owned &= ~lines;
-        if (!p->owned)
-            tw_page_set_remove(&filter->owned_pages, page);
-    }
-}
+extern const struct tw_filter_move tw_filter_moves[TW_MEM_CLN_EVCT + 1];
 
-/* What a message says about the host's copies. A load miss never lowers an A: the device may only
- * forget ownership when the host gives it up. */
+/* What a message says about the host's copies. Loads and stores, clean and dirty evictions come in
+ * an order that no branch predictor knows, so there is no branch here. */
 static inline void tw_snoop_filter_message(struct tw_snoop_filter *filter,
                                            enum tw_link_message message, uint64_t page,
                                            uint64_t lines)
 {
-    switch (message) {
-    case TW_MEM_RD_DATA:
-        filter->pages[page].shared |= lines & ~filter->pages[page].owned;
-        break;
-    case TW_MEM_RD_INV:
-    case TW_MEM_INV:
-        tw_snoop_filter_own(filter, page, lines);
-        break;
-    case TW_MEM_WR:
-    case TW_MEM_CLN_EVCT:
-        tw_snoop_filter_release(filter, page, lines, 0);
-        break;
-    case TW_MEM_WR_KEEP:
-        tw_snoop_filter_release(filter, page, lines, lines);
-        break;
-    }
+    const struct tw_filter_move *move = &tw_filter_moves[message];
+    struct tw_filter_page *p = &filter->pages[page];
+    uint64_t owned = (p->owned & ~(lines & move->clear_owned)) | (lines & move->set_owned);
+    uint64_t shared = (p->shared & ~(lines & move->clear_shared)) | (lines & move->set_shared);
+    p->owned = owned;
+    p->shared = shared & ~owned;
+    tw_page_set_assign(&filter->owned_pages, page, owned != 0);
 }
 
 #endif

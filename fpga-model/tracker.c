@@ -225,8 +225,8 @@ void tw_tracker_stats_get(const struct tw_tracker *tracker, struct tw_tracker_st
     const struct tw_dirty_half *open = &tracker->dirty.open;
     *out = (struct tw_tracker_stats){
         .epoch = tracker->epoch,
-        .dirty_pages = open->count + open->overflow.count,
-        .dirty_lines = open->lines + open->overflow.count * TW_LINES_PER_PAGE,
+        .dirty_pages = open->count + open->overflow_count,
+        .dirty_lines = open->dirty + open->overflow_count * TW_LINES_PER_PAGE,
         .overflowed_pages = tracker->dirty.overflowed,
     };
 }

@@ -44,8 +44,7 @@ enum tw_code tw_cache_config_check(const struct tw_cache_config *config, struct 
     return code;
 }
 
-static bool core_open(struct tw_cache *cache, struct tw_cache_core *core,
-                      const struct tw_cache_config *config)
+static bool core_open(struct tw_cache_core *core, const struct tw_cache_config *config)
 {
     bool l1 = config->l1.size_bytes != 0;
     bool l2 = config->l2.size_bytes != 0;
@@ -56,8 +55,6 @@ static bool core_open(struct tw_cache *cache, struct tw_cache_core *core,
         return false;
     if (core->has_outer && !tw_tags_open(&core->outer, &config->l2))
         return false;
-    cache->inner_hits = l1 ? &cache->counters.hits_l1 : &cache->counters.hits_l2;
-    cache->outer_hits = &cache->counters.hits_l2;
     return true;
 }
 
@@ -102,10 +99,11 @@ enum tw_code tw_cache_open(const struct tw_cache_config *config, const struct tw
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "cache", NULL, NULL, "no memory");
     c->sink = *sink;
     c->core_count = config->cores;
+    c->l1_is_inner = config->l1.size_bytes != 0;
     c->has_private = config->l1.size_bytes || config->l2.size_bytes;
     bool opened = last_open(c, config);
     for (unsigned i = 0; opened && i < c->core_count; i++)
-        opened = core_open(c, &c->cores[i], config);
+        opened = core_open(&c->cores[i], config);
     if (!opened) {
         tw_cache_close(c);
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "cache", NULL, NULL, "no memory for the tags");
@@ -130,5 +128,13 @@ void tw_cache_close(struct tw_cache *cache)
 
 void tw_cache_counters_get(const struct tw_cache *cache, struct tw_cache_counters *out)
 {
-    *out = cache->counters;
+    /* What did not miss the inner level hit it: cheaper than counting every hit. Stores past the
+     * caches (non-temporal) are in `stores` and in `uncached`. */
+    const struct tw_cache_counters *c = &cache->counters;
+    uint64_t inner_hits = c->loads + c->stores - cache->uncached - cache->inner_misses;
+    *out = *c;
+    if (cache->l1_is_inner)
+        out->hits_l1 = inner_hits;
+    else if (cache->has_private)
+        out->hits_l2 = inner_hits;
 }

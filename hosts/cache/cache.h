@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "fpga-model/device.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct tw_cache;
@@ -38,6 +39,9 @@ void tw_cache_close(struct tw_cache *cache);
 
 void tw_cache_load(struct tw_cache *cache, unsigned core, uint64_t address);
 void tw_cache_store(struct tw_cache *cache, unsigned core, uint64_t address);
+/* Loads and stores of one core in order: the fast form for rings of events. An event is
+ * (line number << 1) | is-a-store. */
+void tw_cache_run(struct tw_cache *cache, unsigned core, const uint64_t *events, size_t count);
 void tw_cache_store_nontemporal(struct tw_cache *cache, unsigned core, uint64_t address);
 /* clflush: written back if modified, then invalid everywhere. */
 void tw_cache_flush(struct tw_cache *cache, uint64_t address);

@@ -30,37 +30,15 @@ struct tw_cache_core {
 struct tw_cache {
     struct tw_link_sink sink;
     unsigned core_count;
-    bool has_private, has_last;
-    uint64_t line_limit; /* lines from here on are not cached: no level could name them */
-    uint64_t *inner_hits, *outer_hits; /* the counters of the levels that play these parts */
+    bool has_private, l1_is_inner, has_last;
+    uint64_t line_limit;   /* lines from here on are not cached: no level could name them */
+    uint64_t inner_misses; /* accesses that the inner level did not have */
+    uint64_t uncached;     /* accesses that passed the private levels by */
     struct tw_cache_counters counters;
     struct tw_tags last;
     uint64_t *present; /* for each entry of `last`: cores that may hold it; NULL with one core */
     struct tw_cache_core cores[];
 };
-
-/* Private caches of one core (private.c). */
-enum tw_tag_state tw_private_state(const struct tw_cache_core *core, uint64_t line);
-void tw_private_set(struct tw_cache_core *core, uint64_t line, enum tw_tag_state state);
-/* Puts a line in that is in none of the core's levels. */
-void tw_private_fill(struct tw_cache *cache, struct tw_cache_core *core, uint64_t line,
-                     enum tw_tag_state state);
-/* Puts a line of the outer level into the inner one. */
-void tw_private_fill_inner(struct tw_cache_core *core, struct tw_tag_place place,
-                           enum tw_tag_state state);
-
-/* The level that faces the link (home.c): the last level or the private caches together. */
-
-/* A core that holds nothing of the line loads it; returns the state it may hold it in. */
-enum tw_tag_state tw_home_load(struct tw_cache *cache, unsigned core, uint64_t line);
-/* A core wants to write; `held`: it has a shared copy. No other core has one afterwards. */
-void tw_home_own(struct tw_cache *cache, unsigned core, uint64_t line, bool held);
-/* Without a last level: a private cache has dropped the line, which was in `state`. */
-void tw_home_dropped(struct tw_cache *cache, uint64_t line, enum tw_tag_state state);
-/* Takes the line from every level; returns the state it was in. */
-enum tw_tag_state tw_home_invalidate(struct tw_cache *cache, uint64_t line);
-/* Leaves at most shared copies; returns the state it was in. */
-enum tw_tag_state tw_home_downgrade(struct tw_cache *cache, uint64_t line);
 
 static inline void tw_link_send(struct tw_cache *cache, enum tw_link_message message, uint64_t line)
 {
@@ -70,13 +48,10 @@ static inline void tw_link_send(struct tw_cache *cache, enum tw_link_message mes
 /* A line leaves the host. */
 static inline void tw_link_evict(struct tw_cache *cache, uint64_t line, enum tw_tag_state state)
 {
-    if (state >= TW_TAG_DIRTY) {
-        cache->counters.write_backs++;
-        tw_link_send(cache, TW_MEM_WR, line);
-    } else {
-        cache->counters.clean_evictions++;
-        tw_link_send(cache, TW_MEM_CLN_EVCT, line);
-    }
+    bool modified = state >= TW_TAG_DIRTY;
+    cache->counters.write_backs += modified;
+    cache->counters.clean_evictions += !modified;
+    tw_link_send(cache, modified ? TW_MEM_WR : TW_MEM_CLN_EVCT, line);
 }
 
 #endif

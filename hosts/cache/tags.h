@@ -27,6 +27,9 @@ enum tw_tag_state {
 };
 #define TW_TAG_STATE_MASK UINT32_C(3)
 
+/* For what must know its constants: strides, above all. */
+#define TW_INLINE static inline __attribute__((always_inline))
+
 struct tw_tags {
     uint32_t *entries; /* rows of `stride` entries, one row a set */
     uint32_t *recent;  /* a word a set: ways used lately */
@@ -58,28 +61,37 @@ static inline uint32_t *tw_tags_row(const struct tw_tags *tags, uint32_t set)
     return tags->entries + (size_t)set * tags->stride;
 }
 
-/* The ways of a row, `stride` of them, that hold the key. */
-static inline __attribute__((always_inline)) uint32_t tw_tags_compare(const uint32_t *row,
-                                                                      unsigned stride, uint32_t key)
-{
-    uint32_t found = 0;
+/* The ways of a row, `stride` of them, that hold the key: a bit each. */
 #ifdef __SSE2__
-    const __m128i wanted = _mm_set1_epi32((int)key);
+TW_INLINE __m128i tw_tags_equal4(const uint32_t *four, __m128i wanted)
+{
     const __m128i key_mask = _mm_set1_epi32((int)~TW_TAG_STATE_MASK);
-    for (unsigned i = 0; i < stride; i += 4) {
-        __m128i four = _mm_and_si128(_mm_load_si128((const __m128i *)(row + i)), key_mask);
-        unsigned hit = (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(four, wanted)));
-        found |= hit << i;
-    }
-#else
-    for (unsigned i = 0; i < stride; i++)
-        found |= (uint32_t)((row[i] & ~TW_TAG_STATE_MASK) == key) << i;
-#endif
-    return found;
+    return _mm_cmpeq_epi32(_mm_and_si128(_mm_load_si128((const __m128i *)four), key_mask), wanted);
 }
 
-static inline __attribute__((always_inline)) uint32_t tw_tags_match(const uint32_t *row,
-                                                                    unsigned stride, uint32_t key)
+/* `stride` is 4, 8 or 16. */
+TW_INLINE uint32_t tw_tags_compare(const uint32_t *row, unsigned stride, uint32_t key)
+{
+    const __m128i wanted = _mm_set1_epi32((int)key);
+    const __m128i none = _mm_setzero_si128();
+    __m128i low = _mm_packs_epi32(tw_tags_equal4(row, wanted),
+                                  stride > 4 ? tw_tags_equal4(row + 4, wanted) : none);
+    __m128i high = none;
+    if (stride > 8)
+        high = _mm_packs_epi32(tw_tags_equal4(row + 8, wanted), tw_tags_equal4(row + 12, wanted));
+    return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
+}
+#else
+TW_INLINE uint32_t tw_tags_compare(const uint32_t *row, unsigned stride, uint32_t key)
+{
+    uint32_t found = 0;
+    for (unsigned i = 0; i < stride; i++)
+        found |= (uint32_t)((row[i] & ~TW_TAG_STATE_MASK) == key) << i;
+    return found;
+}
+#endif
+
+TW_INLINE uint32_t tw_tags_match(const uint32_t *row, unsigned stride, uint32_t key)
 {
     switch (stride) { /* constant strides, so that the compiler unrolls */
     case 4:
@@ -89,19 +101,33 @@ static inline __attribute__((always_inline)) uint32_t tw_tags_match(const uint32
     case 16:
         return tw_tags_compare(row, 16, key);
     default:
-        return tw_tags_compare(row, 32, key);
+        return tw_tags_compare(row, 16, key) | tw_tags_compare(row + 16, 16, key) << 16;
     }
 }
 
-static inline __attribute__((always_inline)) struct tw_tag_place tw_tags_find(
-    const struct tw_tags *tags, uint64_t line)
+/* Finds a line; `stride` is the array's own, known to the compiler where it can be. */
+TW_INLINE struct tw_tag_place tw_tags_find_stride(const struct tw_tags *tags, uint64_t line,
+                                                  unsigned stride)
 {
     struct tw_tag_place place;
     place.set = (uint32_t)line & tags->set_mask;
     place.key = ((uint32_t)(line >> tags->set_shift) + 1) << 2;
-    uint32_t found = tw_tags_match(tw_tags_row(tags, place.set), tags->stride, place.key);
+    uint32_t found = tw_tags_match(tags->entries + (size_t)place.set * stride, stride, place.key);
     place.way = found ? __builtin_ctz(found) : -1;
     return place;
+}
+
+static inline struct tw_tag_place tw_tags_find(const struct tw_tags *tags, uint64_t line)
+{
+    return tw_tags_find_stride(tags, line, tags->stride);
+}
+
+/* Fetches the words that a find of this line will look at. */
+static inline void tw_tags_prefetch(const struct tw_tags *tags, uint64_t line)
+{
+    const uint32_t set = (uint32_t)line & tags->set_mask;
+    __builtin_prefetch(tw_tags_row(tags, set));
+    __builtin_prefetch(&tags->recent[set]);
 }
 
 static inline void tw_tags_touch(struct tw_tags *tags, struct tw_tag_place place)
