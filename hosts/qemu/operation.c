@@ -29,7 +29,10 @@ static const struct tw_state steps[TW_STEP_COUNT] = {
                           TW_MAY(TW_STEP_SAVE_CLEARING) | TW_MAY(TW_STEP_LOAD_CAPABILITIES),
                       "nothing under way", NULL},
     [TW_STEP_STOPPING] = {"stopping", ENDS, "waits for the answer to stop", NULL},
-    [TW_STEP_CONTINUING] = {"continuing", ENDS, "waits for the answer to cont", NULL},
+    [TW_STEP_CONTINUING] = {"continuing", TW_MAY(TW_STEP_CONTINUE_WAITING) | ENDS,
+                            "waits for the answer to cont", NULL},
+    [TW_STEP_CONTINUE_WAITING] = {"continue_waiting", TW_MAY(TW_STEP_CONTINUING) | ENDS,
+                                  "a save that was broken off is not yet over in QEMU", NULL},
     [TW_STEP_SAVE_CLEARING] = {"save_clearing", TW_MAY(TW_STEP_SAVE_CAPABILITIES) | ENDS,
                                "waits until no earlier save is under way in QEMU", NULL},
     [TW_STEP_SAVE_CAPABILITIES] = {"save_capabilities", TW_MAY(TW_STEP_SAVE_STARTING) | ENDS,
@@ -163,6 +166,59 @@ static void watch(struct tw_qemu *q, int fd, unsigned events)
     epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, fd, &e);
 }
 
+/* Asks again a moment later. */
+static void retry(struct tw_qemu *q)
+{
+    q->operation.retry_ns = tw_after(tw_now(q->clock), RETRY_NS);
+}
+
+static bool retry_is_due(struct tw_qemu *q)
+{
+    struct tw_qemu_operation *o = &q->operation;
+    if (o->retry_ns == 0 || tw_now(q->clock) < o->retry_ns)
+        return false;
+    o->retry_ns = 0;
+    return true;
+}
+
+/* ---- CONTINUE -------------------------------------------------------------------------------- */
+
+static void continuing(struct tw_qemu *q)
+{
+    struct tw_qemu_operation *o = &q->operation;
+    enum tw_code code;
+    if (!tw_qmp_take(q->qmp, o->command, NULL, &code, &o->err))
+        return;
+    o->command = 0;
+    if (code == TW_FAILED_PRECONDITION) {
+        o->refusal = o->err;
+        ask(q, TW_STEP_CONTINUE_WAITING, "query-status", NULL);
+    } else if (code) {
+        end_failed(q);
+    } else {
+        q->status = TW_QEMU_RUNNING;
+        q->saved = false;
+        end(q, TW_OK, "answered");
+    }
+}
+
+/* QEMU refuses to continue between the end of a save and its own notice of that end. */
+static void continue_waiting(struct tw_qemu *q)
+{
+    struct tw_qemu_operation *o = &q->operation;
+    char status[WORD];
+    if (retry_is_due(q)) {
+        ask(q, TW_STEP_CONTINUING, "cont", NULL);
+    } else if (answered_word(q, "status", status)) {
+        if (strcmp(status, "finish-migrate") == 0) {
+            retry(q);
+            return;
+        }
+        o->err = o->refusal;
+        end_failed(q);
+    }
+}
+
 /* ---- SAVE_STATE ------------------------------------------------------------------------------ */
 
 static bool listen_for_state(struct tw_qemu *q)
@@ -237,21 +293,6 @@ static void fail_with_migration_error(struct tw_qemu *q, const char *what)
     end_failed(q);
 }
 
-/* Asks again a moment later. */
-static void retry(struct tw_qemu *q)
-{
-    q->operation.retry_ns = tw_after(tw_now(q->clock), RETRY_NS);
-}
-
-static bool retry_is_due(struct tw_qemu *q)
-{
-    struct tw_qemu_operation *o = &q->operation;
-    if (o->retry_ns == 0 || tw_now(q->clock) < o->retry_ns)
-        return false;
-    o->retry_ns = 0;
-    return true;
-}
-
 /* An agent that died in the middle of a save may have left one under way in QEMU. */
 static void save_clearing(struct tw_qemu *q)
 {
@@ -295,8 +336,10 @@ static void save_settling(struct tw_qemu *q)
             retry(q); /* cont would be refused in this state */
         else if (q->operation.size == 0)
             fail_with_migration_error(q, "QEMU saved an empty device state");
-        else
+        else {
+            q->saved = true;
             end(q, TW_OK, status);
+        }
     }
 }
 
@@ -368,11 +411,16 @@ static void advance(struct tw_qemu *q)
     json_t *result = NULL;
     switch ((enum tw_qemu_step)step_of(q)) {
     case TW_STEP_STOPPING:
-    case TW_STEP_CONTINUING:
         if (answered(q, NULL)) {
-            q->status = step_of(q) == TW_STEP_STOPPING ? TW_QEMU_PAUSED : TW_QEMU_RUNNING;
+            q->status = TW_QEMU_PAUSED;
             end(q, TW_OK, "answered");
         }
+        break;
+    case TW_STEP_CONTINUING:
+        continuing(q);
+        break;
+    case TW_STEP_CONTINUE_WAITING:
+        continue_waiting(q);
         break;
     case TW_STEP_SAVE_CLEARING:
         save_clearing(q);
@@ -473,6 +521,9 @@ static enum tw_code may_begin(const struct tw_qemu *q, enum tw_host_operation op
     if (op == TW_HOST_SAVE_STATE && q->status != TW_QEMU_PAUSED)
         return tw_fail(err, TW_FAILED_PRECONDITION, q->where, "a stopped machine", NULL,
                        "cannot save the state of a running machine");
+    if (op == TW_HOST_SAVE_STATE && q->saved)
+        return tw_fail(err, TW_FAILED_PRECONDITION, q->where, "a machine that ran since", NULL,
+                       "its state was saved already");
     if (op == TW_HOST_LOAD_STATE && (!state || !state->data || state->size == 0))
         return tw_fail(err, TW_INVALID_ARGUMENT, q->where, "a device state", "nothing",
                        "nothing to load");

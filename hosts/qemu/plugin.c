@@ -14,6 +14,9 @@
  * reported so far is replaced by "everything is dirty". An access to a device holds a pointer to
  * something else in that word, which lies outside RAM.
  *
+ * Not seen: what QEMU writes without a guest instruction at work (devices, the page walker's bits,
+ * the frame that an interrupt pushes). The service compares at the end to find these.
+ *
  * Each vCPU's callbacks run on one thread; several vCPUs run at once. mismatch=N makes the Nth
  * comparison come out different, for tests. */
 #include "hosts/qemu/link.h"

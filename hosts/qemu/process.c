@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/log.h"
 
 uint64_t tw_process_start_ticks(pid_t pid)
 {
@@ -126,4 +129,23 @@ void tw_process_let_go(struct tw_qemu_process *p)
     if (p->pidfd >= 0)
         close(p->pidfd);
     p->pidfd = -1;
+}
+
+void tw_log_file_bound(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0 || (uint64_t)st.st_size <= TW_LOG_FILE_MAX)
+        return;
+    const int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+    char *kept = malloc(TW_LOG_FILE_KEPT);
+    ssize_t n = -1;
+    if (fd >= 0 && kept)
+        n = pread(fd, kept, TW_LOG_FILE_KEPT, st.st_size - (off_t)TW_LOG_FILE_KEPT);
+    /* What the writer appends between these two calls stands before what is kept: better than to
+     * stop it. */
+    if (n > 0 && ftruncate(fd, 0) == 0 && write(fd, kept, (size_t)n) != n)
+        tw_log(TW_LOG_WARN, path, "log was shortened to nothing", "bytes=%lld", (long long)n);
+    free(kept);
+    if (fd >= 0)
+        close(fd);
 }

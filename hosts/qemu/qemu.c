@@ -16,6 +16,8 @@
 #define DRAIN_PERIOD_NS    (2 * TW_MS)   /* event rings of a running guest */
 #define RECONNECT_NS       (100 * TW_MS) /* after QEMU dropped the QMP connection */
 #define KILL_WAIT_MS       5000
+#define SHORT_KILL_WAIT_MS 100 /* in a step: tried again in the next */
+#define LOGS_PERIOD_NS     TW_SEC
 #define EVENTS_PER_STEP    16
 
 /* ---- The link's messages to the device ------------------------------------------------------- */
@@ -269,10 +271,12 @@ static enum tw_code open_qmp(struct tw_qemu *q, uint64_t deadline_ns, struct tw_
         .ctx = q,
     };
     q->status_query = 0;
+    q->status_known = false;
     return tw_qmp_open(&config, &q->qmp, err);
 }
 
-static void take_first_status(struct tw_qemu *q)
+/* What the machine does, asked for after each connection. */
+static void take_status(struct tw_qemu *q)
 {
     json_t *result = NULL;
     enum tw_code code;
@@ -285,35 +289,49 @@ static void take_first_status(struct tw_qemu *q)
         return;
     q->status_query = 0; /* asked again when this failed */
     const char *status = json_string_value(json_object_get(result, "status"));
-    if (code == TW_OK && status) {
-        q->status_known = true;
+    if (code == TW_OK && status && strcmp(status, "finish-migrate") == 0) {
+        /* The last agent died in the middle of a save: asked again when that is over. */
+        tw_qmp_send(q->qmp, "migrate_cancel", NULL, TW_NEVER, NULL, NULL);
+    } else if (code == TW_OK && status) {
+        q->status_known = q->answered_once = true;
         q->status = strcmp(status, "running") == 0 ? TW_QEMU_RUNNING : TW_QEMU_PAUSED;
-        if (q->adopted)
-            q->incoming = strcmp(status, "inmigrate") == 0;
+        q->incoming = strcmp(status, "inmigrate") == 0;
+        q->saved = strcmp(status, "postmigrate") == 0;
     }
     json_decref(result);
 }
 
-/* QEMU never answered: a machine that we start is given up, one that runs on is tried again. */
-static void qmp_lost(struct tw_qemu *q)
+/* The connection is lost, or never came. A machine that we start and that never answered is given
+ * up; one that runs on is tried again. */
+static void reconnect(struct tw_qemu *q)
 {
     const uint64_t now = tw_now(q->clock);
-    if (!q->adopted && !q->status_known && now >= q->start_deadline_ns) {
-        tw_process_kill(&q->process, q->log_path, KILL_WAIT_MS);
-        snprintf(q->process.reason, sizeof q->process.reason, "%s",
-                 "QMP did not answer in time, so the machine was ended");
-        q->status = TW_QEMU_EXITED;
+    if (!q->adopted && !q->answered_once && now >= q->start_deadline_ns) {
+        if (tw_process_kill(&q->process, q->log_path, SHORT_KILL_WAIT_MS))
+            snprintf(q->process.reason, sizeof q->process.reason, "%s",
+                     "QMP did not answer in time, so the machine was ended");
+        look_at_process(q);
         return;
     }
     if (q->reconnect_ns == 0) {
         q->reconnect_ns = tw_after(now, RECONNECT_NS);
     } else if (now >= q->reconnect_ns) {
-        const uint64_t patience = tw_after(now, 10 * TW_SEC);
         struct tw_qmp *old = q->qmp;
         q->reconnect_ns = 0;
-        if (open_qmp(q, patience, NULL) == TW_OK)
+        if (open_qmp(q, tw_after(now, 10 * TW_SEC), NULL) == TW_OK)
             tw_qmp_close(old);
     }
+}
+
+/* Logs are bounded: a guest may print for ever, and the run directory is memory. */
+static void bound_logs(struct tw_qemu *q)
+{
+    const uint64_t now = tw_now(q->clock);
+    if (now < q->logs_due_ns)
+        return;
+    q->logs_due_ns = tw_after(now, LOGS_PERIOD_NS);
+    tw_log_file_bound(q->serial_path);
+    tw_log_file_bound(q->log_path);
 }
 
 /* ---- Steps ----------------------------------------------------------------------------------- */
@@ -355,13 +373,14 @@ void tw_qemu_step(struct tw_qemu *q)
         look_at_process(q);
         tw_qmp_step(q->qmp);
         if (tw_qmp_state_get(q->qmp) == TW_QMP_READY && !q->status_known)
-            take_first_status(q);
+            take_status(q);
         if (q->cache)
             drain_rings(q);
+        bound_logs(q);
     }
     tw_operation_step(q);
     if (q->status != TW_QEMU_EXITED && tw_qmp_state_get(q->qmp) == TW_QMP_FAILED)
-        qmp_lost(q);
+        reconnect(q);
     set_timer(q); /* also clears its readiness */
 }
 

@@ -31,6 +31,10 @@ bool tw_process_check(struct tw_qemu_process *p, const char *log_path);
 /* SIGKILL and wait for the end, at most `wait_ms`. */
 bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_ms);
 void tw_process_let_go(struct tw_qemu_process *p);
+/* Shortens a log that its writer appends to, to its last part, when it has grown too long. */
+#define TW_LOG_FILE_MAX  (UINT64_C(16) << 20) /* bytes */
+#define TW_LOG_FILE_KEPT (UINT64_C(1) << 20)
+void tw_log_file_bound(const char *path);
 
 /* ---- Memory (memory.c) ----------------------------------------------------------------------- */
 
@@ -54,6 +58,7 @@ enum tw_qemu_step {
     TW_STEP_IDLE,
     TW_STEP_STOPPING,
     TW_STEP_CONTINUING,
+    TW_STEP_CONTINUE_WAITING,
     TW_STEP_SAVE_CLEARING,
     TW_STEP_SAVE_CAPABILITIES,
     TW_STEP_SAVE_STARTING,
@@ -77,6 +82,7 @@ struct tw_qemu_operation {
     int listener, stream;   /* sockets of the state; -1 = none */
     uint8_t *data;
     size_t size, capacity;
+    struct tw_error refusal; /* QEMU's answer to cont, while we look whether it is for good */
     const struct tw_host_state *feed;
     size_t fed;
     enum tw_code code; /* of an ended operation */
@@ -102,11 +108,14 @@ struct tw_qemu {
     char where[64]; /* "vm NAME", for errors */
     const struct tw_clock *clock;
     bool incoming; /* started to receive, and nothing loaded yet */
+    bool saved;    /* stopped and saved: QEMU saves a state only once until it runs again */
     enum tw_qemu_status status;
     bool adopted;
     uint64_t start_deadline_ns;
-    uint64_t status_query; /* QMP number of the first query-status; 0 = none */
-    bool status_known;
+    uint64_t status_query; /* QMP number of query-status; 0 = none */
+    bool status_known;     /* since the present connection */
+    bool answered_once;    /* on any connection */
+    uint64_t logs_due_ns;
     uint64_t reconnect_ns;
 
     char run_dir[PATH_MAX];

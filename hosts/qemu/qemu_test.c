@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -387,7 +389,8 @@ Test(qemu, an_adopted_machine_is_as_good_as_an_own_one)
     cr_assert_lt(access(vm.dir, F_OK), 0);
 }
 
-/* An agent that dies in the middle of a save leaves QEMU with one: the next agent saves anew. */
+/* An agent that dies at any moment of a save leaves QEMU with one: the next agent can let the
+ * guest run, stop it and save anew. */
 Test(qemu, a_machine_adopted_in_the_middle_of_a_save)
 {
     struct test_vm vm;
@@ -396,20 +399,56 @@ Test(qemu, a_machine_adopted_in_the_middle_of_a_save)
     test_vm_init(&vm, "adopted");
     test_vm_spawn(&vm);
     test_vm_await_ready(&vm);
-    test_vm_must(&vm, TW_HOST_STOP, NULL);
     const pid_t pid = tw_qemu_pid(vm.qemu);
     const uint64_t ticks = tw_qemu_start_ticks(vm.qemu);
-    cr_assert_eq(vm.host->ops->begin(vm.host->ctx, TW_HOST_SAVE_STATE, NULL, TW_NEVER, &err),
-                 TW_OK);
-    test_vm_run(&vm, 3 * TW_MS);
-    tw_qemu_release(vm.qemu);
-    adopt(&vm, pid, ticks);
-    cr_assert_eq(tw_qemu_status_get(vm.qemu), TW_QEMU_PAUSED);
+    for (uint64_t moment = 0; moment < 5; moment++) {
+        test_vm_must(&vm, TW_HOST_STOP, NULL);
+        cr_assert_eq(vm.host->ops->begin(vm.host->ctx, TW_HOST_SAVE_STATE, NULL, TW_NEVER, &err),
+                     TW_OK);
+        test_vm_run(&vm, moment * 2 * TW_MS);
+        tw_qemu_release(vm.qemu);
+        adopt(&vm, pid, ticks);
+        cr_assert_eq(tw_qemu_status_get(vm.qemu), TW_QEMU_PAUSED);
+        test_vm_must(&vm, TW_HOST_CONTINUE, NULL);
+        expect_progress(&vm);
+        test_vm_must(&vm, TW_HOST_STOP, NULL);
+        test_vm_must(&vm, TW_HOST_SAVE_STATE, &state);
+        cr_assert_gt(state.size, 1000);
+        free(state.data);
+        test_vm_must(&vm, TW_HOST_CONTINUE, NULL);
+    }
+    test_vm_destroy(&vm);
+}
+
+/* A save whose deadline passes: the guest can run on at once, and be saved later. */
+Test(qemu, a_save_that_is_broken_off_does_not_hold_the_guest)
+{
+    struct test_vm vm;
+    struct tw_error err;
+    struct tw_host_state state = {0};
+    enum tw_code code = TW_OK;
+    test_vm_init(&vm, "broken off");
+    test_vm_spawn(&vm);
+    test_vm_await_ready(&vm);
+    for (uint64_t moment = 0; moment < 5; moment++) {
+        test_vm_must(&vm, TW_HOST_STOP, NULL);
+        const uint64_t deadline = tw_after(tw_now(&tw_monotonic), (1 + 2 * moment) * TW_MS);
+        cr_assert_eq(vm.host->ops->begin(vm.host->ctx, TW_HOST_SAVE_STATE, NULL, deadline, &err),
+                     TW_OK);
+        while (!vm.host->ops->poll(vm.host->ctx, &state, &code, &err))
+            test_vm_run(&vm, TW_MS / 2);
+        if (code == TW_OK)
+            free(state.data);
+        else
+            cr_assert_eq(code, TW_DEADLINE_EXCEEDED, "%s", err.what);
+        test_vm_must(&vm, TW_HOST_CONTINUE, NULL);
+        expect_progress(&vm);
+    }
+    test_vm_must(&vm, TW_HOST_STOP, NULL);
     test_vm_must(&vm, TW_HOST_SAVE_STATE, &state);
-    cr_assert_gt(state.size, 1000);
     free(state.data);
-    test_vm_must(&vm, TW_HOST_CONTINUE, NULL);
-    expect_progress(&vm);
+    cr_assert_eq(test_vm_operate(&vm, TW_HOST_SAVE_STATE, &state, &err), TW_FAILED_PRECONDITION,
+                 "once until it runs again");
     test_vm_destroy(&vm);
 }
 
@@ -442,6 +481,70 @@ Test(qemu, an_adopted_receiver_still_waits_for_its_state)
     test_vm_must(&receiver, TW_HOST_CONTINUE, NULL);
     expect_progress(&receiver);
     test_vm_destroy(&receiver);
+}
+
+/* QEMU serves one client at a time and may drop it: the machine runs on and is found again. */
+static void drop_qmp(const char *dir)
+{
+    char path[120];
+    snprintf(path, sizeof path, "%s/qmp.sock", dir);
+    for (int fd = 3; fd < 256; fd++) {
+        struct sockaddr_un peer;
+        socklen_t size = sizeof peer;
+        memset(&peer, 0, sizeof peer);
+        if (getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && peer.sun_family == AF_UNIX &&
+            strcmp(peer.sun_path, path) == 0)
+            shutdown(fd, SHUT_RDWR);
+    }
+}
+
+Test(qemu, a_lost_qmp_connection_comes_back)
+{
+    struct test_vm vm;
+    struct tw_error err;
+    test_vm_init(&vm, "dropped");
+    test_vm_spawn(&vm);
+    test_vm_await_ready(&vm);
+    drop_qmp(vm.dir);
+    test_vm_run(&vm, 10 * TW_MS);
+    cr_assert_eq(test_vm_operate(&vm, TW_HOST_STOP, NULL, &err), TW_UNAVAILABLE);
+    expect_progress(&vm);
+    test_vm_run(&vm, 300 * TW_MS);
+    test_vm_must(&vm, TW_HOST_STOP, NULL);
+    drop_qmp(vm.dir);
+    test_vm_run(&vm, 500 * TW_MS);
+    cr_assert_eq(tw_qemu_status_get(vm.qemu), TW_QEMU_PAUSED);
+    test_vm_must(&vm, TW_HOST_CONTINUE, NULL);
+    expect_progress(&vm);
+    test_vm_destroy(&vm);
+}
+
+Test(qemu, logs_keep_their_last_part)
+{
+    struct test_vm vm;
+    struct stat st;
+    char path[80], text[6] = {0};
+    test_vm_init(&vm, "talkative");
+    test_vm_spawn(&vm);
+    test_vm_await_ready(&vm);
+    snprintf(path, sizeof path, "%s/serial.log", vm.dir);
+    const int fd = open(path, O_RDWR | O_APPEND);
+    cr_assert_eq(ftruncate(fd, 20 << 20), 0);
+    cr_assert_eq(write(fd, "last!", 5), 5);
+    test_vm_run(&vm, 1500 * TW_MS);
+    cr_assert_eq(fstat(fd, &st), 0);
+    cr_assert_lt(st.st_size, 2 << 20);
+    cr_assert_gt(st.st_size, 5);
+    bool found = false;
+    for (off_t at = st.st_size; at >= 0 && !found; at--)
+        found = pread(fd, text, 5, at) == 5 && strcmp(text, "last!") == 0;
+    cr_assert(found);
+    const off_t before = st.st_size;
+    test_vm_run(&vm, 1200 * TW_MS); /* the guest prints once a second */
+    cr_assert_eq(fstat(fd, &st), 0);
+    cr_assert_gt(st.st_size, before, "QEMU goes on appending");
+    close(fd);
+    test_vm_destroy(&vm);
 }
 
 Test(qemu, only_the_very_process_is_adopted)
