@@ -19,7 +19,8 @@ target_compile_options(towline_flags INTERFACE
     -Wpointer-arith -Wwrite-strings -Wundef -Wvla -fno-common -fvisibility=hidden)
 # Texts for people are bounded and cut on purpose (struct tw_error); gcc warns of that from -O2 on.
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(towline_flags INTERFACE -Wno-format-truncation -Wno-stringop-truncation)
+    target_compile_options(towline_flags INTERFACE -Wno-format-truncation -Wno-stringop-truncation
+        -Wno-format-zero-length)
 endif()
 target_compile_definitions(towline_flags INTERFACE _GNU_SOURCE TOWLINE_VERSION="${PROJECT_VERSION}")
 target_include_directories(towline_flags INTERFACE ${CMAKE_SOURCE_DIR})

@@ -1,6 +1,6 @@
 /* A whole cluster of real processes for tests: one controller, agents, VMs with the small guest.
  *
- * RPC runs over unix sockets in a folder of the test's own, lines over TCP on loopback. Every
+ * RPC and lines run over TCP on loopback, files live in a folder of the test's own. Every
  * process is a child of the test, logs to that folder, and is gone when tw_cluster_close() returns;
  * so are its guests, found by their run folders' records. A monitor thread watches the guests'
  * processes all the while: two that run at the same time are remembered for ever. */
@@ -30,6 +30,7 @@ struct tw_process {
 
 struct tw_cluster {
     char dir[64];
+    char controller_url[48];
     struct tw_process processes[TW_ROLES];
     char settings[TW_ROLES][512]; /* further lines of the configuration files */
     struct tw_rpc_client *client; /* of the controller */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -56,15 +58,14 @@ static void configure(struct tw_cluster *c, enum tw_role role)
     snprintf(path, sizeof path, "%s/%s.yaml", c->dir, name);
     if (role == TW_CONTROLLER)
         snprintf(text, sizeof text,
-                 "listen: \"ipc://%s/controller.sock\"\nstore: %s/store.db\nlease: 1s\n"
-                 "heartbeat: 100ms\n%s",
-                 c->dir, c->dir, c->settings[role]);
+                 "listen: \"%s\"\nstore: %s/store.db\nlease: 1s\nheartbeat: 100ms\n%s",
+                 c->controller_url, c->dir, c->settings[role]);
     else
         snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"ipc://%s/%s.sock\"\nfabric: \"127.0.0.1:0\"\n"
-                 "controller: \"ipc://%s/controller.sock\"\nstate_dir: %s/%s-state\n"
+                 "name: %s\nlisten: \"tcp://127.0.0.1:0\"\nfabric: \"127.0.0.1:0\"\n"
+                 "controller: \"%s\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nplugin: %s\n%s",
-                 name, c->dir, name, c->dir, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
+                 name, c->controller_url, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
                  strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
     if (role != TW_CONTROLLER)
         strncat(text, c->settings[role], sizeof text - strlen(text) - 1);
@@ -112,6 +113,25 @@ void tw_cluster_kill(struct tw_cluster *c, enum tw_role role)
     p->pid = 0;
 }
 
+/* A port that the controller gets again after each restart: below those that the kernel hands out
+ * by itself, and another for each test process. */
+static unsigned free_port(void)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        unsigned port = 15000 + ((unsigned)getpid() * 7 + i) % 15000;
+        struct sockaddr_in a = {.sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                .sin_port = htons((uint16_t)port)};
+        int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        bool taken = bind(s, (struct sockaddr *)&a, sizeof a) != 0;
+        close(s);
+        if (!taken)
+            return port;
+    }
+    cr_assert_fail("no free port");
+    return 0;
+}
+
 void tw_cluster_open(struct tw_cluster *c)
 {
     *c = (struct tw_cluster){0};
@@ -121,9 +141,8 @@ void tw_cluster_open(struct tw_cluster *c)
     c->processes[TW_CONTROLLER].name = "controller";
     c->processes[TW_AGENT_A].name = "node-a";
     c->processes[TW_AGENT_B].name = "node-b";
-    char url[128];
-    snprintf(url, sizeof url, "ipc://%s/controller.sock", c->dir);
-    const struct tw_rpc_client_config config = {.url = url};
+    snprintf(c->controller_url, sizeof c->controller_url, "tcp://127.0.0.1:%u", free_port());
+    const struct tw_rpc_client_config config = {.url = c->controller_url};
     cr_assert_eq(tw_rpc_client_open(&config, &c->client, NULL), TW_OK);
 }
 

@@ -4,8 +4,6 @@
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
-#include <nng/nng.h>
-#include <nng/protocol/reqrep0/req.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,33 +126,63 @@ Test(refusal, full_disk_at_the_destination)
 /* ---- Hostile bytes ------------------------------------------------------------------------------
  */
 
-static void send_garbage(const char *name, size_t size)
+/* Where an agent listens: for lines, or for calls. */
+static void describe_host(const char *name, bool fabric, char address[160])
 {
-    char url[160];
-    nng_socket s;
-    nng_msg *m;
-    snprintf(url, sizeof url, "ipc://%s/%s.sock", c.dir, name);
-    cr_assert_eq(nng_req0_open(&s), 0);
-    nng_socket_set_ms(s, NNG_OPT_SENDTIMEO, 500);
-    nng_socket_set_ms(s, NNG_OPT_RECVTIMEO, 500);
-    cr_assert_eq(nng_dial(s, url, NULL, 0), 0);
-    cr_assert_eq(nng_msg_alloc(&m, size), 0);
-    memset(nng_msg_body(m), 0xa5, size);
-    if (nng_sendmsg(s, m, 0) != 0)
-        nng_msg_free(m);
-    else if (nng_recvmsg(s, &m, 0) == 0)
-        nng_msg_free(m);
-    nng_close(s);
+    Towline__V1__GetHostRequest r = TOWLINE__V1__GET_HOST_REQUEST__INIT;
+    ProtobufCMessage *m;
+    r.name = (char *)(uintptr_t)name;
+    cr_assert_eq(tw_rpc_call(c.client, &towline__v1__host_service__descriptor, "Get", &r.base, 2000,
+                             TW_RPC_IDEMPOTENT, &m, NULL),
+                 TW_OK);
+    const Towline__V1__HostDescription *d =
+        ((const Towline__V1__GetHostResponse *)m)->host->description;
+    snprintf(address, 160, "%s", fabric ? d->fabric_address : d->rpc_url);
+    protobuf_c_message_free_unpacked(m, NULL);
+}
+
+static int connect_to(const char *address)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1))};
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(connect(s, (struct sockaddr *)&to, sizeof to), 0);
+    return s;
+}
+
+/* A peer that shakes hands as nng's request sockets do, announces `announced` bytes and sends
+ * `size` bytes of noise. */
+static void send_garbage(const char *url, uint64_t announced, size_t size)
+{
+    static const uint8_t hello[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
+    uint8_t noise[8192], length[8];
+    int s = connect_to(url);
+    for (unsigned i = 0; i < 8; i++)
+        length[i] = (uint8_t)(announced >> (56 - 8 * i));
+    memset(noise, 0xa5, sizeof noise);
+    send(s, hello, sizeof hello, MSG_NOSIGNAL);
+    send(s, length, sizeof length, MSG_NOSIGNAL);
+    send(s, noise, size, MSG_NOSIGNAL);
+    tw_sleep_ms(20);
+    close(s);
 }
 
 Test(refusal, malformed_and_oversized_rpc)
 {
+    char address[160];
     start();
-    const char *servers[] = {"controller", "node-a", "node-b"};
     for (unsigned i = 0; i < 3; i++) {
-        send_garbage(servers[i], 1);
-        send_garbage(servers[i], 5000);
-        send_garbage(servers[i], TW_RPC_MESSAGE_MAX + 4096);
+        const char *url = c.controller_url;
+        if (i > 0) {
+            describe_host(i == 1 ? "node-a" : "node-b", false, address);
+            url = address;
+        }
+        send_garbage(url, 1, 1);
+        send_garbage(url, 5000, 5000);
+        send_garbage(url, 5000, 17); /* goes away in the middle */
+        send_garbage(url, TW_RPC_MESSAGE_MAX + UINT64_C(4096), 8192);
+        send_garbage(url, UINT64_MAX, 8192);
     }
     tw_cluster_await_agents(&c);
     check_runs_at_source();
@@ -162,14 +190,12 @@ Test(refusal, malformed_and_oversized_rpc)
 
 Test(refusal, version_mismatch)
 {
-    char url[128];
     struct tw_rpc_client *old;
     struct tw_error err = {0};
     Towline__V1__ListHostsRequest r = TOWLINE__V1__LIST_HOSTS_REQUEST__INIT;
     ProtobufCMessage *m;
     tw_cluster_start(&c);
-    snprintf(url, sizeof url, "ipc://%s/controller.sock", c.dir);
-    const struct tw_rpc_client_config config = {.url = url, .version = 99};
+    const struct tw_rpc_client_config config = {.url = c.controller_url, .version = 99};
     cr_assert_eq(tw_rpc_client_open(&config, &old, &err), TW_OK);
     cr_assert_eq(tw_rpc_call(old, &towline__v1__host_service__descriptor, "List", &r.base, 2000,
                              TW_RPC_IDEMPOTENT, &m, &err),
@@ -179,38 +205,20 @@ Test(refusal, version_mismatch)
     tw_rpc_client_close(old);
 }
 
-static int connect_to_fabric(void)
-{
-    Towline__V1__GetHostRequest r = TOWLINE__V1__GET_HOST_REQUEST__INIT;
-    ProtobufCMessage *m;
-    r.name = (char *)(uintptr_t) "node-b";
-    cr_assert_eq(tw_rpc_call(c.client, &towline__v1__host_service__descriptor, "Get", &r.base, 2000,
-                             TW_RPC_IDEMPOTENT, &m, NULL),
-                 TW_OK);
-    const char *address =
-        ((const Towline__V1__GetHostResponse *)m)->host->description->fabric_address;
-    struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                             .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1))};
-    protobuf_c_message_free_unpacked(m, NULL);
-    int s = socket(AF_INET, SOCK_STREAM, 0);
-    cr_assert_eq(connect(s, (struct sockaddr *)&to, sizeof to), 0);
-    return s;
-}
-
 /* Strangers at the door of the destination do not disturb a migration that is under way. */
 Test(refusal, garbage_on_the_fabric_port)
 {
     struct tw_error err = {0};
-    char id[64], noise[4096];
+    char id[64], noise[4096], address[160];
     int strangers[8];
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
     limits.bandwidth_bytes_per_s = 2u << 20;
     start();
     cr_assert_eq(tw_cluster_migrate(&c, "guest", "node-b", &limits, id, &err), TW_OK);
+    describe_host("node-b", true, address);
     for (unsigned i = 0; i < 8; i++) {
         memset(noise, (int)(i * 37), sizeof noise);
-        strangers[i] = connect_to_fabric();
+        strangers[i] = connect_to(address);
         if (i % 2)
             send(strangers[i], noise, sizeof noise, MSG_NOSIGNAL);
     }
