@@ -167,6 +167,40 @@ Test(record, random_bitmaps_arrive)
     }
 }
 
+/* The example in docs/record-format.md. */
+Test(record, bytes_are_those_of_the_document)
+{
+    static const uint8_t header[] = {
+        0x54, 0x57, 0x4c, 0x4b, 1,  0,  1,  0,
+        3,    0,    0,    0,    0,  0,  0,  0, /* magic .. epoch */
+        7,    0,    0,    0,    0,  0,  0,  0,
+        0xb0, 0,    0,    0,    3,  0,  0,  0, /* sequence, length, count */
+        0xf6, 0xf9, 0xf9, 0x23, 2,  0,  0,  0,
+        0,    1,    2,    3,    4,  5,  6,  7, /* crc32c, tag, owner */
+        8,    9,    10,   11,   12, 13, 14, 15,
+        0,    0,    0,    0,    0,  0,  0,  0};
+    static const uint8_t lines[] = {0, 0x50, 0, 0, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t zeros[] = {1, 0x50, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+                                    2, 0x80, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0};
+    struct tw_chunk_header h = {
+        .kind = TW_CHUNK_LINES, .epoch = 3, .sequence = 7, .length = 176, .count = 3, .tag = 2};
+    for (unsigned i = 0; i < TW_OWNER_SIZE; i++)
+        h.owner[i] = (uint8_t)i;
+    memset(page(source, 5), 0, 64);
+    memset(page(source, 5) + 64, 0xaa, 64);
+    memset(page(source, 5) + 192, 0xbb, 64);
+    cr_assert_eq(add(5, 0xb), 0);
+    cr_assert(tw_chunk_writer_add_zero_pages(&writer, 0x8000, 4));
+    cr_assert_eq(writer.length, 176);
+    cr_assert_eq(writer.count, 3);
+    tw_chunk_seal(&h, payload);
+    cr_assert_arr_eq(&h, header, sizeof h);
+    cr_assert_arr_eq(payload, lines, sizeof lines);
+    cr_assert_arr_eq(payload + 16, page(source, 5) + 64, 64);
+    cr_assert_arr_eq(payload + 80, page(source, 5) + 192, 64);
+    cr_assert_arr_eq(payload + 144, zeros, sizeof zeros);
+}
+
 /* ---- What the owner of the memory is asked --------------------------------------------------- */
 
 struct owner {
