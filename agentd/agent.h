@@ -93,6 +93,9 @@ enum tw_code tw_vm_start(struct tw_agent *agent, const Towline__V1__VmRecord *re
                          struct tw_vm **vm, struct tw_error *err);
 /* After a restart of the agent: attaches to what the record says. */
 void tw_vm_adopt(struct tw_agent *agent, const Towline__V1__VmRecord *record);
+/* At the start: ends what was being started or removed when an agent before this one was killed,
+ * and has no record. Records that could not be read keep their VM's folder (see loop.c). */
+void tw_vm_sweep(struct tw_agent *agent);
 enum tw_code tw_vm_save(struct tw_vm *vm, struct tw_error *err);
 void tw_vm_step(struct tw_vm *vm);
 /* Ends the process, removes files and record. Its job must be gone. */

@@ -55,11 +55,13 @@ enum tw_code tw_agent_open(const struct tw_agent_config *config, struct tw_agent
         code = tw_fail(err, TW_RESOURCE_EXHAUSTED, config->name, NULL, NULL, "cannot start");
     if (!code)
         code = open_parts(a, err);
+    a->instance >>= 11; /* 53 bits: what every JSON reader can hold */
     if (code) {
         tw_agent_close(a);
         return code;
     }
-    tw_record_vm_each(a->store, adopt_record, a);
+    if (tw_record_vm_each(a->store, adopt_record, a))
+        tw_vm_sweep(a); /* only when every record could be read: a VM may not die of a bad disk */
     *agent = a;
     return TW_OK;
 }

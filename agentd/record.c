@@ -242,12 +242,13 @@ Towline__V1__MigrationRecord *tw_record_migration_load(struct tw_record_store *s
     return r;
 }
 
-void tw_record_vm_each(struct tw_record_store *store,
+bool tw_record_vm_each(struct tw_record_store *store,
                        void (*visit)(void *ctx, const Towline__V1__VmRecord *record), void *ctx)
 {
+    bool all_read = true;
     DIR *d = fdopendir(dup(store->vms));
     if (!d)
-        return;
+        return false;
     rewinddir(d);
     for (struct dirent *e; (e = readdir(d));) {
         size_t length;
@@ -257,10 +258,13 @@ void tw_record_vm_each(struct tw_record_store *store,
         Towline__V1__VmRecord *r =
             payload ? towline__v1__vm_record__unpack(NULL, length, payload) : NULL;
         free(payload);
-        if (r && r->spec && strcmp(r->spec->name, e->d_name) == 0)
+        bool good = r && r->spec && strcmp(r->spec->name, e->d_name) == 0;
+        if (good)
             visit(ctx, r);
+        all_read = all_read && good;
         if (r)
             towline__v1__vm_record__free_unpacked(r, NULL);
     }
     closedir(d);
+    return all_read;
 }

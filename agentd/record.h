@@ -33,8 +33,8 @@ Towline__V1__MigrationRecord *tw_record_migration_load(struct tw_record_store *s
                                                        const char *id);
 
 /* Calls `visit` with each VM record; a file that does not check is reported in the log and left
- * where it is. `visit` may save and remove. */
-void tw_record_vm_each(struct tw_record_store *store,
+ * where it is. `visit` may save and remove. False when there was such a file. */
+bool tw_record_vm_each(struct tw_record_store *store,
                        void (*visit)(void *ctx, const Towline__V1__VmRecord *record), void *ctx);
 
 /* Names that become file names: [a-z0-9][a-z0-9-]{0,62}. */

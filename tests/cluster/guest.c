@@ -82,7 +82,7 @@ void tw_cluster_create_guest(struct tw_cluster *c, unsigned memory_mib, const ch
     r.spec = &spec;
     r.host = (char *)(uintptr_t) "node-a";
     enum tw_code code = tw_rpc_call(c->client, &towline__v1__vm_service__descriptor, "Create",
-                                    &r.base, 15000, TW_RPC_ONCE, &m, &err);
+                                    &r.base, 30000, TW_RPC_ONCE, &m, &err);
     cr_assert_eq(code, TW_OK, "%s: %s", err.where, err.what);
     protobuf_c_message_free_unpacked(m, NULL);
     struct tw_sparse_control control;

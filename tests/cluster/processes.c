@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define READY_MS 10000u
+#define READY_MS 15000u
 
 void tw_sleep_ms(unsigned ms)
 {
@@ -58,7 +58,7 @@ static void configure(struct tw_cluster *c, enum tw_role role)
     snprintf(path, sizeof path, "%s/%s.yaml", c->dir, name);
     if (role == TW_CONTROLLER)
         snprintf(text, sizeof text,
-                 "listen: \"%s\"\nstore: %s/store.db\nlease: 1s\nheartbeat: 100ms\n%s",
+                 "listen: \"%s\"\nstore: %s/store.db\nlease: 2s\nheartbeat: 100ms\n%s",
                  c->controller_url, c->dir, c->settings[role]);
     else
         snprintf(text, sizeof text,

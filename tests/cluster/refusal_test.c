@@ -62,7 +62,7 @@ Test(refusal, dead_host)
 {
     start();
     tw_cluster_kill(&c, TW_AGENT_B);
-    tw_sleep_ms(1500); /* its lease is 1 s */
+    tw_sleep_ms(3000); /* its lease is 2 s */
     check_refused("guest", "node-b", TW_UNAVAILABLE);
     tw_cluster_spawn(&c, TW_AGENT_B);
     tw_cluster_await_agents(&c);
