@@ -73,7 +73,7 @@ struct tw_fabric_config {
 
 /* What a back end provides. Callers use the tw_fabric_* functions below. */
 struct tw_fabric_backend;
-extern const struct tw_fabric_backend tw_fabric_tcp;
+extern const struct tw_fabric_backend tw_fabric_tcp; /* backend_arg is NULL */
 /* The simulated one is made from a network: fabric/sim.h. */
 
 enum tw_code tw_fabric_open(const struct tw_fabric_backend *backend, void *backend_arg,

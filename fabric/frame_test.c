@@ -124,6 +124,10 @@ Test(hello, name_of_a_stranger_is_made_text)
     cr_assert_eq(strlen(hello.name), sizeof hello.name - 1);
     cr_assert_eq(hello.name[0], '?');
 
+    memcpy(wire + offsetof(struct tw_hello, name), "a\" x=\\\n", 8);
+    tw_hello_decode(&hello, wire);
+    cr_assert_str_eq(hello.name, "a? x=??");
+
     memset(&hello, 0xcc, sizeof hello);
     memcpy(hello.name, "node-a", 7);
     tw_hello_encode(&hello, wire);

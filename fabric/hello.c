@@ -16,7 +16,7 @@ void tw_hello_decode(struct tw_hello *hello, const uint8_t bytes[TW_HELLO_BYTES]
     memcpy(hello, bytes, TW_HELLO_BYTES);
     hello->name[sizeof hello->name - 1] = '\0';
     for (char *c = hello->name; *c; c++)
-        if (*c < ' ' || *c > '~')
+        if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\') /* it ends up in quotes in logs */
             *c = '?';
 }
 

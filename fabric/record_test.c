@@ -2,6 +2,8 @@
 #include "fabric/record.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,6 +167,42 @@ Test(record, random_bitmaps_arrive)
             cr_assert_eq(memcmp(line, source + l * 64, 64) == 0, sent, "turn %u line %u", turn, l);
         }
     }
+}
+
+/* ---- Memory that changes while it is read ---------------------------------------------------- */
+
+static atomic_bool flicker_ends;
+
+/* A line of one word that comes and goes. */
+static void *flicker(void *line)
+{
+    _Atomic uint64_t *word = line;
+    while (!atomic_load(&flicker_ends))
+        atomic_fetch_xor(word, 1);
+    return NULL;
+}
+
+/* What was tested for zero is what was sent: a line that is sent with data is never zero. */
+Test(record, a_line_is_read_once)
+{
+    pthread_t thread;
+    struct tw_record record;
+    struct tw_record_reader reader;
+    unsigned seen[2] = {0};
+    memset(page(source, 4), 0, TW_PAGE_SIZE);
+    cr_assert_eq(pthread_create(&thread, NULL, flicker, page(source, 4)), 0);
+    for (unsigned i = 0; i < 1000000 && (i < 100000 || !seen[0] || !seen[1]); i++) {
+        tw_chunk_writer_init(&writer, payload);
+        add(4, 1);
+        tw_record_reader_init(&reader, payload, writer.length, MEMORY);
+        cr_assert_eq(tw_record_next(&reader, &record, NULL), TW_OK);
+        seen[record.kind]++;
+        if (record.kind == TW_RECORD_LINES)
+            cr_assert_not(tw_is_zero_line(record.lines));
+    }
+    atomic_store(&flicker_ends, true);
+    pthread_join(thread, NULL);
+    cr_expect(seen[TW_RECORD_LINES] && seen[TW_RECORD_ZERO_LINES]);
 }
 
 /* The example in docs/record-format.md. */

@@ -504,6 +504,20 @@ Test(hostile, addresses_that_are_none)
                  TW_ALREADY_EXISTS);
 }
 
+/* Not hostile, but only here: the other family. */
+Test(hostile, version_6_addresses)
+{
+    struct tw_error err;
+    struct tw_conn *conn;
+    const struct tw_hello hello = world_hello();
+    if (tw_fabric_listen(w->b.fabric, "[::1]:0", &err))
+        cr_skip("no IPv6 here: %s", err.what);
+    cr_assert_eq(tw_fabric_connect(w->a.fabric, tw_fabric_address(w->b.fabric), &hello,
+                                   tw_now(w->clock) + TW_SEC, &w->a, &conn, &err),
+                 TW_OK);
+    cr_assert(WORLD_UNTIL(w, 1000, w->a.ups == 1 && w->b.accepts == 1));
+}
+
 Test(hostile, wake_descriptor_ends_the_wait)
 {
 
