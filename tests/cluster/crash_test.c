@@ -180,7 +180,8 @@ static void check_one_copy(struct tw_cluster *c, const struct crash *k,
     enum tw_role owner = moved ? TW_AGENT_B : TW_AGENT_A;
     enum tw_role other = moved ? TW_AGENT_A : TW_AGENT_B;
     struct tw_sparse_control control = {0};
-    cr_assert(tw_cluster_await_clean(c, other, 5000), "%s kept something of the VM",
+    cr_assert(tw_cluster_await_clean(c, other, 5000),
+              "%s killed at %s: %s kept something of the VM", victim_names[k->victim], k->point,
               c->processes[other].name);
     if (own_qemu_killed(k, moved)) {
         cr_assert_eq(tw_cluster_guest_pid(c, owner), 0);
@@ -212,9 +213,11 @@ static void run(const struct crash *k)
     kill_victim(&c, k);
     restart(&c);
     Towline__V1__Migration *m = tw_cluster_await_end(&c, id, END_MS);
-    cr_assert(m, "the migration did not end; logs in %s", c.dir);
+    cr_assert(m, "%s killed at %s: the migration did not end; logs in %s", victim_names[k->victim],
+              k->point, c.dir);
     check_one_copy(&c, k, m);
-    cr_assert_eq(c.two_running, 0, "two copies ran at once");
+    cr_assert_eq(c.two_running, 0, "%s killed at %s: two copies ran at once (%u samples)",
+                 victim_names[k->victim], k->point, c.two_running);
     towline__v1__migration__free_unpacked(m, NULL);
     tw_cluster_close(&c);
 }
