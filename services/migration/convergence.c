@@ -40,8 +40,6 @@ uint64_t tw_budget_for_lines_ns(uint64_t downtime_ns, uint64_t fixed_ns)
 /* Is the next round likely to be a good deal cheaper than the last? */
 static bool still_shrinks(const struct tw_convergence *c)
 {
-    if (c->rounds == 0)
-        return c->dirty_bytes > 0;
     return c->dirty_bytes < c->last_round - c->last_round / 4 ||
            (c->round_before && c->last_round < c->round_before - c->round_before / 4);
 }
@@ -52,6 +50,8 @@ enum tw_verdict tw_converge(const struct tw_convergence *c)
     bool fits = need_ns <= c->budget_ns;
     bool cheap = need_ns <= c->budget_ns / 32; /* another round could gain next to nothing */
     bool last = c->rounds >= c->max_rounds;
+    if (c->rounds == 0)
+        return TW_VERDICT_ROUND; /* what caches still hide shows itself only at a collection */
     if (fits && (cheap || last || !still_shrinks(c)))
         return TW_VERDICT_STOP;
     if (!fits && last)

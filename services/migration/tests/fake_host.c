@@ -54,7 +54,8 @@ void fake_host_run(struct fake_host *h)
 {
     uint64_t now = tw_now(h->config.clock);
     uint64_t n = (now - h->wrote_ns) * h->config.stores_per_ms / TW_MS;
-    if (!h->running) {
+    bool quiet = h->config.quiet_after_ns && now >= h->opened_ns + h->config.quiet_after_ns;
+    if (!h->running || quiet) {
         h->wrote_ns = now;
         return;
     }
@@ -250,7 +251,7 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
                                .memory_bytes = bytes,
                                .sees_all_writers = config->sees_all_writers};
     memset(h->host.memory, 0, bytes);
-    h->wrote_ns = tw_now(config->clock);
+    h->wrote_ns = h->opened_ns = tw_now(config->clock);
     if (config->incoming)
         return;
     open_device(h);

@@ -26,6 +26,7 @@ struct fake_host_config {
     uint32_t stores_per_ms;
     uint32_t unseen_percent; /* of the stores, when not all writers are seen */
     uint32_t hot_pages;      /* that nine stores of ten go to; 0 = all pages alike */
+    uint64_t quiet_after_ns; /* the writer falls silent so long after its start; 0 = never */
 };
 
 /* How often an operation is to fail: at its begin, or when it is polled. */
@@ -44,7 +45,7 @@ struct fake_host {
     bool alive, running;
     bool may_run;       /* checked at CONTINUE; set by whoever knows the rules */
     bool ran_too_early; /* CONTINUE was begun without may_run */
-    uint64_t wrote_ns;
+    uint64_t wrote_ns, opened_ns;
     uint64_t stores, unseen;
 
     bool busy;

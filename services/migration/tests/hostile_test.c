@@ -341,6 +341,20 @@ static void send_everything(uint64_t hash)
     turns(50, TW_MS);
 }
 
+Test(hostile, a_commit_before_everything_is_prepared_is_refused)
+{
+    duel_open(1, true);
+    struct tw_hello hello = hello_of(&d.params);
+    meet_destination(&hello);
+    say_begin();
+    union tw_control commit = {.epoch = {8}};
+    say(TW_CONTROL_COMMIT, &commit);
+    turns(50, TW_MS);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_ABORTED);
+    cr_assert(strstr(tw_destination_error(d.destination)->what, "commit out of place"));
+    duel_close();
+}
+
 Test(hostile, a_corrupted_device_state_is_refused)
 {
     send_everything(4711);

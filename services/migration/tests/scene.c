@@ -433,7 +433,8 @@ static void open_sides(struct scene *s)
                                     .sees_all_writers = c->sees_all_writers,
                                     .stores_per_ms = c->stores_per_ms,
                                     .unseen_percent = c->unseen_percent,
-                                    .hot_pages = c->hot_pages};
+                                    .hot_pages = c->hot_pages,
+                                    .quiet_after_ns = c->quiet_after_ns};
     for (unsigned i = 0; i < 2; i++) {
         struct scene_side *side = &s->side[i];
         side->scene = s;

@@ -47,6 +47,7 @@ struct scene_config {
     enum fake_link link;
     bool sees_all_writers;
     uint32_t stores_per_ms, unseen_percent, hot_pages;
+    uint64_t quiet_after_ns;
     bool hook;
     struct tw_migration_limits limits;
     uint32_t corrupt_ppm;

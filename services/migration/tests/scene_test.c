@@ -47,6 +47,45 @@ Test(plain, every_link_moves_the_vm)
     }
 }
 
+/* With a slow link there are many rounds, each of many lines. All writers are seen, so if a round
+ * lost a line the compare would find it. */
+Test(plain, rounds_lose_nothing)
+{
+    for (unsigned seed = 0; seed < seeds(9); seed++) {
+        struct scene_config c = scene_plain(seed);
+        c.link = seed % 3;
+        c.sees_all_writers = true;
+        c.pages = 256;
+        c.hot_pages = 64;
+        c.stores_per_ms = 60;
+        c.limits.bandwidth_bytes_per_s = 3 << 20;
+        c.limits.downtime_ns = 20 * TW_MS;
+        c.limits.max_rounds = 6;
+        c.limits.on_no_convergence = TW_ON_NO_CONVERGENCE_STOP;
+        expect_moved(&c);
+        cr_assert_geq(s.at_source.round_count, 4);
+        cr_assert_gt(s.at_source.rounds[1].lines, 100);
+        cr_assert_eq(s.at_source.lines_found_by_compare_only, 0, "seed %u", seed);
+    }
+}
+
+/* Lines that nobody reported are found while the VM runs, not only when it stands still. */
+Test(plain, the_background_compare_leaves_nothing_for_the_stop)
+{
+    for (unsigned seed = 0; seed < seeds(6); seed++) {
+        struct scene_config c = scene_plain(seed);
+        c.unseen_percent = 50;
+        c.quiet_after_ns = 3 * TW_MS;
+        c.stores_per_ms = 40;
+        c.limits.bandwidth_bytes_per_s = 16 << 20;
+        expect_moved(&c);
+        const struct tw_migration_progress *p = &s.at_source;
+        cr_assert_gt(p->lines_found_by_compare_only, 0);
+        cr_assert_eq(p->rounds[p->round_count - 1].lines, 0, "seed %u", seed);
+        cr_assert_gt(p->rounds[p->round_count - 2].lines, 0, "the round after the compare");
+    }
+}
+
 Test(plain, progress_adds_up)
 {
     struct scene_config c = scene_plain(3);
@@ -54,7 +93,7 @@ Test(plain, progress_adds_up)
     expect_moved(&c);
     const struct tw_migration_progress *p = &s.at_source, *q = &s.at_destination;
     uint64_t bytes = 0;
-    cr_assert_geq(p->round_count, 3, "full copy, the round after the compare, final pass");
+    cr_assert_geq(p->round_count, 4, "full copy, a round, the one after the compare, final pass");
     for (unsigned i = 0; i < p->round_count; i++) {
         const struct tw_round *r = &p->rounds[i];
         cr_assert_eq(r->index, i);
@@ -125,6 +164,31 @@ Test(convergence, or_stops_the_vm_where_the_policy_says_so)
     expect_moved(&c);
     cr_assert_leq(s.at_source.round_count, 7);
     cr_assert_gt(s.at_source.downtime_ns, c.limits.downtime_ns);
+}
+
+Test(convergence, the_policy_need_not_wait_for_the_bound)
+{
+    struct scene_config c = busy();
+    c.limits.on_no_convergence = TW_ON_NO_CONVERGENCE_STOP;
+    c.limits.max_rounds = 30;
+    expect_moved(&c);
+    cr_assert_lt(s.at_source.round_count, 20, "rounds that do not shrink are pointless");
+}
+
+/* The tracker knows of next to nothing before a collection sweeps the caches. */
+Test(convergence, what_caches_hide_is_not_forgotten)
+{
+    struct scene_config c = scene_plain(6);
+    c.link = FAKE_LINK_CACHE;
+    c.sees_all_writers = true;
+    c.stores_per_ms = 100;
+    c.hot_pages = 1;
+    c.limits.bandwidth_bytes_per_s = 200000;
+    c.limits.downtime_ns = 40 * TW_MS;
+    c.limits.max_rounds = 4;
+    cr_assert(scene_play_loud(&s, &c));
+    cr_assert_eq(s.source_end, TW_HAND_OVER_ABORTED);
+    cr_assert_eq(s.source_error.code, TW_FAILED_PRECONDITION, "%s", s.source_error.what);
 }
 
 /* ---- Faults ------------------------------------------------------------------------------------
