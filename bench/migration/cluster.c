@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define READY_MS  10000u
+#define READY_MS  20000u
 #define CALL_MS   5000u
 #define CREATE_MS 30000u
 #define STOP_MS   3000u
@@ -67,17 +67,32 @@ static unsigned agents_alive(struct bench_cluster *c)
     return alive;
 }
 
+static void show_end(const struct bench_cluster *c, const char *name)
+{
+    char path[BENCH_PATH + 64], text[2048];
+    snprintf(path, sizeof path, "%s/%s.log", c->dir, name);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return;
+    if (fseek(f, -(long)sizeof text, SEEK_END) != 0)
+        rewind(f);
+    size_t n = fread(text, 1, sizeof text, f);
+    fclose(f);
+    fprintf(stderr, "-- end of the log of %s --\n%.*s", name, (int)n, text);
+}
+
 static enum tw_code await_agents(struct bench_cluster *c, struct tw_error *err)
 {
-    for (unsigned ms = 0; ms < READY_MS; ms += 20) {
+    uint64_t end = bench_now_ns() + READY_MS * TW_MS;
+    while (bench_now_ns() < end && bench_process_alive(&c->controller)) {
         if (agents_alive(c) == 2)
             return TW_OK;
-        if (!bench_process_alive(&c->controller))
-            return tw_fail(err, TW_UNAVAILABLE, "controller", NULL, NULL, "it ended, see %s",
-                           c->dir);
         if (!bench_sleep_ms(20))
             return tw_fail(err, TW_CANCELLED, "benchmark", NULL, NULL, "interrupted");
     }
+    show_end(c, "controller");
+    show_end(c, node_names[0]);
+    show_end(c, node_names[1]);
     return tw_fail(err, TW_DEADLINE_EXCEEDED, "cluster", "2 agents", NULL,
                    "agents not alive after %u ms", READY_MS);
 }

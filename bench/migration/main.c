@@ -303,6 +303,17 @@ static enum tw_code run(struct state *s, int argc, char **argv, struct tw_error 
     return code;
 }
 
+/* Guests, agents and both ends share the processors: others' work makes every figure worse. */
+static void warn_when_busy(void)
+{
+    double load;
+    if (getloadavg(&load, 1) == 1 && load > 1)
+        fprintf(stderr,
+                "the machine is busy (load %.1f): the figures will tell more of that than "
+                "of the contenders\n",
+                load);
+}
+
 int main(int argc, char **argv)
 {
     static struct state s = {.setting = {.qemu = "qemu-system-x86_64",
@@ -319,6 +330,7 @@ int main(int argc, char **argv)
         return 2;
     }
     bench_signals_install();
+    warn_when_busy();
     tw_log_configure("bench", TW_LOG_WARN);
     s.rows = json_array();
     s.runs = json_array();

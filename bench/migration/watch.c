@@ -17,10 +17,10 @@
 #include <unistd.h>
 
 #define LOOK_NS      (500 * TW_US)
-#define POINT_NS     TW_MS            /* between two points of the series */
-#define FIND_NS      (100 * TW_MS)    /* between two searches for a vCPU thread */
-#define VCPU_STEP_NS UINT64_C(500000) /* loading a state costs a vCPU thread less */
-#define SERIAL_MAX   512u             /* bytes of a line */
+#define POINT_NS     TW_MS         /* between two points of the series */
+#define FIND_NS      (100 * TW_MS) /* between two searches for a vCPU thread */
+#define VCPU_STEP_NS (5 * TW_MS)   /* loading a state costs a vCPU thread less */
+#define SERIAL_MAX   512u          /* bytes of a line */
 
 /* One copy of the guest. */
 struct side {
