@@ -39,6 +39,7 @@
 #define UNLIKELY(x)    __builtin_expect(!!(x), 0)
 #define CHECKS         4096u        /* comparisons before the host address is trusted */
 #define RECHECK_EVERY  (1u << 16)   /* stores of a vCPU; a power of two */
+#define ACCESS_MAX     32u          /* bytes of one access; QEMU itself moves at most 16 at once */
 #define LENGTHS        64u          /* entries; a machine uses about a dozen kinds of access */
 #define ABOVE_THE_HOLE (1ull << 32) /* guest-physical address of RAM that is not low memory */
 
@@ -48,12 +49,15 @@
 EXPORT int qemu_plugin_version = TOWLINE_PLUGIN_API;
 
 static struct {
-    uint64_t base; /* host address of RAM offset 0 */
-    uint64_t size; /* bytes of RAM */
-    uint32_t mode; /* enum tw_link_address; changes at most twice */
-    uint32_t ring_events;
+    /* What every store needs, in one cache line. */
+    alignas(64) uint64_t base; /* host address of RAM offset 0 */
+    uint64_t trusted;          /* bytes of RAM in mode host, else 0 */
     struct tw_link_map map;
     struct tw_link_header *header;
+    uint32_t mode; /* enum tw_link_address; changes at most twice */
+    uint32_t ring_events;
+
+    uint64_t size; /* bytes of RAM */
     uint8_t *rings;
     uint64_t ring_stride;
     uint64_t low_memory;
@@ -87,6 +91,7 @@ static inline uint32_t mode_now(void)
 static void mode_set(enum tw_link_address mode)
 {
     __atomic_store_n(&p.mode, mode, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&p.trusted, mode == TW_LINK_HOST ? p.size : 0, __ATOMIC_SEQ_CST);
     __atomic_store_n(&p.header->address_mode, mode, __ATOMIC_SEQ_CST);
 }
 
@@ -255,28 +260,35 @@ static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo
         compare(counters_of(vcpu), host_offset(where), is_ram ? &api : NULL);
 }
 
+/* Outside trusted RAM: a device, memory that is not ours, or the host address is not trusted. */
+static __attribute__((noinline)) void on_untrusted(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                                   uint64_t vaddr, bool store)
+{
+    if (mode_now() != TW_LINK_HOST)
+        report_by_api(vcpu, info, vaddr, store);
+}
+
 /* The common way of both links; `store` and `ring` are constants where it is inlined. */
 static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
                                                             qemu_plugin_meminfo_t info,
                                                             uint64_t vaddr, bool store, bool ring)
 {
-    if (UNLIKELY(mode_now() != TW_LINK_HOST)) {
-        report_by_api(vcpu, info, vaddr, store);
-        return;
-    }
     const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
     if (UNLIKELY(!where))
         return;
     const uint64_t offset = host_offset(where);
-    if (UNLIKELY(offset >= p.size))
+    if (UNLIKELY(offset >= __atomic_load_n(&p.trusted, __ATOMIC_RELAXED))) {
+        on_untrusted(vcpu, info, vaddr, store);
         return;
-    struct tw_link_vcpu *c = counters_of(vcpu);
+    }
     if (ring)
         report_line(vcpu, offset, store);
     else
         tw_link_mark(&p.map, offset);
-    if (UNLIKELY(offset % TW_LINE_SIZE + length_of(info) > TW_LINE_SIZE))
+    const uint64_t in_line = offset % TW_LINE_SIZE;
+    if (in_line > TW_LINE_SIZE - ACCESS_MAX && in_line + length_of(info) > TW_LINE_SIZE)
         report_rest(vcpu, info, vaddr, offset, store);
+    struct tw_link_vcpu *c = counters_of(vcpu);
     if (UNLIKELY(count(store ? &c->stores : &c->loads) % RECHECK_EVERY == 0))
         recheck(vcpu, info, vaddr);
 }
