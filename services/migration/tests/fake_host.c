@@ -23,6 +23,13 @@ static void report(struct fake_host *h, uint64_t address)
     }
 }
 
+static bool may_hide(const struct fake_host *h)
+{
+    uint64_t until = h->config.unseen_until_ns;
+    return !h->config.sees_all_writers &&
+           (until == 0 || tw_now(h->config.clock) < h->opened_ns + until);
+}
+
 static void store(struct fake_host *h)
 {
     struct tw_random *r = &h->random;
@@ -30,7 +37,7 @@ static void store(struct fake_host *h)
     uint64_t page = tw_random_below(r, hot ? h->config.hot_pages : h->config.pages);
     uint64_t address = page * TW_PAGE_SIZE + tw_random_below(r, TW_PAGE_SIZE / 8) * 8;
     uint64_t value = tw_random_below(r, 8) ? tw_random_next(r) : 0;
-    bool unseen = !h->config.sees_all_writers && tw_random_below(r, 100) < h->config.unseen_percent;
+    bool unseen = may_hide(h) && tw_random_below(r, 100) < h->config.unseen_percent;
     memcpy(h->host.memory + address, &value, sizeof value);
     h->data[page] = true;
     h->stores++;
@@ -42,8 +49,7 @@ static void store(struct fake_host *h)
 /* Now and then a page is given back, which no store event reports. */
 static void punch(struct fake_host *h)
 {
-    if (h->config.sees_all_writers || h->config.unseen_percent == 0 ||
-        tw_random_below(&h->random, 200) != 0)
+    if (!may_hide(h) || h->config.unseen_percent == 0 || tw_random_below(&h->random, 200) != 0)
         return;
     uint64_t page = tw_random_below(&h->random, h->config.pages);
     memset(h->host.memory + page * TW_PAGE_SIZE, 0, TW_PAGE_SIZE);
@@ -54,8 +60,7 @@ void fake_host_run(struct fake_host *h)
 {
     uint64_t now = tw_now(h->config.clock);
     uint64_t n = (now - h->wrote_ns) * h->config.stores_per_ms / TW_MS;
-    bool quiet = h->config.quiet_after_ns && now >= h->opened_ns + h->config.quiet_after_ns;
-    if (!h->running || quiet) {
+    if (!h->running) {
         h->wrote_ns = now;
         return;
     }

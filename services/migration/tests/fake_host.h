@@ -24,9 +24,9 @@ struct fake_host_config {
     enum fake_link link;
     bool sees_all_writers;
     uint32_t stores_per_ms;
-    uint32_t unseen_percent; /* of the stores, when not all writers are seen */
-    uint32_t hot_pages;      /* that nine stores of ten go to; 0 = all pages alike */
-    uint64_t quiet_after_ns; /* the writer falls silent so long after its start; 0 = never */
+    uint32_t unseen_percent;  /* of the stores, when not all writers are seen */
+    uint32_t hot_pages;       /* that nine stores of ten go to; 0 = all pages alike */
+    uint64_t unseen_until_ns; /* so long after its start every store is seen; 0 = never */
 };
 
 /* How often an operation is to fail: at its begin, or when it is polled. */

@@ -1,5 +1,7 @@
 #include "services/migration/tests/scene.h"
 
+#include "services/migration/source.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,6 +187,10 @@ static void trace(void *ctx, const struct tw_machine *machine, unsigned from, un
         fprintf(stderr, "%10.3f ms  %s: %s -> %s (%s)\n", (double)now_of(s) / 1e6,
                 machine->table->name, machine->table->states[from].name,
                 machine->table->states[to].name, why);
+    if (side->is_source && to == TW_SOURCE_STOPPING) {
+        tw_source_progress(s->source, &s->at_source);
+        s->found_before_stop = s->at_source.lines_found_by_compare_only;
+    }
     for (unsigned i = 0; i < s->config.fault_count; i++) {
         const struct scene_fault *f = &s->config.faults[i];
         if (s->fault[i].armed || f->at_source != side->is_source || f->state != to)
@@ -434,7 +440,7 @@ static void open_sides(struct scene *s)
                                     .stores_per_ms = c->stores_per_ms,
                                     .unseen_percent = c->unseen_percent,
                                     .hot_pages = c->hot_pages,
-                                    .quiet_after_ns = c->quiet_after_ns};
+                                    .unseen_until_ns = c->unseen_until_ns};
     for (unsigned i = 0; i < 2; i++) {
         struct scene_side *side = &s->side[i];
         side->scene = s;

@@ -47,7 +47,7 @@ struct scene_config {
     enum fake_link link;
     bool sees_all_writers;
     uint32_t stores_per_ms, unseen_percent, hot_pages;
-    uint64_t quiet_after_ns;
+    uint64_t unseen_until_ns;
     bool hook;
     struct tw_migration_limits limits;
     uint32_t corrupt_ppm;
@@ -93,6 +93,7 @@ struct scene {
     /* What came of it. */
     char problem[256]; /* the first broken rule; "" = none */
     bool stuck;
+    uint64_t found_before_stop; /* lines_found_by_compare_only when the VM was stopped */
     bool memory_checked, memory_equal;
     struct tw_migration_progress at_source, at_destination;
     struct tw_error source_error, destination_error;
