@@ -79,7 +79,6 @@ static bool send_chunk(struct tw_source *s, const struct tw_chunk_header *header
     }
     tw_throttle_spend(&s->throttle, bytes);
     tw_meter_sent(&s->meter, bytes, now_ns);
-    tw_meter_round(&s->meter)->bytes += bytes;
     return true;
 }
 
@@ -154,6 +153,7 @@ static bool send_lines(struct tw_source *s, uint64_t now_ns)
                                      .count = c->writer.count,
                                      .tag = s->round};
     c->payload = NULL;
+    tw_meter_round(&s->meter)->bytes += sizeof header + header.length;
     return send_chunk(s, &header, now_ns);
 }
 

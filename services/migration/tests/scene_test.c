@@ -101,7 +101,9 @@ Test(plain, progress_adds_up)
         cr_assert_eq(q->rounds[i].lines, r->lines, "told to the destination");
         bytes += r->bytes;
     }
-    cr_assert_leq(bytes + p->bytes_device_state, p->bytes_sent + p->bytes_device_state);
+    cr_assert_leq(bytes + p->bytes_device_state, p->bytes_sent);
+    cr_assert_geq(bytes + p->bytes_device_state, p->bytes_sent - p->bytes_sent / 20,
+                  "the rest is a few small messages");
     cr_assert_eq(p->memory_bytes, c.pages * TW_PAGE_SIZE);
     cr_assert_eq(p->full_copy_bytes_done, p->memory_bytes);
     cr_assert_eq(p->lines_dirty, 0);
