@@ -7,7 +7,7 @@
 /* Sets up the serial port, the interrupt table and a timer of 1000 Hz. */
 void machine_init(void);
 
-/* Measures the time stamp counter against the timer: ticks in a millisecond. Takes 20 ms. */
+/* Measures the time stamp counter against the timer: ticks in a millisecond. Takes 30 ms. */
 uint32_t machine_tsc_khz(void);
 
 /* Waits for the next timer interrupt without using the CPU. */

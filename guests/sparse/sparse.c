@@ -144,7 +144,7 @@ static void status(const struct work *w, const char *label, uint64_t now)
     const volatile struct tw_sparse_control *c = w->control;
     uint32_t khz = c->tsc_khz;
     machine_print(label);
-    machine_print_number("t=", machine_divide(now - c->start_tsc, khz * 1000));
+    machine_print_number("t=", machine_divide(machine_divide(now - c->start_tsc, khz), 1000));
     machine_print_number(" it=", c->iteration);
     machine_print_number(" writes=", w->writes);
     machine_print_number(" bad=", w->bad);
