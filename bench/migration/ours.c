@@ -51,10 +51,9 @@ static void figures(const Towline__V1__Migration *m, struct bench_run *run)
     uint64_t resent = 0;
     for (size_t i = 0; i < p->n_rounds; i++)
         resent += p->rounds[i]->index > 0 ? p->rounds[i]->bytes : 0;
-    /* The device state travels within the final round; QEMU's counters leave it out. */
-    uint64_t state = p->bytes_device_state;
-    v[BENCH_BYTES_RESENT] = (double)(resent > state ? resent - state : 0);
-    v[BENCH_BYTES_TOTAL] = (double)(p->bytes_sent - state);
+    v[BENCH_BYTES_RESENT] = (double)resent;
+    /* QEMU's counters leave out the device state. */
+    v[BENCH_BYTES_TOTAL] = (double)(p->bytes_sent - p->bytes_device_state);
     if (v[BENCH_CONVERGED] == 0)
         return;
     v[BENCH_DOWNTIME] = (double)p->downtime_us / 1e3;
