@@ -39,7 +39,7 @@ enum tw_source_state {
 };
 
 /* Work of one step: a few milliseconds at most. */
-#define TW_SLICE_BYTES       (UINT64_C(4) << 20)  /* read or hashed while the VM runs */
+#define TW_SLICE_BYTES       (UINT64_C(2) << 20)  /* read or hashed while the VM runs */
 #define TW_FINAL_SLICE_BYTES (UINT64_C(16) << 20) /* while it is stopped */
 #define TW_ROUND_INTERVAL_NS (10 * TW_MS)         /* between two collections */
 #define TW_DIRTY_BATCH       256u
