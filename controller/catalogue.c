@@ -10,8 +10,7 @@
 
 #define SAVE_EVERY_MS 10000u /* last_seen on disk is at most that old */
 
-/* ---- Opening -----------------------------------------------------------------------------------
- */
+/* ---- Opening ------------------------------------------------------------------------------- */
 
 struct loader {
     struct tw_catalogue *catalogue;
@@ -85,8 +84,7 @@ const struct tw_report *tw_catalogue_find_report(const struct tw_catalogue_host 
     return NULL;
 }
 
-/* ---- What comes in ------------------------------------------------------------------------------
- */
+/* ---- What comes in ------------------------------------------------------------------------- */
 
 static enum tw_code check_length(const char *what, const char *text, size_t size,
                                  struct tw_error *err)
@@ -170,8 +168,7 @@ static void describe(struct tw_host_record *to, const Towline__V1__HostDescripti
     to->last_seen_unix_ms = tw_wall_ms();
 }
 
-/* ---- What is written down
- * ------------------------------------------------------------------------ */
+/* ---- What is written down ------------------------------------------------------------------ */
 
 static enum tw_code host_event(struct tw_store *store, const char *kind,
                                const struct tw_host_record *r, const char *text,
@@ -223,8 +220,7 @@ static bool worth_saving(const struct tw_catalogue_host *h, const struct tw_host
            now->last_seen_unix_ms >= h->saved_unix_ms + SAVE_EVERY_MS;
 }
 
-/* ---- Heartbeats and leases ----------------------------------------------------------------------
- */
+/* ---- Heartbeats and leases ----------------------------------------------------------------- */
 
 static enum tw_code heartbeat_locked(struct tw_catalogue *c, const Towline__V1__HeartbeatRequest *r,
                                      struct tw_error *err)
@@ -292,8 +288,7 @@ uint64_t tw_catalogue_expire(struct tw_catalogue *c)
     return next;
 }
 
-/* ---- Questions ----------------------------------------------------------------------------------
- */
+/* ---- Questions ----------------------------------------------------------------------------- */
 
 bool tw_catalogue_locate(struct tw_catalogue *c, const char *host, char url[TW_URL_SIZE],
                          bool *alive)

@@ -30,8 +30,7 @@ struct tw_controller {
     struct tw_http_server *http;
 };
 
-/* ---- What one part tells another
- * ------------------------------------------------------------------ */
+/* ---- What one part tells another ----------------------------------------------------------- */
 
 static void on_heartbeat(void *ctx, const char *host)
 {
@@ -74,8 +73,7 @@ static bool ready_page(void *ctx, FILE *out)
     return tw_services_ready(&c->services, out);
 }
 
-/* ---- Opening, from the ground up
- * -------------------------------------------------------------------- */
+/* ---- Opening, from the ground up ----------------------------------------------------------- */
 
 static enum tw_code open_ground(struct tw_controller *c, const struct tw_controller_config *config,
                                 struct tw_error *err)

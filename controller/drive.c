@@ -21,8 +21,7 @@
 #define CALL_MS           2000u
 #define ALARM_AFTER       5u
 
-/* ---- What is known
- * ------------------------------------------------------------------------------- */
+/* ---- What is known ------------------------------------------------------------------------- */
 
 static void ask_both(struct tw_drive *d)
 {
@@ -81,8 +80,7 @@ static struct tw_verdict judge(const struct tw_drive *d, const struct tw_migrati
     return verdict;
 }
 
-/* ---- The end
- * ------------------------------------------------------------------------------------- */
+/* ---- The end ------------------------------------------------------------------------------- */
 
 static void end_error(struct tw_drive *d, struct tw_migration_record *m,
                       const struct tw_verdict *verdict)
@@ -167,8 +165,7 @@ static uint64_t end(struct tw_drive *d, struct tw_migration_record *m,
     return TW_NEVER;
 }
 
-/* ---- Under way
- * ----------------------------------------------------------------------------------- */
+/* ---- Under way ----------------------------------------------------------------------------- */
 
 static uint64_t in_ns(uint64_t delay_ns)
 {
@@ -325,8 +322,7 @@ static uint64_t tell(struct tw_drive *d, const struct tw_verdict *verdict, uint6
     return back_off(d->doubts++);
 }
 
-/* ---- Steps
- * --------------------------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------------------------- */
 
 static uint64_t follow(struct tw_drive *d)
 {

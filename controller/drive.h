@@ -55,20 +55,17 @@ struct tw_migrations {
     struct tw_migration_figures figures;
 };
 
-/* ---- drive.c: the job ---------------------------------------------------------------------------
- */
+/* ---- drive.c: the job ---------------------------------------------------------------------- */
 
 uint64_t tw_drive_step(void *drive);
 void tw_drive_wake(struct tw_drive *drive);
 
-/* ---- drive_ask.c --------------------------------------------------------------------------------
- */
+/* ---- drive_ask.c --------------------------------------------------------------------------- */
 
 /* Asks a side; the progress that it tells is kept in the record. */
 void tw_drive_ask(struct tw_drive *drive, enum tw_side side);
 
-/* ---- drive_write.c: what is written down; the drive is locked
- * ------------------------------------ */
+/* ---- drive_write.c: what is written down; the drive is locked ------------------------------ */
 
 struct tw_drive_change {
     enum tw_store_mode mode;
@@ -84,8 +81,7 @@ struct tw_drive_change {
 enum tw_code tw_drive_write(struct tw_drive *drive, const struct tw_migration_record *next,
                             const struct tw_drive_change *change, struct tw_error *err);
 
-/* ---- migrations.c -------------------------------------------------------------------------------
- */
+/* ---- migrations.c -------------------------------------------------------------------------- */
 
 /* Adds a reference; NULL when it is not under way. */
 struct tw_drive *tw_drive_find(struct tw_migrations *migrations, const char *id);

@@ -46,8 +46,7 @@ void tw_drive_alarm(struct tw_drive *d, const char *reason)
                      &err);
 }
 
-/* ---- An end before the source was told anything
- * --------------------------------------------------- */
+/* ---- An end before the source was told anything -------------------------------------------- */
 
 static uint64_t end(struct tw_drive *d, const struct tw_error *why, bool owed)
 {
@@ -96,8 +95,7 @@ static bool over(struct tw_drive *d, struct tw_error *why)
     return cancelled || decided || late;
 }
 
-/* ---- Pending
- * ------------------------------------------------------------------------------------- */
+/* ---- Pending ------------------------------------------------------------------------------- */
 
 /* An agent that knows the id already was told it by a controller with another store: what it knows
  * is about another migration. */
@@ -148,8 +146,7 @@ uint64_t tw_drive_pending(struct tw_drive *d)
     return code == TW_OK ? tw_now(&tw_monotonic) : tw_after(tw_now(&tw_monotonic), TW_SEC);
 }
 
-/* ---- Preparing
- * ----------------------------------------------------------------------------------- */
+/* ---- Preparing ----------------------------------------------------------------------------- */
 
 static enum tw_code spec_load(struct tw_drive *d, Towline__V1__VmSpec **spec, struct tw_error *err)
 {

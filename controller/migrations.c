@@ -13,8 +13,7 @@
 const uint64_t tw_downtime_bucket_ms[TW_DOWNTIME_BUCKETS] = {10,   30,   100,   300,
                                                              1000, 3000, 10000, UINT64_MAX};
 
-/* ---- The list
- * ------------------------------------------------------------------------------------ */
+/* ---- The list ------------------------------------------------------------------------------ */
 
 static void drive_free(struct tw_drive *d)
 {
@@ -89,7 +88,6 @@ static struct tw_drive *drive_new(struct tw_migrations *owner,
     if (!d)
         return NULL;
     d->owner = owner;
-    d->record = *record;
     memcpy(d->id, record->id, sizeof d->id);
     memcpy(d->vm, record->vm, sizeof d->vm);
     memcpy(d->source, record->source, sizeof d->source);
@@ -97,8 +95,10 @@ static struct tw_drive *drive_new(struct tw_migrations *owner,
     d->epoch = record->epoch;
     d->references = 1;
     pthread_mutex_init(&d->lock, NULL);
+    /* The machine stands where the record does: it did not walk there. */
     tw_machine_init(&d->machine, &tw_migration_table, &d->record, drive_trace, d);
     d->machine.state = (unsigned)record->state;
+    d->record = *record;
     return d;
 }
 
@@ -146,8 +146,7 @@ void tw_migrations_host_heard(struct tw_migrations *migrations, const char *host
     }
 }
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------------------------- */
 
 struct loader {
     struct tw_migrations *migrations;
@@ -196,8 +195,7 @@ void tw_migrations_close(struct tw_migrations *migrations)
     free(migrations);
 }
 
-/* ---- Start
- * --------------------------------------------------------------------------------------- */
+/* ---- Start --------------------------------------------------------------------------------- */
 
 struct start {
     struct tw_migrations *migrations;
@@ -342,8 +340,7 @@ enum tw_code tw_migrations_start(struct tw_migrations *migrations, const char *v
     return d ? drive_begin(d, err) : tw_fail_errno(err, ENOMEM, s.record.id, "cannot begin");
 }
 
-/* ---- Questions
- * ----------------------------------------------------------------------------------- */
+/* ---- Questions ----------------------------------------------------------------------------- */
 
 bool tw_migrations_live(struct tw_migrations *migrations, const char *id,
                         struct tw_migration_record *record)

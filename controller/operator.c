@@ -13,8 +13,7 @@ static const char *state_name(const struct tw_migration_record *m)
     return tw_migration_table.states[m->state].name;
 }
 
-/* ---- Cancel
- * -------------------------------------------------------------------------------------- */
+/* ---- Cancel -------------------------------------------------------------------------------- */
 
 static enum tw_code handed_over(const struct tw_migration_record *m, struct tw_error *err)
 {
@@ -90,8 +89,7 @@ enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *
     return code;
 }
 
-/* ---- Recover
- * ------------------------------------------------------------------------------------- */
+/* ---- Recover ------------------------------------------------------------------------------- */
 
 static enum tw_code refuse(const struct tw_migration_record *m, const char *expected,
                            const char *given, const char *what, struct tw_error *err)

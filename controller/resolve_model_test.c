@@ -76,7 +76,7 @@ static int source_answers(struct world w)
     return !w.source_dead;
 }
 
-/* ---- What agents do by themselves ------------------------------------------------------------ */
+/* ---- What agents do by themselves ---------------------------------------------------------- */
 
 static struct world link_cut(struct world w)
 {
@@ -133,8 +133,7 @@ static void destination_moves(struct world w)
     }
 }
 
-/* ---- Commands arrive, whenever they like; agents refuse what does not fit ---------------------
- */
+/* ---- Commands arrive, whenever they like; agents refuse what does not fit ------------------ */
 
 static struct world arrive(struct world w, int command)
 {
@@ -169,7 +168,7 @@ static struct world arrive(struct world w, int command)
     return w;
 }
 
-/* ---- The controller -------------------------------------------------------------------------- */
+/* ---- The controller ------------------------------------------------------------------------ */
 
 static struct world ask_source(struct world w, int answered)
 {
@@ -282,8 +281,7 @@ static void operator_moves(struct world w)
     }
 }
 
-/* ---- Whatever happened: once all that live answer, it ends well -------------------------------
- */
+/* ---- Whatever happened: once all that live answer, it ends well ---------------------------- */
 
 static struct world settle_agents(struct world w)
 {

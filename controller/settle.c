@@ -34,8 +34,7 @@ static void is_silent(struct silent_hosts *silent, const char *host)
         snprintf(silent->names[silent->count++], TW_NAME_SIZE, "%s", host);
 }
 
-/* ---- VMs
- * ------------------------------------------------------------------------------------------ */
+/* ---- VMs ----------------------------------------------------------------------------------- */
 
 struct vm_list {
     char names[TW_SETTLE_AT_ONCE][TW_NAME_SIZE], hosts[TW_SETTLE_AT_ONCE][TW_NAME_SIZE];
@@ -68,8 +67,7 @@ static void settle_vms(struct tw_settle *s, struct silent_hosts *silent)
     }
 }
 
-/* ---- Outcomes
- * ------------------------------------------------------------------------------------- */
+/* ---- Outcomes ------------------------------------------------------------------------------ */
 
 struct owed_list {
     struct tw_migration_record *items;

@@ -41,8 +41,7 @@ struct tw_store {
     struct tw_store_figures figures;
 };
 
-/* ---- Opening ----------------------------------------------------------------------------------
- */
+/* ---- Opening ------------------------------------------------------------------------------- */
 
 /* A lock file beside the store keeps a second controller away and says who has it. */
 static enum tw_code lock_take(struct tw_store *store, const char *path, struct tw_error *err)
@@ -152,8 +151,7 @@ uint64_t tw_store_generation(const struct tw_store *store)
     return store->generation;
 }
 
-/* ---- Transactions ------------------------------------------------------------------------------
- */
+/* ---- Transactions -------------------------------------------------------------------------- */
 
 static enum tw_code set_durability(struct tw_store *store, bool relaxed, struct tw_error *err)
 {
@@ -231,8 +229,7 @@ void tw_store_figures(struct tw_store *store, struct tw_store_figures *out)
     pthread_mutex_unlock(&store->figures_lock);
 }
 
-/* ---- Events ------------------------------------------------------------------------------------
- */
+/* ---- Events -------------------------------------------------------------------------------- */
 
 static enum tw_code event_insert(struct tw_store *store, const char *subject, const uint8_t *body,
                                  size_t size, struct tw_error *err)

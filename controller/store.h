@@ -45,7 +45,7 @@ enum tw_code tw_store_begin(struct tw_store *store, enum tw_store_mode mode, str
 /* Commits when `code` is OK, else rolls back and passes `code` on. */
 enum tw_code tw_store_end(struct tw_store *store, enum tw_code code, struct tw_error *err);
 
-/* ---- Inside a transaction -------------------------------------------------------------------- */
+/* ---- Inside a transaction ------------------------------------------------------------------ */
 
 enum tw_code tw_store_host_put(struct tw_store *store, const struct tw_host_record *host,
                                struct tw_error *err);
@@ -97,8 +97,7 @@ enum tw_code tw_store_events_bounds(struct tw_store *store, uint64_t *oldest, ui
 /* A number that grows with each opening of this store. */
 uint64_t tw_store_generation(const struct tw_store *store);
 
-/* ---- Figures (thread-safe, no transaction) ----------------------------------------------------
- */
+/* ---- Figures (thread-safe, no transaction) ------------------------------------------------- */
 
 #define TW_STORE_BUCKETS 8u
 /* Upper bounds of the buckets in microseconds; the last is unbounded. */
@@ -110,8 +109,7 @@ struct tw_store_figures {
 };
 void tw_store_figures(struct tw_store *store, struct tw_store_figures *out);
 
-/* ---- Inside the store's files ------------------------------------------------------------------
- */
+/* ---- Inside the store's files -------------------------------------------------------------- */
 
 struct tw_db *tw_store_db(struct tw_store *store);
 

@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Hosts -------------------------------------------------------------------------------------
- */
+/* ---- Hosts --------------------------------------------------------------------------------- */
 
 enum tw_code tw_store_host_put(struct tw_store *store, const struct tw_host_record *h,
                                struct tw_error *err)
@@ -56,8 +55,7 @@ enum tw_code tw_store_hosts_each(struct tw_store *store, tw_host_fn fn, void *ct
                      "");
 }
 
-/* ---- VMs ---------------------------------------------------------------------------------------
- */
+/* ---- VMs ----------------------------------------------------------------------------------- */
 
 #define VM_COLUMNS                                                                                 \
     "name, spec, memory, host, epoch, epoch_issued, state, wanted, reason, migration, created,"    \
@@ -138,8 +136,7 @@ enum tw_code tw_store_vms_prune(struct tw_store *store, uint64_t now_unix_ms, st
                      (uint64_t)TW_WANTED_GONE, before);
 }
 
-/* ---- Migrations --------------------------------------------------------------------------------
- */
+/* ---- Migrations ---------------------------------------------------------------------------- */
 
 #define MIGRATION_COLUMNS                                                                          \
     "number, vm, source, destination, state, limits, progress, error_code, error_where,"           \

@@ -43,8 +43,7 @@ void tw_vms_close(struct tw_vms *vms)
     free(vms);
 }
 
-/* ---- One operation a VM
- * --------------------------------------------------------------------------- */
+/* ---- One operation a VM -------------------------------------------------------------------- */
 
 static char *busy_take(struct tw_vms *vms, const char *name, struct tw_error *err)
 {
@@ -81,8 +80,7 @@ static unsigned time_left_ms(uint64_t deadline_ns, unsigned most)
     return left < most ? (unsigned)left : most;
 }
 
-/* ---- Records
- * -------------------------------------------------------------------------------------- */
+/* ---- Records ------------------------------------------------------------------------------- */
 
 static enum tw_code vm_event(struct tw_vms *vms, const char *kind, const struct tw_vm_record *vm,
                              const char *text, struct tw_error *err)
@@ -109,8 +107,7 @@ enum tw_code tw_vms_get(struct tw_vms *vms, const char *name, struct tw_vm_recor
     return code == TW_OK ? tw_store_end(vms->store, get_live(vms, name, vm, err), err) : code;
 }
 
-/* ---- Create
- * --------------------------------------------------------------------------------------- */
+/* ---- Create -------------------------------------------------------------------------------- */
 
 static void count_vm(void *ctx, const struct tw_vm_record *vm)
 {
@@ -251,8 +248,7 @@ enum tw_code tw_vms_create(struct tw_vms *vms, const Towline__V1__VmSpec *spec, 
     return code;
 }
 
-/* ---- Stop and delete
- * ------------------------------------------------------------------------------ */
+/* ---- Stop and delete ----------------------------------------------------------------------- */
 
 static enum tw_code want(struct tw_vms *vms, const char *name, enum tw_wanted wanted,
                          struct tw_vm_record *vm, struct tw_error *err)
@@ -349,8 +345,7 @@ enum tw_code tw_vms_delete(struct tw_vms *vms, const char *name, uint64_t deadli
     return end(vms, name, TW_WANTED_GONE, deadline_ns, &vm, err);
 }
 
-/* ---- What was left undone
- * -------------------------------------------------------------------------- */
+/* ---- What was left undone ------------------------------------------------------------------ */
 
 void tw_vms_settle(struct tw_vms *vms, const char *name, bool *silent)
 {
