@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define READY_MS 15000u
+#define READY_MS 30000u
 
 void tw_sleep_ms(unsigned ms)
 {
