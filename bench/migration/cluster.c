@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 
 #define READY_MS  20000u
+#define POLL_MS   20u
+#define END_MS    (BENCH_TIMEOUT_MS + 15000u)
 #define CALL_MS   5000u
 #define CREATE_MS 30000u
 #define STOP_MS   3000u
@@ -236,7 +238,23 @@ enum tw_code bench_cluster_migration(struct bench_cluster *cluster, const char *
     return TW_OK;
 }
 
-bool bench_migration_ended(const Towline__V1__Migration *migration)
+static bool has_ended(const Towline__V1__Migration *migration)
 {
     return migration->state >= TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
+}
+
+enum tw_code bench_cluster_await_end(struct bench_cluster *cluster, const char *id,
+                                     Towline__V1__Migration **migration, struct tw_error *err)
+{
+    uint64_t end = bench_now_ns() + END_MS * TW_MS;
+    while (bench_now_ns() < end) {
+        enum tw_code code = bench_cluster_migration(cluster, id, migration, err);
+        if (code || has_ended(*migration))
+            return code;
+        towline__v1__migration__free_unpacked(*migration, NULL);
+        *migration = NULL;
+        if (!bench_sleep_ms(POLL_MS))
+            return tw_fail(err, TW_CANCELLED, "benchmark", NULL, NULL, "interrupted");
+    }
+    return tw_fail(err, TW_DEADLINE_EXCEEDED, id, NULL, NULL, "has not ended after %u ms", END_MS);
 }

@@ -32,6 +32,8 @@ enum tw_code bench_cluster_cancel(struct bench_cluster *cluster, const char *id,
 /* Free with towline__v1__migration__free_unpacked. */
 enum tw_code bench_cluster_migration(struct bench_cluster *cluster, const char *id,
                                      Towline__V1__Migration **migration, struct tw_error *err);
-bool bench_migration_ended(const Towline__V1__Migration *migration);
+/* The same, once it has ended, well or badly; bounded. */
+enum tw_code bench_cluster_await_end(struct bench_cluster *cluster, const char *id,
+                                     Towline__V1__Migration **migration, struct tw_error *err);
 
 #endif

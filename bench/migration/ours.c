@@ -6,25 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#define POLL_MS 20u
-#define END_MS  (BENCH_TIMEOUT_MS + 15000u)
-
-static enum tw_code await_end(struct bench_cluster *c, const char *id,
-                              Towline__V1__Migration **migration, struct tw_error *err)
-{
-    uint64_t end = bench_now_ns() + END_MS * TW_MS;
-    while (bench_now_ns() < end) {
-        enum tw_code code = bench_cluster_migration(c, id, migration, err);
-        if (code || bench_migration_ended(*migration))
-            return code;
-        towline__v1__migration__free_unpacked(*migration, NULL);
-        *migration = NULL;
-        if (!bench_sleep_ms(POLL_MS))
-            return tw_fail(err, TW_CANCELLED, "benchmark", NULL, NULL, "interrupted");
-    }
-    return tw_fail(err, TW_DEADLINE_EXCEEDED, id, NULL, NULL, "has not ended after %u ms", END_MS);
-}
-
 static void note(const Towline__V1__Migration *m, struct bench_run *run)
 {
     const Towline__V1__MigrationProgress *p = m->progress;
@@ -100,7 +81,7 @@ enum tw_code bench_ours_run(struct bench_cluster *cluster, struct bench_run *run
         code = bench_cluster_migrate(cluster, BENCH_BANDWIDTH, id, err);
     }
     if (!code && !bench_interrupted())
-        code = await_end(cluster, id, &m, err);
+        code = bench_cluster_await_end(cluster, id, &m, err);
     if (!code && m) {
         figures(m, run);
         finish(run, watch, began);

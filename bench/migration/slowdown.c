@@ -60,6 +60,18 @@ static enum tw_code await_copying(struct bench_cluster *c, const char *id, struc
     return tw_fail(err, TW_DEADLINE_EXCEEDED, id, NULL, NULL, "the copy has not begun");
 }
 
+/* A VM that is being migrated cannot be deleted, so the end is waited for. */
+static enum tw_code break_off(struct bench_cluster *c, const char *id, struct tw_error *err)
+{
+    Towline__V1__Migration *m = NULL;
+    enum tw_code code = bench_cluster_cancel(c, id, err);
+    if (!code)
+        code = bench_cluster_await_end(c, id, &m, err);
+    if (m)
+        towline__v1__migration__free_unpacked(m, NULL);
+    return code;
+}
+
 static enum tw_code ours(struct bench_cluster *c, const struct bench_guest *guest,
                          struct bench_slowdown *out, struct tw_error *err)
 {
@@ -80,7 +92,7 @@ static enum tw_code ours(struct bench_cluster *c, const struct bench_guest *gues
     if (!code)
         code = speed(watch, &out->tracked, err);
     if (!code)
-        code = bench_cluster_cancel(c, id, err);
+        code = break_off(c, id, err);
     bench_watch_stop(watch);
     bench_cluster_delete_vm(c);
     return code;
