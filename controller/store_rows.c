@@ -259,8 +259,10 @@ enum tw_code tw_store_migration_get(struct tw_store *store, const char *id,
         code =
             tw_db_run(tw_store_db(store), err, migration_row, &reader,
                       "SELECT " MIGRATION_COLUMNS " FROM migrations WHERE number = ?", "u", number);
+    char where[64];
+    snprintf(where, sizeof where, "migration %.48s", id);
     if (code == TW_OK && !reader.found)
-        code = tw_fail(err, TW_NOT_FOUND, id, NULL, NULL, "no such migration");
+        code = tw_fail(err, TW_NOT_FOUND, where, NULL, NULL, "no such migration");
     return code;
 }
 
