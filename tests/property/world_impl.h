@@ -37,6 +37,7 @@ struct world {
     bool caches; /* some level is present */
     bool marks;  /* stores are marked and told page by page, as the mark link does */
     bool around; /* a write past the caches is under way: MemWr may come in any state */
+    bool asks;   /* each message is held against the device's state of the line */
     struct tw_cache *cache;
     struct tw_device *device;
     uint64_t marked[PAGES_MAX];
