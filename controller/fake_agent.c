@@ -429,8 +429,8 @@ HANDLER(start_vm, Towline__V1__StartVmRequest, Towline__V1__StartVmResponse)
 {
     struct fake_vm *vm = vm_find(a, r->spec->name);
     if (a->refuse_start_vm)
-        return tw_fail(err, a->refuse_start_vm, r->spec->name, "a kernel", r->spec->kernel,
-                       "played refusal");
+        return tw_fail(err, (enum tw_code)a->refuse_start_vm, r->spec->name, "a kernel",
+                       r->spec->kernel, "played refusal");
     if (vm && vm->epoch != r->epoch)
         return tw_fail(err, TW_ALREADY_EXISTS, r->spec->name, NULL, NULL, "another epoch is here");
     if (!vm && a->vm_count < FAKE_VMS) {
@@ -462,7 +462,8 @@ HANDLER(prepare, Towline__V1__PrepareIncomingRequest, Towline__V1__PrepareIncomi
     struct fake_side *s = side_find(a, r->migration);
     atomic_fetch_add(&a->prepares, 1);
     if (a->refuse_prepare)
-        return tw_fail(err, a->refuse_prepare, a->name, "room", "none", "played refusal");
+        return tw_fail(err, (enum tw_code)a->refuse_prepare, a->name, "room", "none",
+                       "played refusal");
     if (s && s->hand_over != TW_KNOWN_ACTIVE)
         return tw_fail(err, TW_FAILED_PRECONDITION, r->migration, NULL, NULL, "has ended here");
     if (!s && (vm_find(a, r->spec->name) || a->vm_count == FAKE_VMS))

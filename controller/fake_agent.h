@@ -60,14 +60,15 @@ struct fake_agent {
     struct tw_rpc_server *server;
     pthread_t heart;
     _Atomic bool heart_stop;
-    uint64_t instance, capacity_bytes;
+    uint64_t instance;
+    _Atomic uint64_t capacity_bytes;
     struct fake_vm vms[FAKE_VMS];
     struct fake_side sides[FAKE_SIDES];
     unsigned vm_count, side_count;
     /* How it misbehaves. */
-    enum tw_code refuse_prepare, refuse_start_vm;
-    _Atomic unsigned slow_ms;  /* every call takes that long */
-    _Atomic unsigned prepares; /* calls of PrepareIncoming */
+    _Atomic unsigned refuse_prepare, refuse_start_vm; /* enum tw_code */
+    _Atomic unsigned slow_ms;                         /* every call takes that long */
+    _Atomic unsigned prepares;                        /* calls of PrepareIncoming */
 };
 
 struct fake_world {

@@ -26,10 +26,12 @@ void play_open(struct play *p)
     CHECK(tw_rpc_client_open(&config, &p->client, NULL) == TW_OK, "client");
 }
 
-static void check_owners(const struct play *p)
+static void check_owners(struct play *p)
 {
-    CHECK(p->world.two_running == 0, "two copies of a VM ran at once, seen %u times",
-          p->world.two_running);
+    pthread_mutex_lock(&p->world.lock);
+    unsigned seen = p->world.two_running;
+    pthread_mutex_unlock(&p->world.lock);
+    CHECK(seen == 0, "two copies of a VM ran at once, seen %u times", seen);
 }
 
 void play_close(struct play *p)
