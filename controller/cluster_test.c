@@ -479,7 +479,12 @@ static void store_lost(unsigned variant)
     CHECK(play_migrate(&p, "new", "node-b", second, &err) == TW_OK && strcmp(id, second) == 0,
           "the same id again: %s", second);
     CHECK(play_await_end(&p, second, 5000) == PLAY_STATE(FAILED), "refused: the id is taken");
+    Towline__V1__Migration *m = play_migration(&p, second);
+    CHECK(m->error && strstr(m->error->what, "another store"), "%s",
+          m->error ? m->error->what : "no reason");
+    towline__v1__migration__free_unpacked(m, NULL);
     CHECK(play_migrate(&p, "new", "node-b", second, &err) == TW_OK, "%s", err.what);
+    CHECK(strcmp(second, "m-2") != 0, "ids of the lost store are jumped over");
     CHECK(play_await_end(&p, second, 5000) == PLAY_STATE(COMPLETED), "then it works");
     play_passed(&p);
 }
