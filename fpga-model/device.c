@@ -52,13 +52,10 @@ static void write_back(struct tw_device *device, uint64_t page, uint64_t lines)
         tw_tracker_write_back(device->trackers[i], page, lines);
 }
 
+/* `page` is inside the device. */
 static inline void deliver(struct tw_device *device, enum tw_link_message message, uint64_t page,
                            uint64_t lines, unsigned count)
 {
-    if (page >= device->page_count) {
-        device->counters.out_of_range += count;
-        return;
-    }
     device->counters.messages[message] += count;
     if (device->snooping)
         tw_snoop_filter_message(&device->filter, message, page, lines);
@@ -66,16 +63,51 @@ static inline void deliver(struct tw_device *device, enum tw_link_message messag
         write_back(device, page, lines);
 }
 
+void tw_device_settle(struct tw_device *device)
+{
+    for (unsigned i = 0; i < device->posted_count; i++) {
+        const uint64_t place = device->posted[i];
+        deliver(device, (enum tw_link_message)(place % TW_LINE_SIZE), tw_page_of(place),
+                tw_line_bit(place), 1);
+    }
+    device->posted_count = 0;
+}
+
+/* Begins to fetch what a message about the page will touch; of the trackers, for the first. */
+static inline void fetch(const struct tw_device *device, uint64_t page)
+{
+    __builtin_prefetch(&device->filter.pages[page], 1);
+    if (device->tracker_count)
+        tw_tracker_fetch(device->trackers[0], page);
+}
+
 void tw_device_message(struct tw_device *device, enum tw_link_message message, uint64_t address)
 {
-    deliver(device, message, tw_page_of(address), tw_line_bit(address), 1);
+    const uint64_t page = tw_page_of(address);
+    if (page >= device->page_count) {
+        device->counters.out_of_range++;
+        return;
+    }
+    if (!device->snooping) {
+        deliver(device, message, page, tw_line_bit(address), 1);
+        return;
+    }
+    fetch(device, page);
+    device->posted[device->posted_count++] =
+        (address & ~(uint64_t)(TW_LINE_SIZE - 1)) | (uint64_t)message;
+    if (device->posted_count == TW_POSTED_MAX)
+        tw_device_settle(device);
 }
 
 void tw_device_message_page(struct tw_device *device, enum tw_link_message message, uint64_t page,
                             uint64_t lines)
 {
-    if (lines)
+    if (page >= device->page_count) {
+        device->counters.out_of_range += tw_count_lines(lines);
+    } else if (lines) {
+        tw_device_settle(device);
         deliver(device, message, page, lines, tw_count_lines(lines));
+    }
 }
 
 enum tw_line_state tw_device_line_state(const struct tw_device *device, uint64_t address)
@@ -83,6 +115,7 @@ enum tw_line_state tw_device_line_state(const struct tw_device *device, uint64_t
     uint64_t page = tw_page_of(address);
     if (!device->snooping || page >= device->page_count)
         return TW_LINE_I;
+    tw_device_settle((struct tw_device *)device); /* as if it had been done before */
     return tw_snoop_filter_state(&device->filter, page, tw_line_bit(address));
 }
 
@@ -99,6 +132,7 @@ static void sweep_page(struct tw_device *device, uint64_t page)
 
 void tw_device_sweep(struct tw_device *device, const struct tw_range *ranges, size_t range_count)
 {
+    tw_device_settle(device);
     if (!device->snooping)
         return;
     const struct tw_page_set *owned = &device->filter.owned_pages;
@@ -112,10 +146,12 @@ void tw_device_sweep(struct tw_device *device, const struct tw_range *ranges, si
 
 void tw_device_counters_get(const struct tw_device *device, struct tw_device_counters *out)
 {
+    tw_device_settle((struct tw_device *)device); /* as if it had been done before */
     *out = device->counters;
 }
 
 void tw_device_mutate(struct tw_device *device, struct tw_device_mutations mutations)
 {
+    tw_device_settle(device);
     device->mutations = mutations;
 }

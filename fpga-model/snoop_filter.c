@@ -7,11 +7,11 @@
 /* A load miss never lowers an A: the device may forget ownership only when the host gives it up. */
 const struct tw_filter_move tw_filter_moves[TW_MEM_CLN_EVCT + 1] = {
     [TW_MEM_RD_DATA] = {.set_shared = TW_ALL_LINES},
-    [TW_MEM_RD_INV] = {.set_owned = TW_ALL_LINES, .clear_shared = TW_ALL_LINES},
-    [TW_MEM_INV] = {.set_owned = TW_ALL_LINES, .clear_shared = TW_ALL_LINES},
-    [TW_MEM_WR] = {.clear_owned = TW_ALL_LINES, .clear_shared = TW_ALL_LINES},
+    [TW_MEM_RD_INV] = {.set_owned = TW_ALL_LINES},
+    [TW_MEM_INV] = {.set_owned = TW_ALL_LINES},
+    [TW_MEM_WR] = {.clear_owned = TW_ALL_LINES},
     [TW_MEM_WR_KEEP] = {.clear_owned = TW_ALL_LINES, .set_shared = TW_ALL_LINES},
-    [TW_MEM_CLN_EVCT] = {.clear_owned = TW_ALL_LINES, .clear_shared = TW_ALL_LINES},
+    [TW_MEM_CLN_EVCT] = {.clear_owned = TW_ALL_LINES},
 };
 
 bool tw_snoop_filter_open(struct tw_snoop_filter *filter, uint64_t pages)

@@ -33,7 +33,7 @@ void tw_snoop_filter_downgrade(struct tw_snoop_filter *filter, uint64_t page, ui
 
 /* What a message makes of the bits of its lines, as masks of all or nothing. */
 struct tw_filter_move {
-    uint64_t clear_owned, set_owned, clear_shared, set_shared;
+    uint64_t clear_owned, set_owned, set_shared;
 };
 
 extern const struct tw_filter_move tw_filter_moves[TW_MEM_CLN_EVCT + 1];
@@ -47,7 +47,7 @@ static inline void tw_snoop_filter_message(struct tw_snoop_filter *filter,
     const struct tw_filter_move *move = &tw_filter_moves[message];
     struct tw_filter_page *p = &filter->pages[page];
     uint64_t owned = (p->owned & ~(lines & move->clear_owned)) | (lines & move->set_owned);
-    uint64_t shared = (p->shared & ~(lines & move->clear_shared)) | (lines & move->set_shared);
+    uint64_t shared = (p->shared & ~lines) | (lines & move->set_shared);
     p->owned = owned;
     p->shared = shared & ~owned;
     tw_page_set_assign(&filter->owned_pages, page, owned != 0);

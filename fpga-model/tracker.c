@@ -172,6 +172,7 @@ enum tw_code tw_tracker_start(struct tw_device *device, const struct tw_tracker_
     /* R1: swept before it joins the running trackers, so these write-backs are not its own. */
     if (!device->mutations.skip_start_sweep)
         tw_device_sweep(device, t->ranges, t->range_count);
+    tw_device_settle(device);
     device->trackers[device->tracker_count++] = t;
     *tracker = t;
     return TW_OK;
@@ -182,6 +183,7 @@ void tw_tracker_stop(struct tw_tracker *tracker)
     if (!tracker)
         return;
     struct tw_device *device = tracker->device;
+    tw_device_settle(device);
     for (unsigned i = 0; i < device->tracker_count; i++) {
         if (device->trackers[i] == tracker) {
             device->trackers[i] = device->trackers[--device->tracker_count];
@@ -205,17 +207,20 @@ size_t tw_tracker_collect(struct tw_tracker *tracker)
     struct tw_device *device = tracker->device;
     if (!device->mutations.skip_collect_sweep)
         tw_device_sweep(device, tracker->ranges, tracker->range_count);
+    tw_device_settle(device);
     tracker->epoch++;
     return tw_dirty_set_swap(&tracker->dirty);
 }
 
 size_t tw_tracker_read(struct tw_tracker *tracker, struct tw_dirty_page *out, size_t max)
 {
+    tw_device_settle(tracker->device);
     return tw_dirty_set_read(&tracker->dirty, tracker->first_page, out, max);
 }
 
 void tw_tracker_put_back(struct tw_tracker *tracker, uint64_t page, uint64_t lines)
 {
+    tw_device_settle(tracker->device);
     if (lines)
         tw_tracker_write_back(tracker, page, lines);
 }
@@ -223,6 +228,7 @@ void tw_tracker_put_back(struct tw_tracker *tracker, uint64_t page, uint64_t lin
 void tw_tracker_stats_get(const struct tw_tracker *tracker, struct tw_tracker_stats *out)
 {
     const struct tw_dirty_half *open = &tracker->dirty.open;
+    tw_device_settle(tracker->device);
     *out = (struct tw_tracker_stats){
         .epoch = tracker->epoch,
         .dirty_pages = open->count + open->overflow_count,

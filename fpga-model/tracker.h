@@ -27,6 +27,13 @@ static inline bool tw_tracker_watches(const struct tw_tracker *tracker, uint64_t
     return !tracker->watched || ((tracker->watched[at / 64] >> (at % 64)) & 1);
 }
 
+/* Begins to fetch what a write-back of the page will touch. */
+static inline void tw_tracker_fetch(const struct tw_tracker *tracker, uint64_t page)
+{
+    if (page - tracker->first_page < tracker->span)
+        __builtin_prefetch(&tracker->dirty.open.lines[page - tracker->first_page], 1);
+}
+
 static inline void tw_tracker_write_back(struct tw_tracker *tracker, uint64_t page, uint64_t lines)
 {
     if (tw_tracker_watches(tracker, page))

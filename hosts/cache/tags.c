@@ -11,6 +11,13 @@ static unsigned stride_for(uint32_t ways)
     return stride;
 }
 
+uint32_t tw_tags_match_unusual(const uint32_t *row, unsigned stride, uint32_t key)
+{
+    if (stride == 4)
+        return tw_tags_compare(row, 4, key);
+    return tw_tags_compare(row, 16, key) | tw_tags_compare(row + 16, 16, key) << 16;
+}
+
 bool tw_tags_open(struct tw_tags *tags, const struct tw_cache_level_config *config)
 {
     uint32_t sets = (uint32_t)(config->size_bytes / (config->ways * TW_LINE_SIZE));
@@ -18,6 +25,7 @@ bool tw_tags_open(struct tw_tags *tags, const struct tw_cache_level_config *conf
     tags->set_mask = sets - 1;
     tags->set_shift = (unsigned)__builtin_ctz(sets);
     tags->stride = stride_for(config->ways);
+    tags->row_shift = (unsigned)__builtin_ctz(tags->stride);
     tags->all_ways = config->ways == 32 ? UINT32_MAX : (UINT32_C(1) << config->ways) - 1;
     size_t bytes = (size_t)sets * tags->stride * sizeof *tags->entries;
     bytes = (bytes + TW_LINE_SIZE - 1) / TW_LINE_SIZE * TW_LINE_SIZE;

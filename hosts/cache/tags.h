@@ -36,6 +36,7 @@ struct tw_tags {
     uint32_t set_mask;
     unsigned set_shift; /* log2 of the number of sets */
     unsigned stride;    /* ways rounded up to 4, 8, 16 or 32 */
+    unsigned row_shift; /* log2 of the stride */
     uint32_t all_ways;  /* a bit for each way that exists */
 };
 
@@ -45,6 +46,9 @@ struct tw_tag_place {
     uint32_t key;
     int way; /* -1: not here */
 };
+
+/* tw_tags_match for 4 and 32 ways. */
+uint32_t tw_tags_match_unusual(const uint32_t *row, unsigned stride, uint32_t key);
 
 /* False when there is no memory; the array can then still be closed. */
 bool tw_tags_open(struct tw_tags *tags, const struct tw_cache_level_config *config);
@@ -58,7 +62,7 @@ static inline uint64_t tw_tags_line_limit(const struct tw_tags *tags)
 
 static inline uint32_t *tw_tags_row(const struct tw_tags *tags, uint32_t set)
 {
-    return tags->entries + (size_t)set * tags->stride;
+    return tags->entries + ((size_t)set << tags->row_shift);
 }
 
 /* The ways of a row, `stride` of them, that hold the key: a bit each. */
@@ -91,18 +95,14 @@ TW_INLINE uint32_t tw_tags_compare(const uint32_t *row, unsigned stride, uint32_
 }
 #endif
 
+/* The strides that are usual, in place; the others would only be in the way. */
 TW_INLINE uint32_t tw_tags_match(const uint32_t *row, unsigned stride, uint32_t key)
 {
-    switch (stride) { /* constant strides, so that the compiler unrolls */
-    case 4:
-        return tw_tags_compare(row, 4, key);
-    case 8:
+    if (stride == 8)
         return tw_tags_compare(row, 8, key);
-    case 16:
+    if (stride == 16)
         return tw_tags_compare(row, 16, key);
-    default:
-        return tw_tags_compare(row, 16, key) | tw_tags_compare(row + 16, 16, key) << 16;
-    }
+    return tw_tags_match_unusual(row, stride, key);
 }
 
 /* Finds a line; `stride` is the array's own, known to the compiler where it can be. */
@@ -112,7 +112,9 @@ TW_INLINE struct tw_tag_place tw_tags_find_stride(const struct tw_tags *tags, ui
     struct tw_tag_place place;
     place.set = (uint32_t)line & tags->set_mask;
     place.key = ((uint32_t)(line >> tags->set_shift) + 1) << 2;
-    uint32_t found = tw_tags_match(tags->entries + (size_t)place.set * stride, stride, place.key);
+    const uint32_t *row = __builtin_constant_p(stride) ? tags->entries + (size_t)place.set * stride
+                                                       : tw_tags_row(tags, place.set);
+    uint32_t found = tw_tags_match(row, stride, place.key);
     place.way = found ? __builtin_ctz(found) : -1;
     return place;
 }
