@@ -12,6 +12,8 @@
 
 #define CALL_MS 4000u
 
+static pid_t spawned; /* for play_failed */
+
 void play_open(struct play *p)
 {
     memset(p, 0, sizeof *p);
@@ -24,6 +26,13 @@ void play_open(struct play *p)
     fake_world_open(&p->world);
     const struct tw_rpc_client_config config = {.url = p->world.controller_url};
     CHECK(tw_rpc_client_open(&config, &p->client, NULL) == TW_OK, "client");
+}
+
+void play_failed(void)
+{
+    if (spawned > 0)
+        kill(spawned, SIGKILL);
+    _exit(1);
 }
 
 static void check_owners(struct play *p)
@@ -89,12 +98,13 @@ void play_spawn(struct play *p, const char *fault)
     int failed = posix_spawn(&p->pid, program, &actions, NULL, argv, envp);
     posix_spawn_file_actions_destroy(&actions);
     CHECK(failed == 0, "%s: %s", program, strerror(failed));
+    spawned = p->pid;
 }
 
 bool play_ended(struct play *p)
 {
     if (p->pid > 0 && waitpid(p->pid, NULL, WNOHANG) == p->pid)
-        p->pid = 0;
+        p->pid = spawned = 0;
     return p->pid == 0;
 }
 
@@ -104,7 +114,7 @@ void play_kill(struct play *p)
         kill(p->pid, SIGKILL);
         waitpid(p->pid, NULL, 0);
     }
-    p->pid = 0;
+    p->pid = spawned = 0;
 }
 
 enum tw_code play_call(struct play *p, const ProtobufCServiceDescriptor *service,
@@ -359,8 +369,13 @@ static void start_one(char *program, struct running *r)
     char number[16];
     snprintf(number, sizeof number, "%u", r->variant);
     char *argv[] = {program, (char *)(uintptr_t)r->name, number, NULL};
+    posix_spawnattr_t attributes;
     r->began_ns = tw_now(&tw_monotonic);
-    CHECK(posix_spawn(&r->pid, "/proc/self/exe", NULL, NULL, argv, environ) == 0, "spawn");
+    /* A group of its own: what a test that is killed leaves running is found by it. */
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    CHECK(posix_spawn(&r->pid, "/proc/self/exe", NULL, &attributes, argv, environ) == 0, "spawn");
+    posix_spawnattr_destroy(&attributes);
 }
 
 /* Waits until one of the children has ended or has taken too long; true = it passed. */
@@ -374,7 +389,7 @@ static bool reap_one(struct running *slots, unsigned *freed)
                 continue;
             bool late = tw_now(&tw_monotonic) - r->began_ns > TEST_MAX_S * TW_SEC;
             if (late)
-                kill(r->pid, SIGKILL);
+                kill(-r->pid, SIGKILL);
             if (waitpid(r->pid, &status, late ? 0 : WNOHANG) != r->pid)
                 continue;
             bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;

@@ -15,6 +15,9 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* Ends the process of a test that has failed, and the controller that it started. */
+_Noreturn void play_failed(void);
+
 /* A test is a process of its own: the line that failed ends it. */
 #define CHECK(condition, ...)                                                                      \
     do {                                                                                           \
@@ -22,7 +25,7 @@
             fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                        \
             fprintf(stderr, "" __VA_ARGS__);                                                       \
             fputc('\n', stderr);                                                                   \
-            _exit(1);                                                                              \
+            play_failed();                                                                         \
         }                                                                                          \
     } while (0)
 
