@@ -130,6 +130,27 @@ Test(device, ignores_and_counts_what_is_outside)
     tw_device_close(device);
 }
 
+/* Single messages may wait inside the device; nobody who looks can tell. */
+Test(device, posted_messages_are_seen_by_whoever_looks)
+{
+    struct host host = {0};
+    struct tw_device_counters c;
+    struct tw_device *device = open_device(&host);
+    tw_device_message(device, TW_MEM_RD_INV, 0);
+    tw_device_counters_get(device, &c);
+    cr_expect_eq(c.messages[TW_MEM_RD_INV], 1);
+    tw_device_message(device, TW_MEM_RD_INV, LINE);
+    tw_device_message_page(device, TW_MEM_WR, 0, 3); /* later than the posted ones */
+    cr_expect_eq(tw_device_line_state(device, 0), TW_LINE_I);
+    cr_expect_eq(tw_device_line_state(device, LINE), TW_LINE_I);
+    struct tw_tracker *tracker = start_over(device, "t", 0, PAGES, 0);
+    tw_device_mutate(device, (struct tw_device_mutations){.skip_collect_sweep = true});
+    tw_device_message(device, TW_MEM_WR, 5 * PAGE);
+    cr_expect_eq(tw_tracker_collect(tracker), 1, "collected without a sweep's help");
+    tw_device_message(device, TW_MEM_WR, 6 * PAGE);
+    tw_device_close(device);
+}
+
 Test(tracker, refuses_bad_configs)
 {
     struct tw_device *device = open_device(NULL);

@@ -220,6 +220,20 @@ Test(cache, flush_writes_back_or_drops)
     tw_cache_close(cache);
 }
 
+Test(cache, a_freed_way_is_taken_before_a_line_is_evicted)
+{
+    struct tw_cache_config config = {.cores = 1, .l1 = {256, 4}}; /* one set of four */
+    struct tape tape;
+    struct tw_cache *cache = open_cache(&config, &tape);
+    for (uint64_t line = 0; line < 3; line++)
+        tw_cache_load(cache, 0, line * LINE);
+    tw_cache_flush(cache, 1 * LINE);
+    tw_cache_load(cache, 0, 3 * LINE);
+    tw_cache_load(cache, 0, 4 * LINE);
+    expect(&tape, "r0 r1 r2 c1 r3 r4 ");
+    tw_cache_close(cache);
+}
+
 Test(cache, snoop_answers_for_the_lines_asked)
 {
     struct tw_cache_config config = {.cores = 1, .l1 = {4096, 4}, .last = {16384, 4}};
