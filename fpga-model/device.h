@@ -120,6 +120,10 @@ enum tw_code tw_tracker_start(struct tw_device *device, const struct tw_tracker_
 void tw_tracker_stop(struct tw_tracker *tracker); /* NULL is fine */
 struct tw_tracker *tw_tracker_find(struct tw_device *device, const char *name);
 
+/* Snoops every A line of the ranges without ending the epoch: what caches hid is in the stats after
+ * it. */
+void tw_tracker_sweep(struct tw_tracker *tracker);
+
 /* Ends the epoch and begins the next: snoops every A line of the ranges (R2), then swaps the
  * dirty set for an empty one (R3). Returns the number of dirty pages to read. What an earlier
  * epoch left unread is merged in, so nothing is lost by collecting early. */
@@ -129,6 +133,9 @@ size_t tw_tracker_collect(struct tw_tracker *tracker);
  * stopped: a reader with a small buffer calls again. Returns the number written; 0 = all read.
  * The caller reads the lines' data only after this returns (R3). */
 size_t tw_tracker_read(struct tw_tracker *tracker, struct tw_dirty_page *out, size_t max);
+
+/* The lines of a page that are in the present, uncollected set. */
+uint64_t tw_tracker_lines(const struct tw_tracker *tracker, uint64_t page);
 
 /* Puts lines back (the data could not be sent): they are dirty in the present epoch again. */
 void tw_tracker_put_back(struct tw_tracker *tracker, uint64_t page, uint64_t lines);

@@ -58,6 +58,15 @@ static inline void tw_dirty_set_add(struct tw_dirty_set *set, uint32_t page, uin
     }
 }
 
+/* What the open half holds of a page. */
+static inline uint64_t tw_dirty_set_lines(const struct tw_dirty_set *set, uint64_t page)
+{
+    const struct tw_dirty_half *open = &set->open;
+    if (open->overflow_count && tw_page_set_has(&open->overflow, page))
+        return TW_ALL_LINES;
+    return open->lines[page];
+}
+
 /* Closes the epoch: merges what is still unread, swaps the halves. Returns the pages to read. */
 uint64_t tw_dirty_set_swap(struct tw_dirty_set *set);
 

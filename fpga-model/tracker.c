@@ -202,12 +202,17 @@ struct tw_tracker *tw_tracker_find(struct tw_device *device, const char *name)
     return NULL;
 }
 
-size_t tw_tracker_collect(struct tw_tracker *tracker)
+void tw_tracker_sweep(struct tw_tracker *tracker)
 {
     struct tw_device *device = tracker->device;
     if (!device->mutations.skip_collect_sweep)
         tw_device_sweep(device, tracker->ranges, tracker->range_count);
     tw_device_settle(device);
+}
+
+size_t tw_tracker_collect(struct tw_tracker *tracker)
+{
+    tw_tracker_sweep(tracker);
     tracker->epoch++;
     return tw_dirty_set_swap(&tracker->dirty);
 }
@@ -216,6 +221,14 @@ size_t tw_tracker_read(struct tw_tracker *tracker, struct tw_dirty_page *out, si
 {
     tw_device_settle(tracker->device);
     return tw_dirty_set_read(&tracker->dirty, tracker->first_page, out, max);
+}
+
+uint64_t tw_tracker_lines(const struct tw_tracker *tracker, uint64_t page)
+{
+    tw_device_settle(tracker->device);
+    if (!tw_tracker_watches(tracker, page))
+        return 0;
+    return tw_dirty_set_lines(&tracker->dirty, page - tracker->first_page);
 }
 
 void tw_tracker_put_back(struct tw_tracker *tracker, uint64_t page, uint64_t lines)

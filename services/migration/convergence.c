@@ -18,7 +18,7 @@ uint64_t tw_dirty_cost(uint64_t pages, uint64_t lines)
     return pages * sizeof(struct tw_record_header) + lines * TW_LINE_SIZE;
 }
 
-static uint64_t time_for(uint64_t bytes, uint64_t rate)
+uint64_t tw_send_ns(uint64_t bytes, uint64_t rate)
 {
     unsigned __int128 ns = (unsigned __int128)bytes * TW_SEC / (rate ? rate : 1);
     return ns > TW_NEVER ? TW_NEVER : (uint64_t)ns;
@@ -26,7 +26,7 @@ static uint64_t time_for(uint64_t bytes, uint64_t rate)
 
 uint64_t tw_fixed_downtime_ns(uint64_t data_bytes, uint64_t compare_ns, bool compares)
 {
-    uint64_t compare = compare_ns ? compare_ns : time_for(data_bytes, TW_COMPARE_RATE);
+    uint64_t compare = compare_ns ? compare_ns : tw_send_ns(data_bytes, TW_COMPARE_RATE);
     return TW_DEVICE_STATE_ESTIMATE_NS + (compares ? compare : 0);
 }
 
@@ -40,18 +40,18 @@ uint64_t tw_budget_for_lines_ns(uint64_t downtime_ns, uint64_t fixed_ns)
 /* Is the next round likely to be a good deal cheaper than the last? */
 static bool still_shrinks(const struct tw_convergence *c)
 {
+    if (c->rounds == 0)
+        return !c->forecast_known || c->forecast < c->dirty_bytes - c->dirty_bytes / 4;
     return c->dirty_bytes < c->last_round - c->last_round / 4 ||
            (c->round_before && c->last_round < c->round_before - c->round_before / 4);
 }
 
 enum tw_verdict tw_converge(const struct tw_convergence *c)
 {
-    uint64_t need_ns = time_for(c->dirty_bytes, c->rate);
+    uint64_t need_ns = tw_send_ns(c->dirty_bytes, c->rate);
     bool fits = need_ns <= c->budget_ns;
     bool cheap = need_ns <= c->budget_ns / 32; /* another round could gain next to nothing */
     bool last = c->rounds >= c->max_rounds;
-    if (c->rounds == 0)
-        return TW_VERDICT_ROUND; /* what caches still hide shows itself only at a collection */
     if (fits && (cheap || last || !still_shrinks(c)))
         return TW_VERDICT_STOP;
     if (!fits && last)
@@ -64,5 +64,5 @@ enum tw_verdict tw_converge(const struct tw_convergence *c)
 
 uint64_t tw_estimate_ns(uint64_t bytes_left, uint64_t rate, uint64_t dirty_rate)
 {
-    return rate > dirty_rate ? time_for(bytes_left, rate - dirty_rate) : 0;
+    return rate > dirty_rate ? tw_send_ns(bytes_left, rate - dirty_rate) : 0;
 }

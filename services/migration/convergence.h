@@ -4,6 +4,7 @@
 
 #include "services/migration/migration.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define TW_DEFAULT_DOWNTIME_NS      (300 * TW_MS)
@@ -21,6 +22,9 @@ struct tw_migration_limits tw_limits_complete(struct tw_migration_limits limits)
 /* Bytes on the wire of `lines` dirty lines in `pages` pages, if none of them is zero. */
 uint64_t tw_dirty_cost(uint64_t pages, uint64_t lines);
 
+/* Time that a link of `rate` bytes/s takes for `bytes`; TW_NEVER when that is beyond counting. */
+uint64_t tw_send_ns(uint64_t bytes, uint64_t rate);
+
 /* Time of the switch-over that does not depend on what is dirty. `compare_ns` is the length of a
  * measured pass over the memory; 0 = none yet, then it is estimated from data_bytes. */
 uint64_t tw_fixed_downtime_ns(uint64_t data_bytes, uint64_t compare_ns, bool compares);
@@ -32,10 +36,12 @@ uint64_t tw_budget_for_lines_ns(uint64_t downtime_ns, uint64_t fixed_ns);
 
 struct tw_convergence {
     uint64_t dirty_bytes;  /* cost of what is dirty now */
-    uint64_t rate;         /* bytes/s that the link takes, limit included */
+    uint64_t rate;         /* bytes/s that the link takes; the last lines know no other limit */
     uint64_t budget_ns;    /* for the last lines */
     uint64_t last_round;   /* cost of what the last round sent; the full copy is no round */
     uint64_t round_before; /* ... and the one before; 0 = there was none */
+    bool forecast_known;   /* used before the first round, when there is no other to judge by */
+    uint64_t forecast;     /* cost of what gets dirty while dirty_bytes are sent */
     uint32_t rounds;       /* done after the full copy */
     uint32_t stalled;      /* rounds in a row that were no cheaper than the one before */
     uint32_t max_rounds;

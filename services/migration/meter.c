@@ -5,6 +5,7 @@
 #define SAMPLE_BYTES     (UINT64_C(8) << 20)
 #define SAMPLE_BYTES_MIN (UINT64_C(4) << 20) /* less may have gone into buffers only */
 #define SAMPLE_NS_MIN    TW_MS
+#define GROUP_BYTES_MIN  (UINT64_C(256) << 10) /* consumed by the peer: no buffer is in the way */
 
 void tw_meter_init(struct tw_meter *m, uint64_t memory_bytes, uint64_t now_ns)
 {
@@ -41,10 +42,10 @@ struct tw_round *tw_meter_round(struct tw_meter *m)
 
 /* A faster sample is believed at once, a slower one by a quarter: the link may have been waiting
  * for us. */
-static void take_sample(struct tw_meter *m, uint64_t now_ns)
+static void take_sample(struct tw_meter *m, uint64_t bytes_min, uint64_t ns_min, uint64_t now_ns)
 {
     uint64_t ns = now_ns - m->sample_ns;
-    if (m->sample_bytes >= SAMPLE_BYTES_MIN && ns >= SAMPLE_NS_MIN) {
+    if (m->sample_bytes >= bytes_min && ns >= ns_min) {
         uint64_t rate = (uint64_t)((unsigned __int128)m->sample_bytes * TW_SEC / ns);
         m->link_rate = rate > m->link_rate ? rate : m->link_rate - (m->link_rate - rate) / 4;
     }
@@ -55,13 +56,21 @@ static void take_sample(struct tw_meter *m, uint64_t now_ns)
 void tw_meter_round_end(struct tw_meter *m, uint64_t now_ns)
 {
     tw_meter_round(m)->duration_ns = m->round_earlier_ns + (now_ns - m->round_start_ns);
-    take_sample(m, now_ns);
+    take_sample(m, SAMPLE_BYTES_MIN, SAMPLE_NS_MIN, now_ns);
 }
 
 void tw_meter_idle(struct tw_meter *m, uint64_t now_ns)
 {
     m->sample_bytes = 0;
     m->sample_ns = now_ns;
+    m->held_back = false;
+}
+
+void tw_meter_held_back(struct tw_meter *m, bool drained, uint64_t now_ns)
+{
+    m->held_back = true;
+    if (drained && m->sample_bytes)
+        take_sample(m, GROUP_BYTES_MIN, 1, now_ns);
 }
 
 static void turn_buckets(struct tw_meter *m, uint64_t now_ns)
@@ -76,10 +85,12 @@ static void turn_buckets(struct tw_meter *m, uint64_t now_ns)
 void tw_meter_sent(struct tw_meter *m, uint64_t bytes, uint64_t now_ns)
 {
     turn_buckets(m, now_ns);
+    if (m->held_back)
+        tw_meter_idle(m, now_ns);
     m->buckets[m->bucket % TW_METER_BUCKETS] += bytes;
     m->sample_bytes += bytes;
     if (m->sample_bytes >= SAMPLE_BYTES)
-        take_sample(m, now_ns);
+        take_sample(m, SAMPLE_BYTES_MIN, SAMPLE_NS_MIN, now_ns);
 }
 
 uint64_t tw_meter_rate(const struct tw_meter *m, uint64_t now_ns)

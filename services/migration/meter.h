@@ -17,6 +17,7 @@ struct tw_meter {
     uint64_t buckets[TW_METER_BUCKETS];
     uint64_t bucket; /* number of the newest */
     uint64_t sample_bytes, sample_ns;
+    bool held_back;     /* a pause of our own choice: the next bytes begin a new sample */
     uint64_t link_rate; /* bytes/s that the link was seen to take; 0 = not known */
 };
 
@@ -32,6 +33,9 @@ void tw_meter_round_end(struct tw_meter *m, uint64_t now_ns);
 void tw_meter_sent(struct tw_meter *m, uint64_t bytes, uint64_t now_ns);
 /* The link was idle: what comes next is a new sample of its speed. */
 void tw_meter_idle(struct tw_meter *m, uint64_t now_ns);
+/* A bandwidth limit holds us back: the pause says nothing about the link. What was sent before it
+ * does, once the peer has consumed it all (`drained`). Called again and again while it lasts. */
+void tw_meter_held_back(struct tw_meter *m, bool drained, uint64_t now_ns);
 
 uint64_t tw_meter_rate(const struct tw_meter *m, uint64_t now_ns); /* over the last second */
 

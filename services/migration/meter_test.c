@@ -54,6 +54,31 @@ Test(meter, link_rate_believes_large_samples_only)
     cr_assert(m.link_rate > UINT64_C(95) << 20 && m.link_rate < UINT64_C(120) << 20);
 }
 
+Test(meter, a_limit_of_our_own_says_nothing_about_the_link)
+{
+    struct tw_meter m;
+    uint64_t now = TW_SEC;
+    tw_meter_init(&m, 1 << 20, 0);
+    tw_meter_round_begin(&m, 0, false, now);
+    for (unsigned group = 0; group < 50; group++) { /* 1 MiB in 2 ms, then a pause of 8 ms */
+        for (unsigned i = 0; i < 16; i++)
+            tw_meter_sent(&m, 64 << 10, now + i * 20 * TW_US);
+        tw_meter_held_back(&m, false, now + TW_MS);
+        tw_meter_held_back(&m, true, now + 2 * TW_MS);
+        tw_meter_held_back(&m, true, now + 8 * TW_MS);
+        now += 10 * TW_MS;
+    }
+    cr_assert(m.link_rate > UINT64_C(450) << 20 && m.link_rate < UINT64_C(550) << 20, "%lu",
+              (unsigned long)m.link_rate);
+    m.link_rate = 0;
+    for (unsigned group = 0; group < 50; group++) { /* not consumed before the next group */
+        tw_meter_sent(&m, 1 << 20, now);
+        tw_meter_held_back(&m, false, now + 8 * TW_MS);
+        now += 10 * TW_MS;
+    }
+    cr_assert_eq(m.link_rate, 0);
+}
+
 Test(meter, ends_once)
 {
     struct tw_meter m;

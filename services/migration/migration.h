@@ -28,7 +28,7 @@
 enum tw_convergence_policy { TW_ON_NO_CONVERGENCE_ABORT, TW_ON_NO_CONVERGENCE_STOP };
 
 struct tw_migration_limits {
-    uint64_t bandwidth_bytes_per_s; /* 0 = unlimited */
+    uint64_t bandwidth_bytes_per_s; /* while the VM runs; 0 = unlimited */
     uint64_t downtime_ns;           /* budget; 0 = 300 ms */
     uint32_t max_rounds;            /* 0 = 30 */
     uint64_t timeout_ns;            /* 0 = 600 s */

@@ -63,7 +63,8 @@ static const struct tw_state states[TW_SOURCE_STATES] = {
                            "judges whether what is dirty fits the downtime", vm_runs},
     [TW_SOURCE_ROUND] = {"round", TW_MAY(TW_SOURCE_WAITING) | OUT_RUNNING,
                          "sends the dirty lines of the last epoch", vm_runs},
-    [TW_SOURCE_PRECOMPARE] = {"precompare", TW_MAY(TW_SOURCE_ROUND) | OUT_RUNNING,
+    [TW_SOURCE_PRECOMPARE] = {"precompare",
+                              TW_MAY(TW_SOURCE_WAITING) | TW_MAY(TW_SOURCE_ROUND) | OUT_RUNNING,
                               "looks for lines that no event reported", vm_runs},
     [TW_SOURCE_STOPPING] = {"stopping", TW_MAY(TW_SOURCE_FINAL_PASS) | OUT_STOPPED,
                             "the vCPUs are being stopped", NULL},
@@ -424,7 +425,8 @@ enum tw_code tw_source_cancel(struct tw_source *s, struct tw_error *err)
 void tw_source_set_bandwidth(struct tw_source *s, uint64_t bytes_per_s)
 {
     s->limits.bandwidth_bytes_per_s = bytes_per_s;
-    tw_throttle_set(&s->throttle, bytes_per_s, tw_now(s->env.clock));
+    if (!s->stop_asked) /* the last lines go as fast as the link takes them */
+        tw_throttle_set(&s->throttle, bytes_per_s, tw_now(s->env.clock));
 }
 
 static enum tw_code not_given_up(const struct tw_source *s, const char *what, struct tw_error *err)
@@ -509,7 +511,7 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
     if (s->tracker) {
         struct tw_tracker_stats stats;
         tw_tracker_stats_get(s->tracker, &stats);
-        out->lines_dirty = stats.dirty_lines + s->hidden_lines;
+        out->lines_dirty = stats.dirty_lines;
     }
     if (s->conn) {
         struct tw_conn_stats stats;

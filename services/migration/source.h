@@ -9,6 +9,7 @@
 
 #include "services/migration/convergence.h"
 #include "services/migration/found.h"
+#include "services/migration/growth.h"
 #include "services/migration/line_hash.h"
 #include "services/migration/meter.h"
 #include "services/migration/mutations.h"
@@ -77,6 +78,7 @@ struct tw_source {
     struct tw_tracker *tracker;
     struct tw_line_hashes hashes;
     struct tw_found found;
+    struct tw_growth growth; /* of the first epoch, the full copy's */
     struct tw_throttle throttle;
     struct tw_meter meter;
     struct tw_copy copy;
@@ -92,7 +94,7 @@ struct tw_source {
 
     /* Pre-copy. */
     uint32_t round; /* index of the present or last round */
-    uint64_t collected_ns, interval_ns, dirty_lines, seen_lines, hidden_lines;
+    uint64_t collected_ns, interval_ns, dirty_lines, seen_lines;
     uint64_t last_cost, cost_before;
     uint32_t stalled;
     bool precompared, begun;

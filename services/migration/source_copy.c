@@ -60,6 +60,7 @@ static uint8_t *begin_chunk(struct tw_source *s, uint64_t now_ns)
 {
     uint64_t ready = tw_throttle_ready_ns(&s->throttle, now_ns);
     if (ready > now_ns) {
+        tw_meter_held_back(&s->meter, tw_conn_drained(s->conn, TW_LANE_BULK), now_ns);
         wait_until(s, ready);
         return NULL;
     }
@@ -272,8 +273,6 @@ bool tw_source_round_end(struct tw_source *s, uint64_t now_ns)
     return tw_source_say(s, TW_CONTROL_ROUND_END, &message, &s->copy.round_said, now_ns);
 }
 
-/* What the caches still hide shows itself at the collection: remembered, so that the next
- * estimate does not forget it. */
 void tw_source_collect(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_tracker_stats stats;

@@ -23,9 +23,26 @@ uint64_t tw_source_step_connecting(struct tw_source *s, uint64_t now_ns)
     }
     tw_source_move(s, TW_SOURCE_FULL_COPY, "connected, lines are tracked");
     s->collected_ns = now_ns;
+    tw_growth_begin(&s->growth, now_ns);
     tw_source_walk_begin(s);
     tw_source_round_begin(s, 0, false, now_ns);
     return now_ns;
+}
+
+/* ---- What is dirty ----------------------------------------------------------------------------
+ */
+
+/* With `sweep` it is complete: caches hide nothing. That costs nothing where a round follows, whose
+ * own sweep then finds nothing to do. */
+static uint64_t dirty_now(struct tw_source *s, bool sweep)
+{
+    struct tw_tracker_stats stats;
+    s->host->ops->sync(s->host->ctx);
+    if (sweep)
+        tw_tracker_sweep(s->tracker);
+    tw_tracker_stats_get(s->tracker, &stats);
+    s->dirty_lines = stats.dirty_lines;
+    return tw_dirty_cost(stats.dirty_pages, s->dirty_lines);
 }
 
 /* ---- Full copy ------------------------------------------------------------------------------- */
@@ -54,6 +71,8 @@ uint64_t tw_source_step_full_copy(struct tw_source *s, uint64_t now_ns)
                                         .verify = !s->limits.skip_verify}};
     if (!tw_source_say(s, TW_CONTROL_BEGIN, &begin, &s->begin_said, now_ns))
         return s->copy.retry_ns;
+    if (tw_growth_due(&s->growth, now_ns))
+        tw_growth_add(&s->growth, now_ns, dirty_now(s, false));
     s->copy.slice = TW_SLICE_BYTES;
     bool done = copy_all(s, now_ns);
     s->meter.p.full_copy_bytes_done = s->copy.walk.page * TW_PAGE_SIZE;
@@ -73,18 +92,10 @@ bool tw_source_compares(const struct tw_source *s)
 
 static uint64_t link_rate(const struct tw_source *s)
 {
-    uint64_t rate = s->meter.link_rate ? s->meter.link_rate : TW_DEFAULT_RATE;
     uint64_t limit = s->throttle.bytes_per_s;
-    return limit && limit < rate ? limit : rate;
-}
-
-static uint64_t dirty_now(struct tw_source *s)
-{
-    struct tw_tracker_stats stats;
-    s->host->ops->sync(s->host->ctx);
-    tw_tracker_stats_get(s->tracker, &stats);
-    s->dirty_lines = stats.dirty_lines + s->hidden_lines;
-    return tw_dirty_cost(stats.dirty_pages, s->dirty_lines);
+    if (s->meter.link_rate)
+        return s->meter.link_rate;
+    return limit && limit < TW_DEFAULT_RATE ? limit : TW_DEFAULT_RATE;
 }
 
 static void fail_to_converge(struct tw_source *s, const struct tw_convergence *c)
@@ -107,7 +118,7 @@ uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
         return due_ns;
     uint64_t fixed_ns = tw_fixed_downtime_ns(s->data_bytes, s->pass_ns, tw_source_compares(s));
     struct tw_convergence c = {
-        .dirty_bytes = dirty_now(s),
+        .dirty_bytes = dirty_now(s, true),
         .rate = link_rate(s),
         .budget_ns = tw_budget_for_lines_ns(s->limits.downtime_ns, fixed_ns),
         .last_round = s->last_cost,
@@ -117,6 +128,7 @@ uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
         .max_rounds = s->limits.max_rounds,
         .policy = s->limits.on_no_convergence,
     };
+    c.forecast_known = tw_growth_after(&s->growth, tw_send_ns(c.dirty_bytes, c.rate), &c.forecast);
     enum tw_verdict verdict = tw_converge(&c);
     if (verdict == TW_VERDICT_NO_CONVERGENCE) {
         fail_to_converge(s, &c);
@@ -139,7 +151,6 @@ uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
 static void judge_round(struct tw_source *s)
 {
     uint64_t cost = s->copy.round_cost;
-    s->hidden_lines = s->seen_lines > s->dirty_lines ? s->seen_lines - s->dirty_lines : 0;
     s->stalled = s->last_cost && cost >= s->last_cost - s->last_cost / 8 ? s->stalled + 1 : 0;
     s->cost_before = s->last_cost;
     s->last_cost = cost;
@@ -161,25 +172,44 @@ uint64_t tw_source_step_round(struct tw_source *s, uint64_t now_ns)
 /* ---- The compare in the background ------------------------------------------------------------
  */
 
+/* What differs from what was sent and is not known to be dirty either: perhaps nobody will ever
+ * report it. What was written since the link was read last may be among it, and is taken out when
+ * the round finds it reported. */
+static uint64_t unreported(struct tw_source *s, uint64_t page)
+{
+    uint64_t digest = 0;
+    uint64_t lines =
+        tw_line_hashes_compare(&s->hashes, page, s->host->memory + page * TW_PAGE_SIZE, &digest);
+    return lines ? lines & ~tw_tracker_lines(s->tracker, page) : 0;
+}
+
+static bool compare_slice(struct tw_source *s)
+{
+    uint64_t page;
+    s->host->ops->sync(s->host->ctx);
+    for (uint64_t done = 0; done < TW_SLICE_BYTES; done += TW_PAGE_SIZE) {
+        if (!tw_source_walk_next(s, &page))
+            return false;
+        uint64_t lines = unreported(s, page);
+        if (lines && !tw_found_add(&s->found, page, lines))
+            return false; /* that many: the compare after the stop will have to find the rest */
+    }
+    return true;
+}
+
 uint64_t tw_source_step_precompare(struct tw_source *s, uint64_t now_ns)
 {
-    uint64_t page, digest = 0;
-    bool more = true;
-    for (uint64_t done = 0; done < TW_SLICE_BYTES && more; done += TW_PAGE_SIZE) {
-        more = tw_source_walk_next(s, &page);
-        if (!more)
-            break;
-        uint64_t lines = tw_line_hashes_compare(&s->hashes, page,
-                                                s->host->memory + page * TW_PAGE_SIZE, &digest);
-        if (lines && !tw_found_add(&s->found, page, lines))
-            more = false; /* that many: the compare after the stop will have to find the rest */
-    }
+    bool more = compare_slice(s);
     s->pass_spent_ns += tw_now(s->env.clock) - now_ns;
     if (more)
         return now_ns;
     s->pass_ns = s->pass_spent_ns;
     s->precompared = true;
-    tw_source_move(s, TW_SOURCE_ROUND, "compared once in the background");
+    if (s->found.count == 0) {
+        tw_source_move(s, TW_SOURCE_WAITING, "nothing but what is known to be dirty differs");
+        return now_ns;
+    }
+    tw_source_move(s, TW_SOURCE_ROUND, "something differs that nobody reported");
     tw_source_round_begin(s, s->round + 1, false, now_ns);
     tw_source_collect(s, now_ns);
     return now_ns;

@@ -10,6 +10,8 @@ void tw_source_stop(struct tw_source *s, const char *why, uint64_t now_ns)
 {
     struct tw_error err;
     uint64_t rate = s->throttle.bytes_per_s ? s->throttle.bytes_per_s : TW_DEFAULT_RATE;
+    /* A limit spares the network while the guest runs; now it would only prolong the pause. */
+    tw_throttle_set(&s->throttle, 0, now_ns);
     uint64_t lines_ns =
         (uint64_t)((unsigned __int128)s->dirty_lines * 4 * TW_LINE_SIZE * TW_SEC / rate);
     tw_source_move(s, TW_SOURCE_STOPPING, why);

@@ -45,6 +45,7 @@ void tw_throttle_set(struct tw_throttle *t, uint64_t bytes_per_s, uint64_t now_n
         t->tokens = most;
     if (bytes_per_s == 0)
         t->tokens = 0;
+    t->saving = false;
     t->bytes_per_s = bytes_per_s;
     t->filled_ns = now_ns;
 }
@@ -54,9 +55,17 @@ uint64_t tw_throttle_ready_ns(struct tw_throttle *t, uint64_t now_ns)
     if (t->bytes_per_s == 0)
         return now_ns;
     fill(t, now_ns);
-    if (t->tokens >= 0)
+    int64_t wanted = 0;
+    if (t->tokens < 0)
+        t->saving = true;
+    if (t->saving)
+        wanted = (int64_t)bytes_in(t->bytes_per_s, TW_THROTTLE_BURST_NS / 2);
+    if (t->tokens >= wanted) {
+        t->saving = false;
         return now_ns;
-    unsigned __int128 wait = (unsigned __int128)(uint64_t)-t->tokens * TW_SEC / t->bytes_per_s + 1;
+    }
+    unsigned __int128 lacking = (unsigned __int128)((__int128)wanted - t->tokens);
+    unsigned __int128 wait = lacking * TW_SEC / t->bytes_per_s + 1;
     return wait > TW_NEVER ? TW_NEVER : tw_after(t->filled_ns, (uint64_t)wait);
 }
 
