@@ -117,6 +117,23 @@ Test(link_guest, marks_are_the_lines_that_change)
     test_vm_destroy(&vm);
 }
 
+/* Every store of the firmware and of the guest: what is remembered of a page is always right. */
+Test(link_guest, each_store_agrees_with_the_api)
+{
+    struct test_vm vm;
+    test_vm_init(&vm, "checked");
+    vm.config.vcpus = 2;
+    vm.config.plugin_options = "recheck=1";
+    start(&vm);
+    expect_exact(track(&vm, 100 * TW_MS), 100);
+    const struct tw_qemu_link_stats s = stats_of(&vm);
+    cr_assert_str_eq(s.address_mode, "host");
+    cr_assert_eq(s.self_check_failures, 0);
+    cr_assert_geq(s.self_checks, s.stores - s.stores / 100);
+    cr_assert_geq(s.self_checks, 100000);
+    test_vm_destroy(&vm);
+}
+
 Test(link_guest, dense_writer)
 {
     struct test_vm vm;

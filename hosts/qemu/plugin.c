@@ -1,6 +1,6 @@
 /* The host end of the coherence link: a QEMU plugin that reports every store to guest RAM.
  *
- *   -plugin towline-plugin.so,link=FILE,ram=FILE[,mismatch=N]
+ *   -plugin towline-plugin.so,link=FILE,ram=FILE[,mismatch=N][,recheck=N]
  *
  * Everything else stands in the link's header. QEMU calls us after each access (never before it),
  * which is the order that the link needs (link.h).
@@ -14,14 +14,19 @@
  * reported so far is replaced by "everything is dirty". An access to a device holds a pointer to
  * something else in that word, which lies outside RAM.
  *
+ * Asking for the handle is the dearest part of a store's report, so each vCPU remembers where the
+ * pages led that it used last, until it executes an instruction that may change that (remap.h). The
+ * comparisons cover what is remembered.
+ *
  * Not seen: what QEMU writes without a guest instruction at work (devices, the page walker's bits,
  * the frame that an interrupt pushes). The service compares at the end to find these.
  *
- * Each vCPU's callbacks run on one thread; several vCPUs run at once. mismatch=N makes the Nth
- * comparison come out different, for tests. */
+ * Each vCPU's callbacks run on one thread; several vCPUs run at once. For tests: mismatch=N makes
+ * the Nth comparison come out different, recheck=N compares one store in N (a power of two). */
 #include "hosts/qemu/link.h"
 #include "hosts/qemu/plugin_abi.h"
 #include "hosts/qemu/ram_base.h"
+#include "hosts/qemu/remap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,10 +42,13 @@
 #define EXPORT         __attribute__((visibility("default")))
 #define LIKELY(x)      __builtin_expect(!!(x), 1)
 #define UNLIKELY(x)    __builtin_expect(!!(x), 0)
-#define CHECKS         4096u        /* comparisons before the host address is trusted */
-#define RECHECK_EVERY  (1u << 16)   /* stores of a vCPU; a power of two */
-#define ACCESS_MAX     32u          /* bytes of one access; QEMU itself moves at most 16 at once */
-#define LENGTHS        64u          /* entries; a machine uses about a dozen kinds of access */
+#define CHECKS         4096u      /* comparisons before the host address is trusted */
+#define RECHECK_EVERY  (1u << 16) /* stores of a vCPU; a power of two */
+#define ACCESS_MAX     32u        /* bytes of one access; QEMU itself moves at most 16 at once */
+#define LENGTHS        64u        /* entries; a machine uses about a dozen kinds of access */
+#define REMEMBERED     128u       /* pages a vCPU; a power of two */
+#define AGE_SHIFT      52u        /* a page number has 52 bits; above it stands the age */
+#define AGE_MAX        ((UINT64_C(1) << (64 - AGE_SHIFT)) - 1)
 #define ABOVE_THE_HOLE (1ull << 32) /* guest-physical address of RAM that is not low memory */
 
 #ifndef TOWLINE_PLUGIN_API
@@ -56,6 +64,7 @@ static struct {
     struct tw_link_header *header;
     uint32_t mode; /* enum tw_link_address; changes at most twice */
     uint32_t ring_events;
+    uint64_t recheck_mask; /* stores of a vCPU between two comparisons, less one */
 
     uint64_t size; /* bytes of RAM */
     uint8_t *rings;
@@ -67,6 +76,15 @@ static struct {
     char ram_path[PATH_MAX];
     uint64_t ram_inode;
 } p;
+
+/* Where the pages led that a vCPU used last. An entry counts while its age is the present one. */
+static struct memory_of_vcpu {
+    alignas(64) uint64_t age; /* 1..AGE_MAX; 0 = nothing was ever remembered */
+    struct {
+        uint64_t key;    /* virtual page number, age above it */
+        uint64_t offset; /* of that page in RAM */
+    } page[REMEMBERED];
+} memories[TW_LINK_VCPUS_MAX];
 
 static pthread_once_t base_once = PTHREAD_ONCE_INIT;
 
@@ -186,11 +204,13 @@ static bool agrees(uint64_t host, const struct physical *api)
     return !api || api->flat >= p.size || api->split >= p.size;
 }
 
-static void compare(struct tw_link_vcpu *c, uint64_t host, const struct physical *api)
+/* `reported` is what was told of the access: what the handle says, or what was remembered of it. */
+static void compare(struct tw_link_vcpu *c, uint64_t host, uint64_t reported,
+                    const struct physical *api)
 {
     const uint64_t nth = __atomic_add_fetch(&p.comparisons, 1, __ATOMIC_RELAXED);
     count(&c->self_checks);
-    if (UNLIKELY(!agrees(host, api) || nth == p.mismatch_at)) {
+    if (UNLIKELY(host != reported || !agrees(host, api) || nth == p.mismatch_at)) {
         const bool trusted = mode_now() == TW_LINK_HOST;
         count(&c->self_check_failures);
         mode_set(TW_LINK_API);
@@ -212,7 +232,7 @@ static void report_part_by_api(unsigned vcpu, qemu_plugin_meminfo_t info, uint64
     struct physical api;
     const bool is_ram = ask_api(where, &api);
     if (mode_now() == TW_LINK_CHECKING && where)
-        compare(counters_of(vcpu), host_offset(where), is_ram ? &api : NULL);
+        compare(counters_of(vcpu), host_offset(where), host_offset(where), is_ram ? &api : NULL);
     if (!is_ram)
         return;
     report(vcpu, api.flat, length, store);
@@ -251,13 +271,57 @@ static __attribute__((noinline)) void report_rest(unsigned vcpu, qemu_plugin_mem
 }
 
 static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo_t info,
-                                              uint64_t vaddr)
+                                              uint64_t vaddr, uint64_t offset)
 {
     const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
     struct physical api;
     const bool is_ram = ask_api(where, &api);
     if (where)
-        compare(counters_of(vcpu), host_offset(where), is_ram ? &api : NULL);
+        compare(counters_of(vcpu), host_offset(where), offset, is_ram ? &api : NULL);
+}
+
+/* ---- What is remembered ---------------------------------------------------------------------- */
+
+static inline struct memory_of_vcpu *memory_of(unsigned vcpu)
+{
+    return &memories[vcpu % TW_LINK_VCPUS_MAX];
+}
+
+static void forget(unsigned vcpu, void *unused)
+{
+    (void)unused;
+    struct memory_of_vcpu *m = memory_of(vcpu);
+    if (UNLIKELY(m->age == AGE_MAX)) { /* ages begin anew: no key of an earlier one may be left */
+        memset(m->page, 0, sizeof m->page);
+        m->age = 0;
+    }
+    m->age++;
+}
+
+/* Only RAM, and only once the handle is trusted: `offset` lies in it. */
+static inline void remember(struct memory_of_vcpu *m, uint64_t vaddr, uint64_t key, uint64_t offset)
+{
+    const size_t at = tw_page_of(vaddr) % REMEMBERED;
+    if (UNLIKELY(m->age == 0))
+        return;
+    m->page[at].key = key;
+    m->page[at].offset = offset - vaddr % TW_PAGE_SIZE;
+}
+
+/* Where an access went, or something outside of RAM. */
+static inline uint64_t offset_of(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr,
+                                 uint64_t trusted)
+{
+    struct memory_of_vcpu *m = memory_of(vcpu);
+    const uint64_t key = tw_page_of(vaddr) | m->age << AGE_SHIFT;
+    const size_t at = tw_page_of(vaddr) % REMEMBERED;
+    if (LIKELY(m->page[at].key == key))
+        return m->page[at].offset + vaddr % TW_PAGE_SIZE;
+    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    const uint64_t offset = where ? host_offset(where) : UINT64_MAX;
+    if (LIKELY(offset < trusted))
+        remember(m, vaddr, key, offset);
+    return offset;
 }
 
 /* Outside trusted RAM: a device, memory that is not ours, or the host address is not trusted. */
@@ -273,11 +337,9 @@ static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
                                                             qemu_plugin_meminfo_t info,
                                                             uint64_t vaddr, bool store, bool ring)
 {
-    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
-    if (UNLIKELY(!where))
-        return;
-    const uint64_t offset = host_offset(where);
-    if (UNLIKELY(offset >= __atomic_load_n(&p.trusted, __ATOMIC_RELAXED))) {
+    const uint64_t trusted = __atomic_load_n(&p.trusted, __ATOMIC_RELAXED);
+    const uint64_t offset = offset_of(vcpu, info, vaddr, trusted);
+    if (UNLIKELY(offset >= trusted)) {
         on_untrusted(vcpu, info, vaddr, store);
         return;
     }
@@ -289,8 +351,8 @@ static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
     if (in_line > TW_LINE_SIZE - ACCESS_MAX && in_line + length_of(info) > TW_LINE_SIZE)
         report_rest(vcpu, info, vaddr, offset, store);
     struct tw_link_vcpu *c = counters_of(vcpu);
-    if (UNLIKELY(count(store ? &c->stores : &c->loads) % RECHECK_EVERY == 0))
-        recheck(vcpu, info, vaddr);
+    if (UNLIKELY((count(store ? &c->stores : &c->loads) & p.recheck_mask) == 0))
+        recheck(vcpu, info, vaddr, offset);
 }
 
 static void on_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
@@ -322,6 +384,22 @@ static void find_base(void)
         mode_set(TW_LINK_API);
 }
 
+static bool may_remap(const struct qemu_plugin_insn *insn)
+{
+    uint8_t copy[TW_INSN_MAX];
+    const size_t size = qemu_plugin_insn_size(insn);
+    const uintptr_t answer = qemu_plugin_insn_data(insn, copy, sizeof copy);
+    if (answer <= sizeof copy) /* a length: the bytes were copied */
+        return answer < size || tw_insn_may_remap(copy, size);
+    return tw_insn_may_remap((const uint8_t *)answer, size);
+}
+
+static void on_vcpu_start(qemu_plugin_id_t id, unsigned vcpu)
+{
+    (void)id;
+    forget(vcpu, NULL);
+}
+
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     (void)id;
@@ -335,6 +413,8 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         else
             qemu_plugin_register_vcpu_mem_cb(insn, on_load_or_store, QEMU_PLUGIN_CB_NO_REGS,
                                              QEMU_PLUGIN_MEM_RW, NULL);
+        if (may_remap(insn))
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, forget, QEMU_PLUGIN_CB_NO_REGS, NULL);
     }
 }
 
@@ -389,6 +469,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_plugin_inf
 {
     const char *ram = argument(argc, argv, "ram");
     const char *mismatch = argument(argc, argv, "mismatch");
+    const char *recheck_every = argument(argc, argv, "recheck");
     struct stat st;
     if (!info->system_emulation)
         return refuse("wants a whole machine, not a user program", info->target_name);
@@ -397,10 +478,15 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_plugin_inf
     p.ram_inode = (uint64_t)st.st_ino;
     if (mismatch)
         p.mismatch_at = strtoull(mismatch, NULL, 10);
+    const uint64_t every = recheck_every ? strtoull(recheck_every, NULL, 10) : RECHECK_EVERY;
+    if (every == 0 || every & (every - 1))
+        return refuse("expected a power of two (recheck=N)", recheck_every);
+    p.recheck_mask = every - 1;
     if (map_link(argument(argc, argv, "link")) < 0)
         return -1;
     if (info->system.max_vcpus > (int)p.header->vcpus)
         return refuse("the machine has more vCPUs than the link", ram);
+    qemu_plugin_register_vcpu_init_cb(id, on_vcpu_start);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     __atomic_store_n(&p.header->attached, 1, __ATOMIC_RELEASE);
     return 0;

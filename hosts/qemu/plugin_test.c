@@ -2,6 +2,7 @@
  * what stands in the opaque handle are the test's to say. */
 #include "hosts/qemu/link.h"
 #include "hosts/qemu/plugin_abi.h"
+#include "hosts/qemu/remap.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -35,12 +36,17 @@ static struct {
     uint8_t *memory;
     struct tw_link link;
     qemu_plugin_tb_trans_cb translate;
+    qemu_plugin_vcpu_cb vcpu_start;
+    qemu_plugin_udata_cb executed; /* of the last instruction translated; NULL = not wanted */
+    uint8_t insn[TW_INSN_MAX];     /* the one that is translated */
+    size_t insn_size;
+    bool copies_insn; /* as later versions of QEMU do */
     qemu_plugin_mem_cb access;
     enum qemu_plugin_mem_rw wanted;
     uint64_t table[TABLE_MAX];             /* virtual page -> RAM offset, DEVICE or NOT_OURS */
     uint64_t (*physical)(uint64_t offset); /* what the API says of a RAM offset */
     uint64_t handle_skew;                  /* added to the address in the handle */
-    unsigned api_calls;
+    unsigned api_calls, handles;
 } t;
 
 static uint64_t same(uint64_t offset)
@@ -52,6 +58,37 @@ void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_tb_t
 {
     (void)id;
     t.translate = cb;
+}
+
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_cb cb)
+{
+    (void)id;
+    t.vcpu_start = cb;
+}
+
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn)
+{
+    (void)insn;
+    return t.insn_size;
+}
+
+uintptr_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *bytes, size_t size)
+{
+    (void)insn;
+    if (!t.copies_insn)
+        return (uintptr_t)t.insn;
+    const size_t n = t.insn_size < size ? t.insn_size : size;
+    memcpy(bytes, t.insn, n);
+    return n;
+}
+
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn, qemu_plugin_udata_cb cb,
+                                            enum qemu_plugin_cb_flags flags, void *userdata)
+{
+    (void)insn;
+    (void)flags;
+    (void)userdata;
+    t.executed = cb;
 }
 
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb)
@@ -83,6 +120,7 @@ struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(qemu_plugin_meminfo_t info, ui
     static struct qemu_plugin_hwaddr where;
     static int device;
     (void)info;
+    t.handles++;
     const uint64_t page = t.table[(vaddr - GUEST_AT) / TW_PAGE_SIZE];
     where = (struct qemu_plugin_hwaddr){.io = page == DEVICE};
     if (page == DEVICE) {
@@ -177,7 +215,25 @@ static void prepare(enum tw_link_kind kind, uint64_t memory, const char *more)
 static void start(enum tw_link_kind kind, uint64_t memory, const char *more)
 {
     prepare(kind, memory, more);
+    t.vcpu_start(7, 1);
     t.translate(7, NULL);
+}
+
+/* The guest executes an instruction. */
+static void execute(const uint8_t *bytes, size_t size)
+{
+    memcpy(t.insn, bytes, size);
+    t.insn_size = size;
+    t.executed = NULL;
+    t.translate(7, NULL);
+    if (t.executed)
+        t.executed(1, NULL);
+}
+
+static void flush(void)
+{
+    static const uint8_t mov_to_cr3[] = {0x0f, 0x22, 0xd8};
+    execute(mov_to_cr3, sizeof mov_to_cr3);
 }
 
 static void access_at(unsigned kind, unsigned bytes, uint64_t place)
@@ -301,6 +357,7 @@ Test(plugin, devices_and_other_memory_are_not_reported)
     start(TW_LINK_MARK, MEMORY, "");
     for (int round = 0; round < 2; round++) {
         t.table[1] = DEVICE;
+        flush();
         access_at(STORE, 4, 4096);
         t.table[1] = NOT_OURS;
         access_at(STORE, 4, 4096);
@@ -312,6 +369,100 @@ Test(plugin, devices_and_other_memory_are_not_reported)
             learn();
     }
     cr_assert_eq(t.link.header->address_mode, TW_LINK_HOST, "none of it is a mismatch");
+}
+
+static struct {
+    uint64_t address[8];
+    bool store[8];
+    unsigned count;
+} events;
+
+static void note_event(void *ctx, uint32_t vcpu, uint64_t address, bool store)
+{
+    (void)ctx;
+    cr_assert_eq(vcpu, 1);
+    cr_assert_lt(events.count, 8);
+    events.address[events.count] = address;
+    events.store[events.count++] = store;
+}
+
+static void ignore_event(void *ctx, uint32_t vcpu, uint64_t address, bool store)
+{
+    (void)ctx;
+    (void)vcpu;
+    (void)address;
+    (void)store;
+}
+
+/* ---- What is remembered ---------------------------------------------------------------------- */
+
+Test(plugin, a_page_is_asked_for_once)
+{
+    start(TW_LINK_MARK, MEMORY, "");
+    learn();
+    access_at(STORE, 4, 4096);
+    t.handles = 0;
+    for (unsigned i = 0; i < 1000; i++)
+        access_at(STORE, 4, 4096 + i % 64 * 64);
+    cr_assert_eq(t.handles, 0);
+    cr_assert_eq(tw_link_scan(&t.link.map, note_page, &(struct seen){0}), 64);
+    t.access(0, STORE | BYTES(4), GUEST_AT + 4096, NULL);
+    cr_assert_eq(t.handles, 1, "each vCPU remembers for itself");
+}
+
+Test(plugin, a_new_mapping_is_seen_after_the_instruction_that_makes_it)
+{
+    static const uint8_t mov_to_cr3[] = {0x0f, 0x22, 0xd8}, invlpg[] = {0x0f, 0x01, 0x38},
+                         iretq[] = {0x48, 0xcf}, add[] = {0x01, 0xd8};
+    start(TW_LINK_MARK, MEMORY, "");
+    learn();
+    for (unsigned i = 0; i < 3 * 4096 + 5; i++) { /* through all ages and on */
+        t.table[1] = (uint64_t)(i % 7) * 3 * TW_PAGE_SIZE;
+        t.copies_insn = i % 2;
+        if (i % 3 == 0)
+            execute(mov_to_cr3, sizeof mov_to_cr3);
+        else if (i % 3 == 1)
+            execute(invlpg, sizeof invlpg);
+        else
+            execute(iretq, sizeof iretq);
+        access_at(STORE, 4, 4096);
+        expect_lines(1, t.table[1] / 64, 0);
+    }
+    t.handles = 0;
+    execute(add, sizeof add);
+    access_at(STORE, 4, 4096);
+    cr_assert_eq(t.handles, 0, "an addition maps nothing");
+}
+
+/* Should a mapping change without any such instruction, the next comparison notices. */
+Test(plugin, a_mapping_that_changed_unseen_makes_all_dirty)
+{
+    start(TW_LINK_MARK, MEMORY, "recheck=64");
+    learn();
+    access_at(STORE, 4, 4096);
+    t.table[1] += TW_PAGE_SIZE;
+    for (unsigned i = 0; i < 64; i++)
+        access_at(STORE, 4, 4096);
+    cr_assert_eq(t.link.header->address_mode, TW_LINK_API);
+    cr_assert_eq(tw_link_scan(&t.link.map, note_page, &(struct seen){0}), MEMORY / 64);
+    access_at(STORE, 4, 4096);
+    expect_lines(1, t.table[1] / 64, 0);
+}
+
+Test(plugin, what_is_remembered_is_never_a_device)
+{
+    start(TW_LINK_RING, MEMORY, "");
+    learn();
+    bool sane;
+    tw_link_ring_drain(&t.link, 1, ignore_event, NULL, &sane);
+    t.table[1] = DEVICE;
+    access_at(LOAD, 4, 4096);
+    t.table[1] = 0;
+    access_at(STORE, 4, 4096); /* a device gives way to RAM without a word */
+    events.count = 0;
+    tw_link_ring_drain(&t.link, 1, note_event, NULL, &sane);
+    cr_assert_eq(events.count, 1);
+    cr_assert_eq(events.address[0], 0);
 }
 
 /* Memory above 4 GiB: the API names the guest-physical address, or the offset, as QEMU likes. */
@@ -343,29 +494,6 @@ Test(plugin, split_memory_by_guest_physical_addresses)
 Test(plugin, split_memory_by_offsets)
 {
     split_memory();
-}
-
-static struct {
-    uint64_t address[8];
-    bool store[8];
-    unsigned count;
-} events;
-
-static void note_event(void *ctx, uint32_t vcpu, uint64_t address, bool store)
-{
-    (void)ctx;
-    cr_assert_eq(vcpu, 1);
-    cr_assert_lt(events.count, 8);
-    events.address[events.count] = address;
-    events.store[events.count++] = store;
-}
-
-static void ignore_event(void *ctx, uint32_t vcpu, uint64_t address, bool store)
-{
-    (void)ctx;
-    (void)vcpu;
-    (void)address;
-    (void)store;
 }
 
 Test(plugin, loads_and_stores_into_the_ring)
@@ -424,6 +552,9 @@ Test(plugin, refuses_to_start_without_a_proper_link)
     cr_assert_eq(install_with(""), 0);
     t.link.header->version++;
     cr_assert_neq(install_with(""), 0, "another version");
+    t.link.header->version--;
+    cr_assert_neq(install_with("recheck=3"), 0, "no power of two");
+    t.link.header->version++;
     t.link.header->version--;
     cr_assert_eq(truncate(t.link_path, 8192), 0);
     cr_assert_neq(install_with(""), 0, "cut short");
