@@ -48,7 +48,8 @@
 #define LENGTHS        64u        /* entries; a machine uses about a dozen kinds of access */
 #define REMEMBERED     128u       /* pages a vCPU; a power of two */
 #define AGE_SHIFT      52u        /* a page number has 52 bits; above it stands the age */
-#define AGE_MAX        ((UINT64_C(1) << (64 - AGE_SHIFT)) - 1)
+#define AGE_ONE        (UINT64_C(1) << AGE_SHIFT)
+#define AGE_LAST       (UINT64_MAX << AGE_SHIFT)
 #define ABOVE_THE_HOLE (1ull << 32) /* guest-physical address of RAM that is not low memory */
 
 #ifndef TOWLINE_PLUGIN_API
@@ -78,13 +79,14 @@ static struct {
 } p;
 
 /* Where the pages led that a vCPU used last. An entry counts while its age is the present one. */
-static struct memory_of_vcpu {
-    alignas(64) uint64_t age; /* 1..AGE_MAX; 0 = nothing was ever remembered */
-    struct {
-        uint64_t key;    /* virtual page number, age above it */
-        uint64_t offset; /* of that page in RAM */
-    } page[REMEMBERED];
-} memories[TW_LINK_VCPUS_MAX];
+struct remembered {
+    uint64_t key;    /* virtual page number, age above it */
+    uint64_t offset; /* of that page in RAM */
+};
+static alignas(64) struct remembered memories[TW_LINK_VCPUS_MAX][REMEMBERED];
+static struct {
+    alignas(64) uint64_t now; /* AGE_ONE..AGE_LAST; 0 = the vCPU has not started */
+} ages[TW_LINK_VCPUS_MAX];
 
 static pthread_once_t base_once = PTHREAD_ONCE_INIT;
 
@@ -120,15 +122,23 @@ static __attribute__((noinline)) uint64_t learn_length(uint64_t *entry, qemu_plu
     return length;
 }
 
+static inline uint64_t *entry_of(qemu_plugin_meminfo_t info)
+{
+    return &p.lengths[(info * 0x9e3779b1u) >> 26];
+}
+
 /* Bytes of an access. `info` is opaque, but the same for all accesses of a kind: asking once for
- * each saves a call on every other store of a sequential writer. */
+ * each saves a call on every other store of a sequential writer. 0 = not learnt yet. */
+static inline uint64_t known_length(qemu_plugin_meminfo_t info)
+{
+    const uint64_t e = __atomic_load_n(entry_of(info), __ATOMIC_RELAXED);
+    return LIKELY((uint32_t)e == info) ? e >> 32 : 0;
+}
+
 static inline uint64_t length_of(qemu_plugin_meminfo_t info)
 {
-    uint64_t *entry = &p.lengths[(info * 0x9e3779b1u) >> 26];
-    const uint64_t e = __atomic_load_n(entry, __ATOMIC_RELAXED);
-    if (LIKELY((uint32_t)e == info && e >> 32))
-        return e >> 32;
-    return learn_length(entry, info);
+    const uint64_t known = known_length(info);
+    return LIKELY(known) ? known : learn_length(entry_of(info), info);
 }
 
 /* ---- What is reported ------------------------------------------------------------------------ */
@@ -282,46 +292,25 @@ static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo
 
 /* ---- What is remembered ---------------------------------------------------------------------- */
 
-static inline struct memory_of_vcpu *memory_of(unsigned vcpu)
-{
-    return &memories[vcpu % TW_LINK_VCPUS_MAX];
-}
-
 static void forget(unsigned vcpu, void *unused)
 {
     (void)unused;
-    struct memory_of_vcpu *m = memory_of(vcpu);
-    if (UNLIKELY(m->age == AGE_MAX)) { /* ages begin anew: no key of an earlier one may be left */
-        memset(m->page, 0, sizeof m->page);
-        m->age = 0;
+    uint64_t *age = &ages[vcpu % TW_LINK_VCPUS_MAX].now;
+    if (UNLIKELY(*age == AGE_LAST)) { /* ages begin anew: no key of an earlier one may be left */
+        memset(memories[vcpu % TW_LINK_VCPUS_MAX], 0, sizeof memories[0]);
+        *age = 0;
     }
-    m->age++;
+    *age += AGE_ONE;
 }
 
-/* Only RAM, and only once the handle is trusted: `offset` lies in it. */
-static inline void remember(struct memory_of_vcpu *m, uint64_t vaddr, uint64_t key, uint64_t offset)
+static inline uint64_t key_of(unsigned vcpu, uint64_t vaddr)
 {
-    const size_t at = tw_page_of(vaddr) % REMEMBERED;
-    if (UNLIKELY(m->age == 0))
-        return;
-    m->page[at].key = key;
-    m->page[at].offset = offset - vaddr % TW_PAGE_SIZE;
+    return tw_page_of(vaddr) | ages[vcpu % TW_LINK_VCPUS_MAX].now;
 }
 
-/* Where an access went, or something outside of RAM. */
-static inline uint64_t offset_of(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr,
-                                 uint64_t trusted)
+static inline struct remembered *memory_of(unsigned vcpu, uint64_t vaddr)
 {
-    struct memory_of_vcpu *m = memory_of(vcpu);
-    const uint64_t key = tw_page_of(vaddr) | m->age << AGE_SHIFT;
-    const size_t at = tw_page_of(vaddr) % REMEMBERED;
-    if (LIKELY(m->page[at].key == key))
-        return m->page[at].offset + vaddr % TW_PAGE_SIZE;
-    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
-    const uint64_t offset = where ? host_offset(where) : UINT64_MAX;
-    if (LIKELY(offset < trusted))
-        remember(m, vaddr, key, offset);
-    return offset;
+    return &memories[vcpu % TW_LINK_VCPUS_MAX][tw_page_of(vaddr) % REMEMBERED];
 }
 
 /* Outside trusted RAM: a device, memory that is not ours, or the host address is not trusted. */
@@ -332,27 +321,65 @@ static __attribute__((noinline)) void on_untrusted(unsigned vcpu, qemu_plugin_me
         report_by_api(vcpu, info, vaddr, store);
 }
 
+/* An access that may reach into the next line, or is to be compared, or both. */
+static __attribute__((noinline)) void on_rare(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                              uint64_t vaddr, uint64_t offset, bool store)
+{
+    if (offset % TW_LINE_SIZE + length_of(info) > TW_LINE_SIZE)
+        report_rest(vcpu, info, vaddr, offset, store);
+    struct tw_link_vcpu *c = counters_of(vcpu);
+    if (((store ? c->stores : c->loads) & p.recheck_mask) == 0)
+        recheck(vcpu, info, vaddr, offset);
+}
+
+/* The access lies at `offset` in RAM. No call on the way, so that no register needs saving. */
+static inline __attribute__((always_inline)) void on_ram(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                                         uint64_t vaddr, uint64_t offset,
+                                                         bool store, bool ring)
+{
+    if (ring)
+        report_line(vcpu, offset, store);
+    else
+        tw_link_mark(&p.map, offset);
+    struct tw_link_vcpu *c = counters_of(vcpu);
+    const uint64_t nth = count(store ? &c->stores : &c->loads);
+    const uint64_t in_line = offset % TW_LINE_SIZE;
+    bool rare = (nth & p.recheck_mask) == 0;
+    if (in_line > TW_LINE_SIZE - ACCESS_MAX) /* less one: a length that is not known is rare too */
+        rare |= in_line + (known_length(info) - 1) % TW_LINE_SIZE >= TW_LINE_SIZE;
+    if (UNLIKELY(rare))
+        on_rare(vcpu, info, vaddr, offset, store);
+}
+
+/* The page is not remembered: asks for the handle. Only RAM is remembered, and only while the
+ * handle is trusted. */
+static __attribute__((noinline)) void on_unknown(unsigned vcpu, qemu_plugin_meminfo_t info,
+                                                 uint64_t vaddr, bool store, bool ring)
+{
+    const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    const uint64_t offset = where ? host_offset(where) : UINT64_MAX;
+    if (offset >= __atomic_load_n(&p.trusted, __ATOMIC_RELAXED)) {
+        on_untrusted(vcpu, info, vaddr, store);
+        return;
+    }
+    if (ages[vcpu % TW_LINK_VCPUS_MAX].now)
+        *memory_of(vcpu, vaddr) =
+            (struct remembered){key_of(vcpu, vaddr), offset - vaddr % TW_PAGE_SIZE};
+    on_ram(vcpu, info, vaddr, offset, store, ring);
+}
+
 /* The common way of both links; `store` and `ring` are constants where it is inlined. */
 static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
                                                             qemu_plugin_meminfo_t info,
                                                             uint64_t vaddr, bool store, bool ring)
 {
-    const uint64_t trusted = __atomic_load_n(&p.trusted, __ATOMIC_RELAXED);
-    const uint64_t offset = offset_of(vcpu, info, vaddr, trusted);
-    if (UNLIKELY(offset >= trusted)) {
-        on_untrusted(vcpu, info, vaddr, store);
-        return;
-    }
-    if (ring)
-        report_line(vcpu, offset, store);
+    const struct remembered *m = memory_of(vcpu, vaddr);
+    const uint64_t offset = m->offset + vaddr % TW_PAGE_SIZE;
+    if (LIKELY(m->key == key_of(vcpu, vaddr) &&
+               offset < __atomic_load_n(&p.trusted, __ATOMIC_RELAXED)))
+        on_ram(vcpu, info, vaddr, offset, store, ring);
     else
-        tw_link_mark(&p.map, offset);
-    const uint64_t in_line = offset % TW_LINE_SIZE;
-    if (in_line > TW_LINE_SIZE - ACCESS_MAX && in_line + length_of(info) > TW_LINE_SIZE)
-        report_rest(vcpu, info, vaddr, offset, store);
-    struct tw_link_vcpu *c = counters_of(vcpu);
-    if (UNLIKELY((count(store ? &c->stores : &c->loads) & p.recheck_mask) == 0))
-        recheck(vcpu, info, vaddr, offset);
+        on_unknown(vcpu, info, vaddr, store, ring);
 }
 
 static void on_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
