@@ -10,7 +10,7 @@
 #define GIB (UINT64_C(1) << 30)
 #define NOW UINT64_C(1790000000) /* seconds since 1970 */
 
-static struct fixture *current; /* for the one function without a context */
+static struct fixture *current; /* for the functions without a context */
 
 static int memlock(void *ctx, uint64_t *soft, uint64_t *hard)
 {
@@ -60,6 +60,12 @@ static enum tw_code certificate_end(const char *path, int64_t *unix_s, struct tw
 {
     *unix_s = current->certificate_end_s;
     return *unix_s ? TW_OK : tw_fail(err, TW_INVALID_ARGUMENT, path, "PEM", "noise", "not usable");
+}
+
+static bool verbs_usable(char *why, size_t size)
+{
+    snprintf(why, size, "%s", current->verbs_why ? current->verbs_why : "");
+    return !current->verbs_why;
 }
 
 void fixture_file(struct fixture *f, const char *path, const char *text)
@@ -115,6 +121,7 @@ void fixture_open(struct fixture *f)
                      .plugin = "/usr/lib/towline-plugin.so",
                      .certificate = "/etc/towline/tls.crt",
                      .certificate_end = certificate_end,
+                     .verbs_usable = verbs_usable,
                      .memory_bytes = 8 * GIB},
         .soft = TW_PROBE_NO_LIMIT,
         .hard = TW_PROBE_NO_LIMIT,

@@ -18,6 +18,7 @@ struct fixture {
     int uffd_error;
     const char *said; /* by QEMU that was started with a plugin */
     int run_error;
+    const char *verbs_why;     /* libibverbs cannot use it; NULL: it can */
     int64_t certificate_end_s; /* 0: cannot be read */
     struct tw_probe_result result;
 };

@@ -37,6 +37,9 @@ struct tw_probe_settings {
     const char *certificate; /* PEM; unknown: skipped */
     /* Reads the end of a certificate, seconds since 1970; NULL: this program cannot. */
     enum tw_code (*certificate_end)(const char *path, int64_t *unix_s, struct tw_error *err);
+    /* Asks libibverbs whether a device can be used, and if not, why; NULL: this program does not
+     * use it, and what the kernel shows has to do. */
+    bool (*verbs_usable)(char *why, size_t size);
     uint64_t memory_bytes;       /* for all guests; 0 = half of the machine's */
     uint64_t memory_taken_bytes; /* by guests that are here already */
     bool rdma_required;          /* the fabric is to use verbs and nothing else */

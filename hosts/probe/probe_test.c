@@ -242,6 +242,10 @@ Test(probe, rdma)
 {
     IS("rdma", OK);
     FOUND("rxe0: active");
+    f.verbs_why = "no driver for it";
+    IS("rdma", WARN);
+    FOUND("libibverbs: no driver for it");
+    f.verbs_why = NULL;
     fixture_rdma(&f, "1: DOWN\n", "fe80::1\n");
     IS("rdma", WARN);
     FOUND("port 1 is not active");

@@ -14,6 +14,7 @@
 #define GIDS_LOOKED 16u
 #define NAME_SIZE   64u
 #define PATH_SIZE   256u
+#define WHY_SIZE    96u
 #define ACTIVE      4u /* of enum ib_port_state */
 
 static unsigned list(const struct tw_probe_system *system, const char *folder,
@@ -51,19 +52,19 @@ static bool has_gid(const struct tw_probe_system *system, const char *device, co
 
 /* Usable ports of a device; why the last one is not. */
 static unsigned usable_ports(const struct tw_probe_system *system, const char *device,
-                             char why[static 64])
+                             char why[static WHY_SIZE])
 {
     char path[PATH_SIZE], ports[PORTS_MAX][NAME_SIZE];
     snprintf(path, sizeof path, DEVICES "/%s/ports", device);
     unsigned count = list(system, path, ports, PORTS_MAX), usable = 0;
-    snprintf(why, 64, "no port");
+    snprintf(why, WHY_SIZE, "no port");
     for (unsigned i = 0; i < count; i++) {
         uint64_t state;
         snprintf(path, sizeof path, DEVICES "/%s/ports/%s/state", device, ports[i]);
         if (!tw_probe_number(system, path, "", 10, &state) || state != ACTIVE)
-            snprintf(why, 64, "port %.16s is not active", ports[i]);
+            snprintf(why, WHY_SIZE, "port %.16s is not active", ports[i]);
         else if (!has_gid(system, device, ports[i]))
-            snprintf(why, 64, "port %.16s has no GID", ports[i]);
+            snprintf(why, WHY_SIZE, "port %.16s has no GID", ports[i]);
         else
             usable++;
     }
@@ -101,7 +102,7 @@ static void none(const struct tw_probe *probe)
 
 void tw_probe_rdma(const struct tw_probe *probe)
 {
-    char devices[DEVICES_MAX][NAME_SIZE], why[64], text[128] = "";
+    char devices[DEVICES_MAX][NAME_SIZE], why[WHY_SIZE], text[128] = "";
     const struct tw_probe_system *system = probe->system;
     unsigned count = list(system, DEVICES, devices, DEVICES_MAX), usable = 0;
     size_t used = 0;
@@ -127,6 +128,9 @@ void tw_probe_rdma(const struct tw_probe *probe)
     enum tw_probe_verdict bad = probe->settings->rdma_required ? TW_PROBE_FAIL : TW_PROBE_WARN;
     if (manager)
         tw_probe_says(probe, bad, "%s; rdma_cm: %s", text, strerror(manager));
+    else if (usable && probe->settings->verbs_usable &&
+             !probe->settings->verbs_usable(why, sizeof why))
+        tw_probe_says(probe, bad, "%s; libibverbs: %s", text, why);
     else
         tw_probe_says(probe, usable ? TW_PROBE_OK : bad, "%s", text);
 }
