@@ -50,8 +50,10 @@ enum tw_code tw_agent_open(const struct tw_agent_config *config, struct tw_agent
     a->config = *config;
     a->started_ns = tw_now(&tw_monotonic);
     a->mailbox = tw_mailbox_open(MAILBOX_CAPACITY);
+    a->diagnose = tw_diagnose_open(a);
     enum tw_code code = TW_OK;
-    if (!a->mailbox || getrandom(&a->instance, sizeof a->instance, 0) != sizeof a->instance)
+    if (!a->mailbox || !a->diagnose ||
+        getrandom(&a->instance, sizeof a->instance, 0) != sizeof a->instance)
         code = tw_fail(err, TW_RESOURCE_EXHAUSTED, config->name, NULL, NULL, "cannot start");
     if (!code)
         code = open_parts(a, err);
@@ -70,6 +72,7 @@ void tw_agent_close(struct tw_agent *agent)
 {
     if (!agent)
         return;
+    tw_diagnose_close(agent->diagnose);
     while (agent->jobs)
         tw_job_free(agent->jobs);
     while (agent->vms)

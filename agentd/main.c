@@ -66,6 +66,12 @@ static void await_end(const char *path, struct tw_agent *agent, const sigset_t *
     tw_log(TW_LOG_INFO, "agent", "stopping", "signal=%d", signal);
 }
 
+static void watch_over(const char *path, struct tw_agent *agent, const sigset_t *signals)
+{
+    tw_diagnose_log(agent->diagnose);
+    await_end(path, agent, signals);
+}
+
 static enum tw_code start_servers(struct tw_agent *agent, struct servers *s, struct tw_error *err)
 {
     enum tw_code code = tw_agent_serve(agent, &s->rpc, err);
@@ -103,7 +109,7 @@ static int run(const char *path, const struct tw_agent_config *config)
     if (start_servers(agent, &s, &err))
         status = complain(&err);
     else
-        await_end(path, agent, &signals);
+        watch_over(path, agent, &signals);
     atomic_store(&agent->stopping, true);
     pthread_join(thread, NULL);
     tw_heartbeat_stop(s.heartbeat);

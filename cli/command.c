@@ -57,6 +57,28 @@ static const struct tow_option events_options[] = {
     {0, NULL, NULL, NULL, NULL},
 };
 
+static const struct tow_option doctor_options[] = {
+    {0, "host", "HOST", NULL, "ask this host's agent, through the controller [this machine]"},
+    {'a', "all", NULL, NULL, "ask the agents of all hosts"},
+    {0, "run-dir", "FOLDER", NULL, "where guests' memory is to be [/dev/shm]"},
+    {0, "state-dir", "FOLDER", NULL, "where durable records are to be [not looked at]"},
+    {0, "memory", "SIZE", NULL, "for all guests together [half of the machine's]"},
+    {0, "qemu", "PROGRAM", NULL, "the QEMU to try [qemu-system-x86_64]"},
+    {0, "plugin", "FILE", NULL, "Towline's plugin for it [../lib/towline-plugin.so]"},
+    {0, "certificate", "FILE", NULL, "the agent's certificate, PEM [not looked at]"},
+    {0, "rdma", NULL, NULL, "a host without usable RDMA is unfit"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char doctor_details[] =
+    "Tries what Towline needs of a host: memory limits, room, rights, kernel features, RDMA\n"
+    "devices, QEMU and its plugins, certificates, clocks. For each that warns or fails it says\n"
+    "what was found, what is needed and how to mend it. Without --host or --all it looks at the\n"
+    "machine that it runs on and needs no controller; run it there as the user of the agent.\n"
+    "\n"
+    "Exit status: 0 nothing to mend, 8 warnings, 9 failures. With -o json: worst, and for each\n"
+    "host its results with name, verdict (ok, warn, fail, skipped), found, needed, mend.\n";
+
 static const char create_details[] =
     "The file is a YAML mapping; sizes as 256MiB, paths relative to the file:\n"
     "\n"
@@ -90,11 +112,18 @@ static const char events_details[] =
     "following [60s].\n";
 
 #define CREATE_MS 60000u
+#define DOCTOR_MS 40000u
 
 const struct tow_command tow_commands[] = {
     {.name = "status",
      .help = "controller, hosts, VMs and running migrations at a glance",
      .run = tow_status},
+    {.name = "doctor",
+     .help = "what a host lacks, and how to mend it",
+     .details = doctor_details,
+     .timeout_ms = DOCTOR_MS,
+     .options = doctor_options,
+     .run = tow_doctor},
     {.group = "host",
      .name = "list",
      .help = "hosts, their state and memory",

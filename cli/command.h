@@ -49,6 +49,7 @@ extern const struct tow_option tow_global_options[];
 const char *tow_option_value(const struct tow_arguments *arguments, const char *name);
 
 /* Commands by what they act on, each in its own file. */
+int tow_doctor(struct tow *tow, const struct tow_arguments *arguments);
 int tow_status(struct tow *tow, const struct tow_arguments *arguments);
 int tow_host_list(struct tow *tow, const struct tow_arguments *arguments);
 int tow_host_show(struct tow *tow, const struct tow_arguments *arguments);

@@ -15,6 +15,8 @@ const struct tow_exit_text tow_exit_texts[] = {
     {TOW_EXIT_REFUSED, "refused in the present state: name taken, VM busy, no memory, ..."},
     {TOW_EXIT_NOT_MOVED, "the migration ended and the VM did not move"},
     {TOW_EXIT_DEADLINE, "no answer in time; the operation may still go on"},
+    {TOW_EXIT_WARNED, "doctor: a probe warns, none fails"},
+    {TOW_EXIT_UNFIT, "doctor: a probe fails"},
     {TOW_EXIT_INTERRUPTED, "interrupted while waiting; a migration goes on"},
     {TOW_EXIT_OK, NULL},
 };

@@ -123,6 +123,7 @@ static enum tw_code open_doors(struct tw_controller *c, const struct tw_controll
     c->services.vms = c->vms;
     c->services.migrations = c->migrations;
     c->services.events = c->events;
+    c->services.reach = (struct tw_reach){c->agents, c->catalogue};
     c->services.started_ns = tw_now(&tw_monotonic);
     c->services.started_unix_ms = tw_wall_ms();
     if (getrandom(&c->services.controller_id, sizeof c->services.controller_id, 0) !=

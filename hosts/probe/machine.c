@@ -8,6 +8,7 @@
 #include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #define PATH_SIZE 512u
 #define REAP_US   1000u
+#define LOOK_MS   50 /* between two looks at the wish to stop */
 
 /* ---- Files ------------------------------------------------------------------------------------
  */
@@ -128,17 +130,18 @@ static _Noreturn void become(char *const argv[], int output)
     _exit(127);
 }
 
-/* Takes output until the pipe is closed or the time is over; false: it is over. */
-static bool drain(int fd, uint64_t deadline_ns, char *output, size_t size)
+/* Takes output until the pipe is closed; false: the time is over, or nobody wants to know. */
+static bool drain(int fd, const _Atomic bool *stop, uint64_t deadline_ns, char *output, size_t size)
 {
     char rest[512];
     size_t used = 0;
     for (;;) {
         uint64_t now_ns = tw_now(&tw_monotonic);
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (now_ns >= deadline_ns)
+        if (now_ns >= deadline_ns || (stop && atomic_load(stop)))
             return false;
-        if (poll(&p, 1, (int)((deadline_ns - now_ns) / TW_MS) + 1) <= 0)
+        uint64_t left_ms = (deadline_ns - now_ns) / TW_MS + 1;
+        if (poll(&p, 1, left_ms < LOOK_MS ? (int)left_ms : LOOK_MS) <= 0)
             continue;
         bool room = used + 1 < size;
         ssize_t n = read(fd, room ? output + used : rest, room ? size - 1 - used : sizeof rest);
@@ -182,7 +185,6 @@ static int run(void *ctx, char *const argv[], unsigned timeout_ms, char *output,
 {
     uint64_t deadline_ns = tw_now(&tw_monotonic) + timeout_ms * TW_MS;
     int ends[2], raw = 0;
-    (void)ctx;
     output[0] = 0;
     if (!on_path(argv[0]))
         return errno;
@@ -193,7 +195,7 @@ static int run(void *ctx, char *const argv[], unsigned timeout_ms, char *output,
         become(argv, ends[1]);
     int failed = pid < 0 ? errno : 0;
     close(ends[1]);
-    bool ended = pid > 0 && drain(ends[0], deadline_ns, output, size);
+    bool ended = pid > 0 && drain(ends[0], ctx, deadline_ns, output, size);
     close(ends[0]);
     if (failed)
         return failed;

@@ -13,7 +13,7 @@ static void version_of(const struct tw_probe *probe, const char *qemu, char out[
 {
     char output[OUTPUT_SIZE], *const argv[] = {(char *)(uintptr_t)qemu,
                                                (char *)(uintptr_t) "--version", NULL};
-    static const char word[] = "version ";
+    static const char word[] = "QEMU emulator version ";
     int status;
     snprintf(out, 64, "unknown version");
     if (probe->system->run(probe->system->ctx, argv, TW_PROBE_RUN_MS, output, sizeof output,
@@ -74,7 +74,8 @@ static void judge(const struct tw_probe *probe, const char *version, const char 
         return;
     }
     tw_probe_says(probe, TW_PROBE_FAIL, "%s, exit status %d: %.*s", version, status,
-                  (int)strcspn(output, "\n"), output);
+                  output[0] ? (int)strcspn(output, "\n") : 16,
+                  output[0] ? output : "it said nothing");
 }
 
 void tw_probe_qemu(const struct tw_probe *probe)

@@ -67,7 +67,8 @@ struct tw_probe_system {
     uint64_t (*wall_ms)(void *ctx); /* since 1970 */
 };
 
-/* The machine that this runs on. */
+/* The machine that this runs on. A copy may set `ctx` to an _Atomic bool: once it is true, a
+ * program that runs is killed. */
 extern const struct tw_probe_system tw_probe_machine;
 
 /* The start of a file below the root, with a final zero; false: cannot be read. */
