@@ -70,7 +70,7 @@ Test(doctor, of_hosts_through_their_agents)
     cr_expect_eq(tow("doctor --all -o json"), 9);
     SAID("{\"host\": \"node-a\", \"worst\": ");
     SAID("{\"host\": \"node-b\", \"worst\": \"fail\"");
-    cr_expect(logged("node-b", "doctor  \"fails\" probe=qemu"), "logs in %s", c.dir);
+    cr_expect(logged("node-b", "doctor \"fails\" probe=qemu"), "logs in %s", c.dir);
     tw_cluster_kill(&c, TW_AGENT_B);
     cr_expect_eq(tow("doctor --host node-b"), 3);
     cr_expect_eq(tow("doctor --all"), 9);
