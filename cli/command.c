@@ -76,7 +76,7 @@ static const char doctor_details[] =
     "what was found, what is needed and how to mend it. Without --host or --all it looks at the\n"
     "machine that it runs on and needs no controller; run it there as the user of the agent.\n"
     "\n"
-    "Exit status: 0 nothing to mend, 8 warnings, 9 failures. With -o json: worst, and for each\n"
+    "Exit status: 0 nothing to mend, 9 warnings, 10 failures. With -o json: worst, and for each\n"
     "host its results with name, verdict (ok, warn, fail, skipped), found, needed, mend.\n";
 
 static const char create_details[] =

@@ -21,8 +21,8 @@ enum tow_exit {
     TOW_EXIT_REFUSED = 5,
     TOW_EXIT_NOT_MOVED = 6,
     TOW_EXIT_DEADLINE = 7,
-    TOW_EXIT_WARNED = 8,
-    TOW_EXIT_UNFIT = 9,
+    TOW_EXIT_WARNED = 9,
+    TOW_EXIT_UNFIT = 10,
     TOW_EXIT_INTERRUPTED = 130,
 };
 
