@@ -10,6 +10,7 @@
 #include <openssl/err.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct stamp {
 };
 
 struct tw_tls {
+    _Atomic unsigned holds;
     struct tw_tls_files files;
     pthread_mutex_t lock; /* guards what follows, up to the thread */
     struct tw_material material;
@@ -107,6 +109,7 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->reload_lock, NULL);
+    atomic_init(&t->holds, 1);
     t->files = *files;
     t->material = material;
     t->generation = 1;
@@ -115,9 +118,14 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
     return TW_OK;
 }
 
+void tw_tls_hold(struct tw_tls *tls)
+{
+    atomic_fetch_add(&tls->holds, 1);
+}
+
 void tw_tls_close(struct tw_tls *tls)
 {
-    if (!tls)
+    if (!tls || atomic_fetch_sub(&tls->holds, 1) > 1)
         return;
     if (tls->watching) {
         pthread_mutex_lock(&tls->lock);

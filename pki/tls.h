@@ -4,7 +4,7 @@
  * no session is ever resumed. Whoever opens a connection takes the present context, so a
  * connection keeps the material that it was opened with and new ones get the new.
  *
- * Thread-safe, but for tw_tls_open and tw_tls_close. */
+ * Thread-safe, but for tw_tls_watch, which is called once, by who opened it. */
 #ifndef TOWLINE_PKI_TLS_H
 #define TOWLINE_PKI_TLS_H
 
@@ -39,8 +39,10 @@ struct tw_tls;
  * One that is out of date is loaded, with a warning: the peer says no. */
 enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
                          struct tw_error *err);
-/* NULL is fine. Connections that still run keep what they need. */
+/* Gives back one of the holds, of which tw_tls_open yields the first; the last ends it. NULL is
+ * fine. Connections that still run keep the context that they use. */
 void tw_tls_close(struct tw_tls *tls);
+void tw_tls_hold(struct tw_tls *tls);
 
 /* Reads the files again. On failure the old material stays in use. Either is logged. */
 enum tw_code tw_tls_reload(struct tw_tls *tls, struct tw_error *err);
