@@ -44,7 +44,8 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
 void tw_tls_close(struct tw_tls *tls);
 void tw_tls_hold(struct tw_tls *tls);
 
-/* Reads the files again. On failure the old material stays in use. Either is logged. */
+/* Reads the files again. On failure the old material stays in use; a certificate of somebody else
+ * is a failure. Either is logged. */
 enum tw_code tw_tls_reload(struct tw_tls *tls, struct tw_error *err);
 /* A thread that reloads when a file changes (looked at every second, and taken when nothing has
  * changed for a second), and warns once a day of an end that is less than 14 days away. */
@@ -65,6 +66,10 @@ int64_t tw_tls_expires_s(struct tw_tls *tls);
  * authorities (they may have changed since the handshake). */
 enum tw_code tw_tls_peer(struct tw_tls *tls, const struct ssl_st *connection,
                          struct tw_identity *identity, struct tw_error *err);
+
+/* Fails when our own certificate is not one of that role and, with a name, that name. */
+enum tw_code tw_tls_expect_me(struct tw_tls *tls, enum tw_identity_role role, const char *name,
+                              struct tw_error *err);
 
 #define TW_TLS_REASON 160u
 /* Why a handshake or a connection failed, for people: the reason of the certificate's refusal, or

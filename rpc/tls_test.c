@@ -154,10 +154,11 @@ Test(rpc_tls, big_messages_pass)
     door_open(&d, "controller");
     struct tw_tls *tls = material("operator");
     struct tw_rpc_client *client = caller(&d, tls, TW_ROLE_CONTROLLER, "main");
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 20; i++) {
         cr_assert_eq(test_get(client, "large:3000000", TIMEOUT_MS, TW_RPC_ONCE, &reason, NULL),
                      TW_OK);
-    free(reason);
+        free(reason);
+    }
     tw_rpc_client_close(client);
     tw_tls_close(tls);
     door_close(&d);
@@ -336,7 +337,7 @@ Test(rpc_tls, certificates_are_replaced_under_a_running_call)
     while (d.service.running == 0)
         test_sleep_ms(1);
     issue("ca", "controller2", TW_ROLE_CONTROLLER, "main", 40 * DAY);
-    issue("ca", "operator2", TW_ROLE_OPERATOR, "carol", 40 * DAY);
+    issue("ca", "operator2", TW_ROLE_OPERATOR, "alice", 40 * DAY);
     replace("controller", "controller2");
     replace("operator", "operator2");
     cr_assert_eq(tw_tls_reload(d.tls, &err), TW_OK);
