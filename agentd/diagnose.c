@@ -74,6 +74,7 @@ static size_t run_probes(struct tw_agent *agent, struct tw_probe_result results[
                                          .state_dir = agent->config.state_dir,
                                          .qemu = agent->config.qemu,
                                          .plugin = agent->config.plugin,
+                                         .certificate = agent->config.tls.certificate,
                                          .certificate_end = tw_pki_end,
                                          .verbs_usable = verbs_usable,
                                          .memory_bytes = agent->config.memory_bytes};

@@ -18,7 +18,7 @@ TestSuite(doctor, .timeout = 200);
 static int tow(const char *arguments)
 {
     char command[1024];
-    snprintf(command, sizeof command, "'%s' --controller '%s' %s 2>&1", TOWLINE_TOW,
+    snprintf(command, sizeof command, "'%s' --insecure --controller '%s' %s 2>&1", TOWLINE_TOW,
              c.controller_url, arguments);
     FILE *f = popen(command, "r");
     cr_assert_not_null(f);
