@@ -38,6 +38,16 @@ static enum tw_code describe(void *ctx, const struct tw_rpc_call *call,
                            err);
 }
 
+static enum tw_code diagnose(void *ctx, const struct tw_rpc_call *call,
+                             const ProtobufCMessage *request, ProtobufCMessage *response,
+                             struct tw_error *err)
+{
+    const struct tw_agent *agent = ctx;
+    (void)request;
+    return tw_diagnose_call(agent->diagnose, call->deadline_ns,
+                            (Towline__V1__DiagnoseResponse *)response, err);
+}
+
 /* ---- StartVm, RemoveVm -------------------------------------------------------------------------
  */
 
@@ -457,13 +467,10 @@ static enum tw_code check(void *ctx, const struct tw_rpc_call *call,
 }
 
 static const struct tw_rpc_method agent_methods[] = {
-    {"Describe", describe},
-    {"StartVm", start_vm},
-    {"RemoveVm", remove_vm},
-    {"PrepareIncoming", prepare},
-    {"StartOutgoing", start_outgoing},
-    {"GetMigration", get_migration},
-    {"CancelMigration", cancel},
+    {"Describe", describe},          {"Diagnose", diagnose},
+    {"StartVm", start_vm},           {"RemoveVm", remove_vm},
+    {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
+    {"GetMigration", get_migration}, {"CancelMigration", cancel},
     {"ResolveMigration", resolve},
 };
 static const struct tw_rpc_method health_methods[] = {{"Check", check}};
@@ -471,7 +478,8 @@ static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 enum tw_code tw_agent_serve(struct tw_agent *agent, struct tw_rpc_server **server,
                             struct tw_error *err)
 {
-    const struct tw_rpc_server_config config = {.url = agent->config.listen};
+    const struct tw_rpc_server_config config = {
+        .url = agent->config.listen, .tls = agent->tls, .insecure = agent->config.insecure};
     enum tw_code code = tw_rpc_server_open(&config, server, err);
     if (!code)
         code = tw_rpc_server_add(*server, &towline__v1__agent_service__descriptor, agent_methods,

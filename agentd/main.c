@@ -24,7 +24,8 @@ static const char usage[] =
     "  --version      prints the version\n"
     "  --help         prints this\n"
     "\n"
-    "Signals: SIGTERM and SIGINT end the agent, SIGHUP reads log_level again.\n"
+    "Signals: SIGTERM and SIGINT end the agent, SIGHUP reads log_level and\n"
+    "the certificates again.\n"
     "Exit status: 0 ended by a signal, 1 could not start, 2 wrong usage.\n";
 
 struct servers {
@@ -56,6 +57,8 @@ static void reload(const char *path, struct tw_agent *agent)
                tw_error_text(&err, text, sizeof text));
     else
         tw_log_configure(agent->config.name, (enum tw_log_level)fresh.log_level);
+    if (agent->tls)
+        tw_tls_reload(agent->tls, NULL); /* says itself how it went */
 }
 
 static void await_end(const char *path, struct tw_agent *agent, const sigset_t *signals)
@@ -64,6 +67,12 @@ static void await_end(const char *path, struct tw_agent *agent, const sigset_t *
     while (sigwait(signals, &signal) == 0 && signal == SIGHUP)
         reload(path, agent);
     tw_log(TW_LOG_INFO, "agent", "stopping", "signal=%d", signal);
+}
+
+static void watch_over(const char *path, struct tw_agent *agent, const sigset_t *signals)
+{
+    tw_diagnose_log(agent->diagnose);
+    await_end(path, agent, signals);
 }
 
 static enum tw_code start_servers(struct tw_agent *agent, struct servers *s, struct tw_error *err)
@@ -103,7 +112,7 @@ static int run(const char *path, const struct tw_agent_config *config)
     if (start_servers(agent, &s, &err))
         status = complain(&err);
     else
-        await_end(path, agent, &signals);
+        watch_over(path, agent, &signals);
     atomic_store(&agent->stopping, true);
     pthread_join(thread, NULL);
     tw_heartbeat_stop(s.heartbeat);

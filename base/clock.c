@@ -22,3 +22,8 @@ uint64_t tw_wall_ms(void)
 {
     return read_clock(CLOCK_REALTIME) / TW_MS;
 }
+
+uint64_t tw_wall_us(void)
+{
+    return read_clock(CLOCK_REALTIME) / TW_US;
+}

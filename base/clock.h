@@ -32,5 +32,7 @@ extern const struct tw_clock tw_monotonic;
 
 /* Wall clock, milliseconds since 1970, for records that people read. */
 uint64_t tw_wall_ms(void);
+/* The same in microseconds, for comparing clocks. */
+uint64_t tw_wall_us(void);
 
 #endif

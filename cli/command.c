@@ -1,5 +1,7 @@
 #include "cli/command.h"
 
+#include "cli/certificates.h"
+
 #include <string.h>
 
 const struct tow_option tow_global_options[] = {
@@ -9,6 +11,11 @@ const struct tow_option tow_global_options[] = {
      "json: the answer of the call with the names of the contract"},
     {'t', "timeout", "DURATION", NULL,
      "for an answer of the controller, or while following, for its return"},
+    {0, "ca", "FILE", NULL, "authority that is trusted [ca.crt in $" TOW_TLS_DIR_VAR "]"},
+    {0, "cert", "FILE", NULL, "your certificate [tls.crt there]"},
+    {0, "key", "FILE", NULL, "its key [tls.key there]"},
+    {0, "insecure", NULL, NULL,
+     "plain text to a controller on this machine [$" TOW_INSECURE_VAR "]"},
     {0, "color", "WHEN", "auto always never", "auto: on a terminal, unless NO_COLOR is set"},
     {'h', "help", NULL, NULL, "help on the command"},
     {0, NULL, NULL, NULL, NULL},
@@ -57,6 +64,49 @@ static const struct tow_option events_options[] = {
     {0, NULL, NULL, NULL, NULL},
 };
 
+static const struct tow_option doctor_options[] = {
+    {0, "host", "HOST", NULL, "ask this host's agent, through the controller [this machine]"},
+    {'a', "all", NULL, NULL, "ask the agents of all hosts"},
+    {0, "run-dir", "FOLDER", NULL, "where guests' memory is to be [/dev/shm]"},
+    {0, "state-dir", "FOLDER", NULL, "where durable records are to be [not looked at]"},
+    {0, "memory", "SIZE", NULL, "for all guests together [half of the machine's]"},
+    {0, "qemu", "PROGRAM", NULL, "the QEMU to try [qemu-system-x86_64]"},
+    {0, "plugin", "FILE", NULL, "Towline's plugin for it [../lib/towline-plugin.so]"},
+    {0, "certificate", "FILE", NULL, "the agent's certificate, PEM [not looked at]"},
+    {0, "rdma", NULL, NULL, "a host without usable RDMA is unfit"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char doctor_details[] =
+    "Tries what Towline needs of a host: memory limits, room, rights, kernel features, RDMA\n"
+    "devices, QEMU and its plugins, certificates, clocks. For each that warns or fails it says\n"
+    "what was found, what is needed and how to mend it. Without --host or --all it looks at the\n"
+    "machine that it runs on and needs no controller; run it there as the user of the agent.\n"
+    "\n"
+    "Exit status: 0 nothing to mend, 9 warnings, 10 failures. With -o json: worst, and for each\n"
+    "host its results with name, verdict (ok, warn, fail, skipped), found, needed, mend.\n";
+static const struct tow_option pki_init_options[] = {
+    {0, "dir", "DIR", NULL, "folder of the authority [pki]"},
+    {0, "days", "N", NULL, "how long it is good [3650]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option pki_issue_options[] = {
+    {0, "dir", "DIR", NULL, "folder of the authority [pki]"},
+    {0, "out", "DIR", NULL, "where the files go [ROLE-NAME in the authority's folder]"},
+    {0, "address", "LIST", NULL,
+     "DNS names and IP addresses of a server, with commas [127.0.0.1,::1,localhost]"},
+    {0, "days", "N", NULL, "how long it is good [365]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char pki_issue_details[] =
+    "ROLE is operator, viewer, controller or agent. NAME is that of the host for an agent, else "
+    "of\n"
+    "the person or program: lower-case letters, digits and '-'. The folder has ca.crt, tls.crt "
+    "and\n"
+    "tls.key; nothing that exists is overwritten. docs/security.md says what each role may do.\n";
+
 static const char create_details[] =
     "The file is a YAML mapping; sizes as 256MiB, paths relative to the file:\n"
     "\n"
@@ -90,11 +140,18 @@ static const char events_details[] =
     "following [60s].\n";
 
 #define CREATE_MS 60000u
+#define DOCTOR_MS 40000u
 
 const struct tow_command tow_commands[] = {
     {.name = "status",
      .help = "controller, hosts, VMs and running migrations at a glance",
      .run = tow_status},
+    {.name = "doctor",
+     .help = "what a host lacks, and how to mend it",
+     .details = doctor_details,
+     .timeout_ms = DOCTOR_MS,
+     .options = doctor_options,
+     .run = tow_doctor},
     {.group = "host",
      .name = "list",
      .help = "hosts, their state and memory",
@@ -181,6 +238,20 @@ const struct tow_command tow_commands[] = {
      .details = events_details,
      .options = events_options,
      .run = tow_events},
+    {.group = "pki",
+     .name = "init",
+     .help = "make an authority that signs certificates",
+     .options = pki_init_options,
+     .run = tow_pki_init},
+    {.group = "pki",
+     .name = "issue",
+     .arguments = "ROLE NAME",
+     .words_min = 2,
+     .words_max = 2,
+     .help = "make a certificate for an agent, a controller or a person",
+     .details = pki_issue_details,
+     .options = pki_issue_options,
+     .run = tow_pki_issue},
     {.name = "version", .help = "version of this program", .run = tow_version},
     {.name = "completion",
      .arguments = "SHELL",

@@ -49,6 +49,7 @@ extern const struct tow_option tow_global_options[];
 const char *tow_option_value(const struct tow_arguments *arguments, const char *name);
 
 /* Commands by what they act on, each in its own file. */
+int tow_doctor(struct tow *tow, const struct tow_arguments *arguments);
 int tow_status(struct tow *tow, const struct tow_arguments *arguments);
 int tow_host_list(struct tow *tow, const struct tow_arguments *arguments);
 int tow_host_show(struct tow *tow, const struct tow_arguments *arguments);
@@ -63,6 +64,8 @@ int tow_migration_show(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_cancel(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments);
 int tow_events(struct tow *tow, const struct tow_arguments *arguments);
+int tow_pki_init(struct tow *tow, const struct tow_arguments *arguments);
+int tow_pki_issue(struct tow *tow, const struct tow_arguments *arguments);
 int tow_version(struct tow *tow, const struct tow_arguments *arguments);
 int tow_completion(struct tow *tow, const struct tow_arguments *arguments);
 int tow_help(struct tow *tow, const struct tow_arguments *arguments);

@@ -1,5 +1,7 @@
 #include "cli/fake_controller.h"
 
+#include "base/clock.h"
+
 #include "towline/v1/event.pb-c.h"
 #include "towline/v1/health.pb-c.h"
 #include "towline/v1/host.pb-c.h"
@@ -100,6 +102,47 @@ HANDLER(on_host)
     r->vms[0]->name = strdup("web-1");
     r->vms[0]->state = TOWLINE__V1__VM_STATE__VM_STATE_RUNNING;
     r->vms[0]->lines_written = 4711;
+    return TW_OK;
+}
+
+static Towline__V1__ProbeResult *probe_new(const char *name, Towline__V1__ProbeVerdict verdict,
+                                           const char *found, const char *mend)
+{
+    Towline__V1__ProbeResult *probe = NEW(Towline__V1__ProbeResult, towline__v1__probe_result);
+    probe->name = strdup(name);
+    probe->verdict = verdict;
+    probe->found = strdup(found);
+    probe->needed = strdup("what the test needs");
+    probe->mend = strdup(mend);
+    return probe;
+}
+
+HANDLER(on_diagnose)
+{
+    struct fake_controller *fake = ctx;
+    Towline__V1__DiagnoseHostResponse *r = (Towline__V1__DiagnoseHostResponse *)response;
+    const char *name = ((const Towline__V1__DiagnoseHostRequest *)request)->name;
+    uint64_t now_us = tw_wall_us();
+    UNUSED(call);
+    if (strcmp(name, "node-b") == 0)
+        return tw_fail(err, TW_UNAVAILABLE, "host node-b", NULL, NULL, "does not answer");
+    if (strcmp(name, "node-a") != 0)
+        return tw_fail(err, TW_NOT_FOUND, "host", "node-a or node-b", name, "no such host");
+    r->diagnosis = NEW(Towline__V1__Diagnosis, towline__v1__diagnosis);
+    r->diagnosis->host = strdup(name);
+    r->diagnosis->results = malloc(2 * sizeof *r->diagnosis->results);
+    pthread_mutex_lock(&fake->lock);
+    r->diagnosis->results[r->diagnosis->n_results++] =
+        probe_new("memlock", fake->memlock_verdict, "8.0 MiB \033[2J", "ulimit -l unlimited");
+    r->diagnosis->results[r->diagnosis->n_results++] =
+        probe_new("rdma", TOWLINE__V1__PROBE_VERDICT__PROBE_VERDICT_SKIPPED, "no RDMA device", "");
+    r->agent_clock = NEW(Towline__V1__ClockExchange, towline__v1__clock_exchange);
+    r->agent_clock->asked_unix_us = r->agent_clock->returned_unix_us = now_us;
+    r->agent_clock->received_unix_us = r->agent_clock->answered_unix_us =
+        now_us + fake->host_clock_ahead_us;
+    pthread_mutex_unlock(&fake->lock);
+    r->received_unix_us = now_us;
+    r->answered_unix_us = tw_wall_us();
     return TW_OK;
 }
 
@@ -403,7 +446,7 @@ HANDLER(on_watch)
 
 static const struct tw_rpc_method health[] = {{"Check", on_check}};
 static const struct tw_rpc_method hosts[] = {
-    {"Heartbeat", on_heartbeat}, {"List", on_hosts}, {"Get", on_host}};
+    {"Heartbeat", on_heartbeat}, {"List", on_hosts}, {"Get", on_host}, {"Diagnose", on_diagnose}};
 static const struct tw_rpc_method vms[] = {{"Create", on_create},
                                            {"List", on_vms},
                                            {"Get", on_vm},
@@ -419,10 +462,10 @@ static const struct tw_rpc_method events[] = {{"Watch", on_watch}};
 static void serve(struct fake_controller *fake, const char *url)
 {
     struct tw_rpc_server *s;
-    struct tw_rpc_server_config config = {.url = url};
+    struct tw_rpc_server_config config = {.url = url, .insecure = true};
     if (tw_rpc_server_open(&config, &s, NULL) != TW_OK ||
         tw_rpc_server_add(s, &towline__v1__health_service__descriptor, health, 1, fake, NULL) ||
-        tw_rpc_server_add(s, &towline__v1__host_service__descriptor, hosts, 3, fake, NULL) ||
+        tw_rpc_server_add(s, &towline__v1__host_service__descriptor, hosts, 4, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__vm_service__descriptor, vms, 5, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__migration_service__descriptor, migrations, 5, fake,
                           NULL) ||
@@ -437,6 +480,7 @@ void fake_controller_open(struct fake_controller *fake)
     memset(fake, 0, sizeof *fake);
     pthread_mutex_init(&fake->lock, NULL);
     fake->looks = 2;
+    fake->memlock_verdict = TOWLINE__V1__PROBE_VERDICT__PROBE_VERDICT_OK;
     fake->end_state = TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
     fake->events_oldest = 1;
     serve(fake, "tcp://127.0.0.1:0");

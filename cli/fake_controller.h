@@ -10,6 +10,7 @@
 #include "rpc/rpc.h"
 
 #include "towline/v1/migration.pb-c.h"
+#include "towline/v1/probe.pb-c.h"
 
 #include <pthread.h>
 
@@ -23,6 +24,8 @@ struct fake_controller {
     unsigned looked;    /* Get answers given */
     unsigned eta_up_at; /* from this look on the estimate is greater */
     Towline__V1__MigrationState end_state;
+    Towline__V1__ProbeVerdict memlock_verdict; /* of node-a; node-b does not answer */
+    uint64_t host_clock_ahead_us;              /* of node-a, against the controller's */
     unsigned events_oldest; /* revision of the oldest event kept; the newest is 5 */
 
     /* What the last requests said. */

@@ -67,6 +67,7 @@ struct fake_agent {
     unsigned vm_count, side_count;
     /* How it misbehaves. */
     _Atomic unsigned refuse_prepare, refuse_start_vm; /* enum tw_code */
+    uint64_t clock_ahead_us;                          /* its wall clock */
     _Atomic unsigned slow_ms;                         /* every call takes that long */
     _Atomic unsigned prepares;                        /* calls of PrepareIncoming */
 };

@@ -1,6 +1,8 @@
 /* AgentService as the played agents serve it. */
 #include "controller/fake_inside.h"
 
+#include "base/clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +106,21 @@ HANDLER(describe, Towline__V1__DescribeRequest, Towline__V1__DescribeResponse)
     (void)r, (void)err;
     p->host = fake_describe(a);
     p->vms = fake_reports(a, &p->n_vms);
+    return TW_OK;
+}
+
+HANDLER(diagnose, Towline__V1__DiagnoseRequest, Towline__V1__DiagnoseResponse)
+{
+    (void)r, (void)err;
+    p->received_unix_us = tw_wall_us() + a->clock_ahead_us;
+    p->results = calloc(1, sizeof *p->results);
+    p->results[0] = malloc(sizeof **p->results);
+    towline__v1__probe_result__init(p->results[0]);
+    p->results[0]->name = strdup("played");
+    p->results[0]->found = strdup(a->name);
+    p->results[0]->verdict = TOWLINE__V1__PROBE_VERDICT__PROBE_VERDICT_OK;
+    p->n_results = 1;
+    p->answered_unix_us = tw_wall_us() + a->clock_ahead_us;
     return TW_OK;
 }
 
@@ -326,13 +343,10 @@ HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigra
 }
 
 const struct tw_rpc_method fake_methods[] = {
-    {"Describe", describe},
-    {"StartVm", start_vm},
-    {"RemoveVm", remove_vm},
-    {"PrepareIncoming", prepare},
-    {"StartOutgoing", start_outgoing},
-    {"GetMigration", get_migration},
-    {"CancelMigration", cancel},
+    {"Describe", describe},          {"Diagnose", diagnose},
+    {"StartVm", start_vm},           {"RemoveVm", remove_vm},
+    {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
+    {"GetMigration", get_migration}, {"CancelMigration", cancel},
     {"ResolveMigration", resolve},
 };
 const size_t fake_method_count = sizeof fake_methods / sizeof *fake_methods;

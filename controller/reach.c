@@ -73,6 +73,13 @@ enum tw_code tw_reach_migration(const struct tw_reach *reach, const char *host, 
     return call(reach, host, "GetMigration", &r.base, timeout_ms, (ProtobufCMessage **)answer, err);
 }
 
+enum tw_code tw_reach_diagnose(const struct tw_reach *reach, const char *host, unsigned timeout_ms,
+                               Towline__V1__DiagnoseResponse **answer, struct tw_error *err)
+{
+    Towline__V1__DiagnoseRequest r = TOWLINE__V1__DIAGNOSE_REQUEST__INIT;
+    return call(reach, host, "Diagnose", &r.base, timeout_ms, (ProtobufCMessage **)answer, err);
+}
+
 enum tw_code tw_reach_start_outgoing(const struct tw_reach *reach, const char *host,
                                      const Towline__V1__StartOutgoingRequest *request,
                                      unsigned timeout_ms, struct tw_error *err)

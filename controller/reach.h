@@ -20,6 +20,10 @@ enum tw_code tw_reach_start_vm(const struct tw_reach *reach, const char *host,
 enum tw_code tw_reach_remove_vm(const struct tw_reach *reach, const char *host, const char *vm,
                                 uint64_t epoch, unsigned timeout_ms, struct tw_error *err);
 
+/* The answer is freed by the caller with protobuf_c_message_free_unpacked. */
+enum tw_code tw_reach_diagnose(const struct tw_reach *reach, const char *host, unsigned timeout_ms,
+                               Towline__V1__DiagnoseResponse **answer, struct tw_error *err);
+
 /* Both answers are freed by the caller with protobuf_c_message_free_unpacked. */
 enum tw_code tw_reach_prepare(const struct tw_reach *reach, const char *host,
                               const Towline__V1__PrepareIncomingRequest *request,

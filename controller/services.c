@@ -1,11 +1,12 @@
 #include "controller/services.h"
 
 static const char *const methods[] = {
-    "HostService/Heartbeat",    "HostService/List",     "HostService/Get",
-    "VmService/Create",         "VmService/List",       "VmService/Get",
-    "VmService/Stop",           "VmService/Delete",     "MigrationService/Start",
-    "MigrationService/List",    "MigrationService/Get", "MigrationService/Cancel",
-    "MigrationService/Recover", "EventService/Watch",   "HealthService/Check",
+    "HostService/Heartbeat",   "HostService/List",         "HostService/Get",
+    "HostService/Diagnose",    "VmService/Create",         "VmService/List",
+    "VmService/Get",           "VmService/Stop",           "VmService/Delete",
+    "MigrationService/Start",  "MigrationService/List",    "MigrationService/Get",
+    "MigrationService/Cancel", "MigrationService/Recover", "EventService/Watch",
+    "HealthService/Check",
 };
 _Static_assert(sizeof methods / sizeof *methods <= TW_METHODS_MAX, "room for every method");
 

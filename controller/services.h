@@ -15,6 +15,7 @@ struct tw_services {
     struct tw_vms *vms;
     struct tw_migrations *migrations;
     struct tw_events *events;
+    struct tw_reach reach;
     struct tw_call_counts counts;
     uint64_t controller_id; /* of this start */
     uint64_t started_ns, started_unix_ms;

@@ -57,16 +57,18 @@ static void configure(struct tw_cluster *c, enum tw_role role)
     const char *name = c->processes[role].name;
     snprintf(path, sizeof path, "%s/%s.yaml", c->dir, name);
     if (role == TW_CONTROLLER)
-        snprintf(text, sizeof text,
-                 "listen: \"%s\"\nstore: %s/store.db\nlease: 2s\nheartbeat: 100ms\n%s",
-                 c->controller_url, c->dir, c->settings[role]);
+        snprintf(
+            text, sizeof text,
+            "listen: \"%s\"\ninsecure: true\nstore: %s/store.db\nlease: 2s\nheartbeat: 100ms\n%s",
+            c->controller_url, c->dir, c->settings[role]);
     else
-        snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"tcp://127.0.0.1:0\"\nfabric: \"127.0.0.1:0\"\n"
-                 "controller: \"%s\"\nstate_dir: %s/%s-state\n"
-                 "run_dir: %s/%s-run\nplugin: %s\n%s",
-                 name, c->controller_url, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
-                 strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
+        snprintf(
+            text, sizeof text,
+            "name: %s\nlisten: \"tcp://127.0.0.1:0\"\ninsecure: true\nfabric: \"127.0.0.1:0\"\n"
+            "controller: \"%s\"\nstate_dir: %s/%s-state\n"
+            "run_dir: %s/%s-run\nplugin: %s\n%s",
+            name, c->controller_url, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
+            strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
     if (role != TW_CONTROLLER)
         strncat(text, c->settings[role], sizeof text - strlen(text) - 1);
     write_text(path, text);
@@ -142,7 +144,7 @@ void tw_cluster_open(struct tw_cluster *c)
     c->processes[TW_AGENT_A].name = "node-a";
     c->processes[TW_AGENT_B].name = "node-b";
     snprintf(c->controller_url, sizeof c->controller_url, "tcp://127.0.0.1:%u", free_port());
-    const struct tw_rpc_client_config config = {.url = c->controller_url};
+    const struct tw_rpc_client_config config = {.url = c->controller_url, .insecure = true};
     cr_assert_eq(tw_rpc_client_open(&config, &c->client, NULL), TW_OK);
 }
 

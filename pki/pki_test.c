@@ -1,0 +1,321 @@
+#include "pki/issue.h"
+#include "pki/openssl.h"
+#include "pki/tls.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DAY INT64_C(86400)
+
+static char dir[64], path_buffer[4][160];
+
+static const char *in_dir(const char *name)
+{
+    static unsigned next;
+    char *path = path_buffer[next++ % 4];
+    snprintf(path, sizeof path_buffer[0], "%s/%s", dir, name);
+    return path;
+}
+
+static void setup(void)
+{
+    strcpy(dir, "/tmp/towline-pki-XXXXXX");
+    cr_assert(mkdtemp(dir));
+}
+
+static void folder_empty(const char *folder)
+{
+    char path[512];
+    DIR *d = opendir(folder);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        if (e->d_type == DT_DIR)
+            folder_empty(path);
+        remove(path);
+    }
+    if (d)
+        closedir(d);
+}
+
+static void teardown(void)
+{
+    folder_empty(dir);
+    rmdir(dir);
+}
+
+TestSuite(pki, .init = setup, .fini = teardown);
+
+static struct tw_pki_leaf leaf(enum tw_identity_role role, const char *name)
+{
+    return (struct tw_pki_leaf){.role = role, .name = name, .ends_s = 30 * DAY};
+}
+
+static void issue(const char *authority, const char *out, struct tw_pki_leaf l)
+{
+    struct tw_error err = {0};
+    char text[600];
+    cr_assert_eq(tw_pki_issue(authority, out, &l, &err), TW_OK, "%s",
+                 tw_error_text(&err, text, sizeof text));
+}
+
+static void authority(const char *name)
+{
+    cr_assert_eq(tw_pki_init(in_dir(name), TW_PKI_AUTHORITY_DAYS, NULL), TW_OK);
+}
+
+static struct tw_tls *tls_in(const char *folder)
+{
+    struct tw_tls_files files;
+    struct tw_tls *tls;
+    struct tw_error err = {0};
+    cr_assert_eq(tw_tls_files_in(folder, &files, &err), TW_OK);
+    cr_assert_eq(tw_tls_open(&files, &tls, &err), TW_OK, "%s: %s", err.where, err.what);
+    return tls;
+}
+
+/* A handshake in memory; the two results of tw_tls_peer. */
+struct meeting {
+    SSL *client, *server;
+    int client_result, server_result; /* of the last step, as SSL_get_error says */
+};
+
+static SSL *end_new(struct tw_tls *tls, BIO *bio)
+{
+    SSL_CTX *context = tw_tls_context(tls);
+    SSL *ssl = SSL_new(context);
+    SSL_CTX_free(context);
+    SSL_set_bio(ssl, bio, bio);
+    return ssl;
+}
+
+static void meet(struct meeting *m, struct tw_tls *client, struct tw_tls *server)
+{
+    BIO *a, *b;
+    char byte;
+    cr_assert_eq(BIO_new_bio_pair(&a, 0, &b, 0), 1);
+    m->client = end_new(client, a);
+    m->server = end_new(server, b);
+    SSL_set_connect_state(m->client);
+    SSL_set_accept_state(m->server);
+    for (int i = 0; i < 10; i++) {
+        m->client_result = SSL_get_error(m->client, SSL_read(m->client, &byte, 1));
+        m->server_result = SSL_get_error(m->server, SSL_read(m->server, &byte, 1));
+    }
+}
+
+static bool met(const struct meeting *m)
+{
+    return m->client_result == SSL_ERROR_WANT_READ && m->server_result == SSL_ERROR_WANT_READ;
+}
+
+static void part(struct meeting *m)
+{
+    SSL_free(m->client);
+    SSL_free(m->server);
+}
+
+Test(pki, two_ends_meet_and_know_each_other)
+{
+    struct meeting m;
+    struct tw_identity who;
+    authority("ca");
+    issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
+    issue(in_dir("ca"), in_dir("alice"), leaf(TW_ROLE_OPERATOR, "alice"));
+    struct tw_tls *agent = tls_in(in_dir("agent")), *alice = tls_in(in_dir("alice"));
+    meet(&m, alice, agent);
+    cr_assert(met(&m));
+    cr_assert_eq(tw_tls_peer(agent, m.server, &who, NULL), TW_OK);
+    cr_assert_eq(who.role, TW_ROLE_OPERATOR);
+    cr_assert_str_eq(who.name, "alice");
+    cr_assert_eq(tw_tls_peer(alice, m.client, &who, NULL), TW_OK);
+    cr_assert_eq(who.role, TW_ROLE_AGENT);
+    cr_assert_str_eq(who.name, "node-a");
+    cr_assert_str_eq(SSL_get_version(m.client), "TLSv1.3");
+    cr_assert_geq(tw_tls_expires_s(agent), 30 * DAY - 60);
+    cr_assert_leq(tw_tls_expires_s(agent), 30 * DAY);
+    part(&m);
+    tw_tls_close(agent);
+    tw_tls_close(alice);
+}
+
+/* What the server says of a client whose folder is `client`. */
+static void refused(const char *client, const char *server, const char *why)
+{
+    struct meeting m;
+    char reason[TW_TLS_REASON];
+    struct tw_tls *c = tls_in(client), *s = tls_in(server);
+    meet(&m, c, s);
+    cr_assert(!met(&m));
+    cr_assert_eq(m.server_result, SSL_ERROR_SSL);
+    tw_tls_reason(m.server, reason);
+    cr_assert(strstr(reason, why), "%s", reason);
+    part(&m);
+    tw_tls_close(c);
+    tw_tls_close(s);
+}
+
+Test(pki, expired_and_foreign_are_refused)
+{
+    struct tw_pki_leaf old = leaf(TW_ROLE_OPERATOR, "bob");
+    old.begins_s = -2 * DAY;
+    old.ends_s = -DAY;
+    authority("ca");
+    authority("other");
+    issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
+    issue(in_dir("ca"), in_dir("old"), old);
+    refused(in_dir("old"), in_dir("agent"), "expired");
+    /* Trusts our authority, has its certificate from another. */
+    issue(in_dir("other"), in_dir("foreign"), leaf(TW_ROLE_OPERATOR, "bob"));
+    cr_assert_eq(unlink(in_dir("foreign/ca.crt")), 0);
+    cr_assert_eq(link(in_dir("agent/ca.crt"), in_dir("foreign/ca.crt")), 0);
+    refused(in_dir("foreign"), in_dir("agent"), "issuer certificate");
+}
+
+Test(pki, who_only_calls_cannot_serve)
+{
+    struct meeting m;
+    char reason[TW_TLS_REASON];
+    authority("ca");
+    issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
+    issue(in_dir("ca"), in_dir("viewer"), leaf(TW_ROLE_VIEWER, "v"));
+    struct tw_tls *agent = tls_in(in_dir("agent")), *viewer = tls_in(in_dir("viewer"));
+    meet(&m, agent, viewer);
+    cr_assert_eq(m.client_result, SSL_ERROR_SSL);
+    cr_assert(strstr(tw_tls_reason(m.client, reason), "purpose"), "%s", reason);
+    part(&m);
+    tw_tls_close(agent);
+    tw_tls_close(viewer);
+}
+
+Test(pki, changed_authority_counts_for_old_connections)
+{
+    struct meeting m;
+    struct tw_identity who;
+    struct tw_error err = {0};
+    authority("ca");
+    authority("other");
+    issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
+    issue(in_dir("ca"), in_dir("alice"), leaf(TW_ROLE_OPERATOR, "alice"));
+    struct tw_tls *agent = tls_in(in_dir("agent")), *alice = tls_in(in_dir("alice"));
+    meet(&m, alice, agent);
+    cr_assert_eq(tw_tls_peer(agent, m.server, &who, NULL), TW_OK);
+    cr_assert_eq(rename(in_dir("other/ca.crt"), in_dir("agent/ca.crt")), 0);
+    cr_assert_eq(tw_tls_reload(agent, &err), TW_OK);
+    cr_assert_eq(tw_tls_generation(agent), 2);
+    cr_assert_eq(tw_tls_peer(agent, m.server, &who, &err), TW_UNAUTHENTICATED);
+    cr_assert_eq(who.role, TW_ROLE_NONE);
+    part(&m);
+    tw_tls_close(agent);
+    tw_tls_close(alice);
+}
+
+Test(pki, broken_files_leave_the_old_material)
+{
+    struct tw_error err = {0};
+    authority("ca");
+    issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
+    struct tw_pki_leaf longer = leaf(TW_ROLE_AGENT, "node-a");
+    longer.ends_s = 60 * DAY;
+    issue(in_dir("ca"), in_dir("next"), longer);
+    issue(in_dir("ca"), in_dir("other"), leaf(TW_ROLE_AGENT, "node-b"));
+    struct tw_tls *agent = tls_in(in_dir("agent"));
+    /* The certificate of one with the key of the other. */
+    cr_assert_eq(rename(in_dir("next/tls.crt"), in_dir("agent/tls.crt")), 0);
+    cr_assert_eq(tw_tls_reload(agent, &err), TW_INVALID_ARGUMENT);
+    cr_assert(strstr(err.what, "not the key of the certificate"), "%s", err.what);
+    cr_assert_eq(tw_tls_generation(agent), 1);
+    cr_assert_lt(tw_tls_expires_s(agent), 31 * DAY);
+    cr_assert_eq(rename(in_dir("next/tls.key"), in_dir("agent/tls.key")), 0);
+    cr_assert_eq(tw_tls_reload(agent, &err), TW_OK);
+    cr_assert_gt(tw_tls_expires_s(agent), 59 * DAY);
+    cr_assert_eq(rename(in_dir("other/tls.key"), in_dir("agent/tls.key")), 0);
+    cr_assert_eq(rename(in_dir("other/tls.crt"), in_dir("agent/tls.crt")), 0);
+    cr_assert_eq(tw_tls_reload(agent, &err), TW_INVALID_ARGUMENT);
+    cr_assert_str_eq(err.given, "agent node-b");
+    cr_assert_eq(tw_tls_generation(agent), 2);
+    cr_assert_eq(tw_tls_expect_me(agent, TW_ROLE_AGENT, "node-a", &err), TW_OK);
+    cr_assert_eq(tw_tls_expect_me(agent, TW_ROLE_AGENT, "node-b", &err), TW_INVALID_ARGUMENT);
+    cr_assert_eq(tw_tls_expect_me(agent, TW_ROLE_CONTROLLER, NULL, &err), TW_INVALID_ARGUMENT);
+    tw_tls_close(agent);
+}
+
+Test(pki, the_watch_takes_changed_files, .timeout = 60)
+{
+    authority("ca");
+    issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
+    struct tw_pki_leaf longer = leaf(TW_ROLE_AGENT, "node-a");
+    longer.ends_s = 60 * DAY;
+    issue(in_dir("ca"), in_dir("next"), longer);
+    struct tw_tls *agent = tls_in(in_dir("agent"));
+    cr_assert_eq(tw_tls_watch(agent, NULL), TW_OK);
+    usleep(1000);
+    cr_assert_eq(rename(in_dir("next/tls.crt"), in_dir("agent/tls.crt")), 0);
+    cr_assert_eq(rename(in_dir("next/tls.key"), in_dir("agent/tls.key")), 0);
+    for (int i = 0; i < 3000 && tw_tls_generation(agent) == 1; i++)
+        usleep(10000);
+    cr_assert_gt(tw_tls_expires_s(agent), 59 * DAY);
+    tw_tls_close(agent);
+}
+
+Test(pki, nothing_is_overwritten_and_keys_are_private)
+{
+    struct stat status;
+    struct tw_error err = {0};
+    authority("ca");
+    cr_assert_eq(tw_pki_init(in_dir("ca"), 1, &err), TW_ALREADY_EXISTS);
+    struct tw_pki_leaf l = leaf(TW_ROLE_AGENT, "node-a");
+    issue(in_dir("ca"), in_dir("agent"), l);
+    cr_assert_eq(tw_pki_issue(in_dir("ca"), in_dir("agent"), &l, &err), TW_ALREADY_EXISTS);
+    static const char *const keys[] = {"ca/ca.key", "agent/tls.key"};
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(stat(in_dir(keys[i]), &status), 0);
+        cr_assert_eq(status.st_mode & 07777, 0600);
+    }
+    cr_assert_eq(chmod(in_dir("agent/tls.key"), 0644), 0);
+    EVP_PKEY *key;
+    cr_assert_eq(tw_pem_key_read(in_dir("agent/tls.key"), &key, &err), TW_PERMISSION_DENIED);
+    cr_assert_str_eq(err.given, "0644");
+}
+
+Test(pki, requests_that_make_no_sense)
+{
+    struct tw_error err = {0};
+    const char *addresses[] = {"10.0.0.1", "a,URI:towline://operator/root"};
+    authority("ca");
+    cr_assert_eq(tw_pki_init(in_dir("x"), 0, &err), TW_INVALID_ARGUMENT);
+    struct tw_pki_leaf l = leaf(TW_ROLE_AGENT, "Node A");
+    cr_assert_eq(tw_pki_issue(in_dir("ca"), in_dir("x"), &l, &err), TW_INVALID_ARGUMENT);
+    l = leaf(TW_ROLE_NONE, "a");
+    cr_assert_eq(tw_pki_issue(in_dir("ca"), in_dir("x"), &l, &err), TW_INVALID_ARGUMENT);
+    l = leaf(TW_ROLE_AGENT, "a");
+    l.addresses = addresses;
+    l.address_count = 2;
+    cr_assert_eq(tw_pki_issue(in_dir("ca"), in_dir("x"), &l, &err), TW_INVALID_ARGUMENT);
+    cr_assert_str_eq(err.given, addresses[1]);
+    l = leaf(TW_ROLE_AGENT, "a");
+    l.ends_s = 2 * TW_PKI_AUTHORITY_DAYS * DAY;
+    cr_assert_eq(tw_pki_issue(in_dir("ca"), in_dir("x"), &l, &err), TW_INVALID_ARGUMENT);
+    cr_assert_eq(tw_pki_issue(in_dir("none"), in_dir("x"), &l, &err), TW_NOT_FOUND);
+}
+
+Test(pki, half_a_pair_of_files)
+{
+    struct tw_tls *tls;
+    struct tw_error err = {0};
+    struct tw_tls_files files = {.ca = "/x", .key = "/y"};
+    cr_assert_eq(tw_tls_open(&files, &tls, &err), TW_INVALID_ARGUMENT);
+    cr_assert(strstr(err.what, "certificate is missing"));
+    files = (struct tw_tls_files){.certificate = "/x", .key = "/y"};
+    cr_assert_eq(tw_tls_open(&files, &tls, &err), TW_INVALID_ARGUMENT);
+    files = (struct tw_tls_files){.ca = "/dev/null"};
+    cr_assert_neq(tw_tls_open(&files, &tls, &err), TW_OK);
+}
