@@ -89,7 +89,8 @@ static void count_message(int sent, int version, int type, const void *bytes, si
     (void)version;
     (void)bytes;
     (void)size;
-    if (sent || type != SSL3_RT_HANDSHAKE || !SSL_is_init_finished(ssl))
+    (void)ssl;
+    if (sent || type != SSL3_RT_HANDSHAKE || !t->established)
         return;
     if (++t->messages > MESSAGES_FREE + (t->received >> 30))
         t->flooded = true;
@@ -199,7 +200,8 @@ enum tw_code tcp_tls_handshake(struct tcp_tls *t, int fd, const char *label, str
         /* A fresh socket has room for it. A peer that made it otherwise gets no connection. */
         if (!flush(t, fd) && why != SSL_ERROR_SSL)
             return tw_fail(err, TW_ABORTED, label, NULL, NULL, "gone in the TLS handshake");
-        if (why == SSL_ERROR_NONE)
+        t->established = why == SSL_ERROR_NONE;
+        if (t->established)
             return TW_OK;
         if (why != SSL_ERROR_WANT_READ)
             return tcp_tls_explain(t, label, err);
@@ -295,7 +297,7 @@ ssize_t tcp_tls_send(struct tcp_tls *t, int fd, const struct iovec *parts, unsig
 
 void tcp_tls_end(struct tcp_tls *t, int fd)
 {
-    if (!t || fd < 0 || !SSL_is_init_finished(t->ssl))
+    if (!t || fd < 0 || !t->established)
         return;
     ERR_clear_error();
     SSL_shutdown(t->ssl);

@@ -31,6 +31,7 @@ struct tcp_tls {
     SSL *ssl;
     struct tw_tls *trust;     /* ours and the authority; outlives us */
     bool heard;               /* the peer's first bytes were TLS */
+    bool established;         /* the handshake is over */
     bool flooded;             /* the peer sends messages without end, no data */
     char blame[128];          /* the certificate that did not verify: whose, and why */
     struct tw_error why;      /* of the last EPROTO */

@@ -79,10 +79,11 @@ static enum tw_code told(const struct tcp_tls *t, const char *label, int alert,
     char who[TW_IDENTITY_TEXT];
     tw_tls_identity(t->trust, &ours);
     const bool ours_it_is = about_certificates(alert);
+    const char *text = alert == TLS13_AD_CERTIFICATE_REQUIRED ? "certificate required"
+                                                              : SSL_alert_desc_string_long(alert);
     return tw_fail(err, TW_UNAUTHENTICATED, label,
                    ours_it_is ? "a certificate that the peer accepts" : NULL,
-                   ours_it_is ? tw_identity_text(&ours, who) : NULL, "the peer ends TLS: %s",
-                   SSL_alert_desc_string_long(alert));
+                   ours_it_is ? tw_identity_text(&ours, who) : NULL, "the peer ends TLS: %s", text);
 }
 
 enum tw_code tcp_tls_explain(const struct tcp_tls *t, const char *label, struct tw_error *err)
