@@ -64,6 +64,7 @@ struct tw_agent {
     uint64_t instance; /* random, of this start */
     uint64_t started_ns;
     struct tw_mailbox *mailbox;
+    struct tw_tls *tls; /* NULL: plain text on loopback */
     _Atomic bool stopping;
     _Atomic bool changed;                /* something a controller wants to know soon */
     _Atomic uint64_t controller_seen_ms; /* wall clock of the last answered heartbeat; 0 = never */

@@ -175,12 +175,39 @@ Test(config, good_file)
     struct tw_agent_config c;
     struct tw_error err;
     enum tw_code code = load_text("name: node-a\nstate_dir: /var/lib/towline\nrun_dir: /dev/shm/t\n"
-                                  "memory: 1GiB\nplugin: /bin/sh\nlog_level: debug\n",
+                                  "memory: 1GiB\nplugin: /bin/sh\nlog_level: debug\n"
+                                  "tls: {ca: /a.crt, certificate: /t.crt, key: /t.key}\n",
                                   &c, &err);
     cr_assert_eq(code, TW_OK, "%s", err.what);
     cr_assert_eq(c.memory_bytes, UINT64_C(1) << 30);
-    cr_assert_str_eq(c.listen, "tcp://127.0.0.1:7102");
+    cr_assert_str_eq(c.listen, "tls+tcp://127.0.0.1:7102");
+    cr_assert_str_eq(c.tls.certificate, "/t.crt");
     cr_assert_eq(c.log_level, 0u);
+}
+
+Test(config, plain_text_has_to_be_asked_for_and_stays_at_home)
+{
+    static const struct {
+        const char *text;
+        bool fine;
+    } cases[] = {
+        {"listen: \"tcp://127.0.0.1:0\"\ninsecure: true\n", true},
+        {"listen: \"tcp://127.0.0.1:0\"\n", false},
+        {"listen: \"tcp://10.0.0.1:0\"\ninsecure: true\n", false},
+        {"insecure: true\n", false}, /* the usual door has TLS */
+        {"listen: \"tcp://127.0.0.1:0\"\ninsecure: true\ncontroller: \"tcp://10.0.0.1:1\"\n",
+         false},
+        {"listen: \"tcp://127.0.0.1:0\"\ninsecure: true\nadvertise: \"tcp://0.0.0.0:1\"\n", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tw_agent_config c;
+        struct tw_error err = {0};
+        char text[400];
+        snprintf(text, sizeof text, "name: a\nstate_dir: /a\nrun_dir: /b\nplugin: /bin/sh\n%s",
+                 cases[i].text);
+        cr_expect_eq(load_text(text, &c, &err), cases[i].fine ? TW_OK : TW_INVALID_ARGUMENT,
+                     "%zu: %s", i, err.what);
+    }
 }
 
 Test(config, errors_name_the_line)

@@ -2,6 +2,7 @@
 
 #include "agentd/record.h"
 #include "config/config.h"
+#include "rpc/rpc.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -65,6 +66,14 @@ static const struct tw_config_key keys[] = {
      .may_be_empty = true,
      .valid = executable_or_empty,
      .expected = "an absolute path of a program, or \"\""},
+    {.name = "tls",
+     .type = TW_CONFIG_MAPPING,
+     .offset = offsetof(struct tw_agent_config, tls),
+     .keys = tw_tls_keys,
+     .key_count = TW_TLS_KEYS},
+    {.name = "insecure",
+     .type = TW_CONFIG_BOOL,
+     .offset = offsetof(struct tw_agent_config, insecure)},
     {.name = "log_level",
      .type = TW_CONFIG_CHOICE,
      .offset = offsetof(struct tw_agent_config, log_level),
@@ -87,16 +96,29 @@ static void find_plugin(char *out, size_t size)
     snprintf(out, size, "%s/lib/towline-plugin.so", self);
 }
 
+static enum tw_code urls_check(const struct tw_agent_config *config, struct tw_error *err)
+{
+    const char *const urls[] = {config->listen, config->advertise, config->controller};
+    enum tw_code code = TW_OK;
+    for (size_t i = 0; !code && i < sizeof urls / sizeof *urls; i++)
+        if (urls[i][0])
+            code =
+                tw_rpc_url_check(urls[i], tw_tls_files_given(&config->tls), config->insecure, err);
+    return code;
+}
+
 enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *config,
                                   struct tw_error *err)
 {
     *config = (struct tw_agent_config){
-        .listen = "tcp://127.0.0.1:7102",
+        .listen = "tls+tcp://127.0.0.1:7102",
         .fabric = "127.0.0.1:7202",
         .qemu = "qemu-system-x86_64",
         .log_level = 1,
     };
     enum tw_code code = tw_config_read(path, keys, sizeof keys / sizeof *keys, config, err);
+    if (!code)
+        code = urls_check(config, err);
     if (code)
         return code;
     if (!config->memory_bytes)

@@ -3,23 +3,26 @@
 #define TOWLINE_AGENTD_CONFIG_H
 
 #include "base/error.h"
+#include "pki/tls.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct tw_agent_config {
     char name[64];             /* of this host in the cluster; required */
-    char listen[256];          /* AgentService: "tcp://127.0.0.1:7102" */
+    char listen[256];          /* AgentService: "tls+tcp://127.0.0.1:7102" */
     char advertise[256];       /* what peers and controller are told; empty = the bound address */
     char fabric[256];          /* lines: "127.0.0.1:7202" */
     char http[256];            /* "http://127.0.0.1:7302"; empty = none */
-    char controller[256];      /* "tcp://127.0.0.1:7100"; empty = none: answers, but never calls */
+    char controller[256];      /* "tls+tcp://127.0.0.1:7100"; empty = none: answers, never calls */
     char state_dir[256];       /* durable records; required */
     char run_dir[256];         /* guest RAM and sockets, on tmpfs; required */
     uint64_t memory_bytes;     /* what VMs may have; 0 = half of the machine's */
     char qemu[256];            /* QEMU binary */
     char plugin[256];          /* our TCG plugin; empty = beside the agent's own program */
     char switchover_hook[256]; /* empty = none */
+    struct tw_tls_files tls;   /* all empty = none: then only plain text on loopback */
+    bool insecure;             /* plain text is meant */
     unsigned log_level;        /* enum tw_log_level */
 };
 

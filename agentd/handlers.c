@@ -471,7 +471,8 @@ static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 enum tw_code tw_agent_serve(struct tw_agent *agent, struct tw_rpc_server **server,
                             struct tw_error *err)
 {
-    const struct tw_rpc_server_config config = {.url = agent->config.listen};
+    const struct tw_rpc_server_config config = {
+        .url = agent->config.listen, .tls = agent->tls, .insecure = agent->config.insecure};
     enum tw_code code = tw_rpc_server_open(&config, server, err);
     if (!code)
         code = tw_rpc_server_add(*server, &towline__v1__agent_service__descriptor, agent_methods,

@@ -92,7 +92,10 @@ static void *run(void *arg)
 enum tw_code tw_heartbeat_start(struct tw_agent *agent, struct tw_heartbeat **heartbeat,
                                 struct tw_error *err)
 {
-    const struct tw_rpc_client_config config = {.url = agent->config.controller};
+    const struct tw_rpc_client_config config = {.url = agent->config.controller,
+                                                .tls = agent->tls,
+                                                .expected = {TW_ROLE_CONTROLLER, NULL},
+                                                .insecure = agent->config.insecure};
     *heartbeat = NULL;
     if (!agent->config.controller[0])
         return TW_OK;

@@ -41,6 +41,18 @@ static enum tw_code open_parts(struct tw_agent *a, struct tw_error *err)
     return code;
 }
 
+static enum tw_code open_tls(struct tw_agent *a, struct tw_error *err)
+{
+    if (!tw_tls_files_given(&a->config.tls)) {
+        tw_log(TW_LOG_WARN, "agent", "no TLS: whoever is on this machine may do anything", "");
+        return TW_OK;
+    }
+    enum tw_code code = tw_tls_open(&a->config.tls, &a->tls, err);
+    if (!code)
+        code = tw_tls_expect_me(a->tls, TW_ROLE_AGENT, a->config.name, err);
+    return code ? code : tw_tls_watch(a->tls, err);
+}
+
 enum tw_code tw_agent_open(const struct tw_agent_config *config, struct tw_agent **agent,
                            struct tw_error *err)
 {
@@ -50,8 +62,9 @@ enum tw_code tw_agent_open(const struct tw_agent_config *config, struct tw_agent
     a->config = *config;
     a->started_ns = tw_now(&tw_monotonic);
     a->mailbox = tw_mailbox_open(MAILBOX_CAPACITY);
-    enum tw_code code = TW_OK;
-    if (!a->mailbox || getrandom(&a->instance, sizeof a->instance, 0) != sizeof a->instance)
+    enum tw_code code = open_tls(a, err);
+    bool ready = a->mailbox && getrandom(&a->instance, sizeof a->instance, 0) == sizeof a->instance;
+    if (!code && !ready)
         code = tw_fail(err, TW_RESOURCE_EXHAUSTED, config->name, NULL, NULL, "cannot start");
     if (!code)
         code = open_parts(a, err);
@@ -77,6 +90,7 @@ void tw_agent_close(struct tw_agent *agent)
     tw_fabric_close(agent->fabric);
     tw_record_store_close(agent->store);
     tw_mailbox_close(agent->mailbox);
+    tw_tls_close(agent->tls);
     free(agent);
 }
 

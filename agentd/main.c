@@ -24,7 +24,8 @@ static const char usage[] =
     "  --version      prints the version\n"
     "  --help         prints this\n"
     "\n"
-    "Signals: SIGTERM and SIGINT end the agent, SIGHUP reads log_level again.\n"
+    "Signals: SIGTERM and SIGINT end the agent, SIGHUP reads log_level and\n"
+    "the certificates again.\n"
     "Exit status: 0 ended by a signal, 1 could not start, 2 wrong usage.\n";
 
 struct servers {
@@ -56,6 +57,8 @@ static void reload(const char *path, struct tw_agent *agent)
                tw_error_text(&err, text, sizeof text));
     else
         tw_log_configure(agent->config.name, (enum tw_log_level)fresh.log_level);
+    if (agent->tls)
+        tw_tls_reload(agent->tls, NULL); /* says itself how it went */
 }
 
 static void await_end(const char *path, struct tw_agent *agent, const sigset_t *signals)

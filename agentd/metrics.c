@@ -93,6 +93,12 @@ static enum tw_code metrics_on_data_thread(void *owner, void *arg, struct tw_err
     one(out, "towline_agent_memory_used_bytes", "gauge", "Memory of the VMs here.",
         tw_agent_memory_used(a));
     one(out, "towline_agent_vms", "gauge", "VM copies here, incoming ones included.", a->vm_count);
+    if (a->tls) {
+        family(out, "towline_certificate_expires_seconds", "gauge",
+               "Until our certificate or its authority ends; negative afterwards.");
+        fprintf(out, "towline_certificate_expires_seconds %lld\n",
+                (long long)tw_tls_expires_s(a->tls));
+    }
     totals_page(out, a);
     vms_page(out, a);
     return TW_OK;

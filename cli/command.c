@@ -1,5 +1,7 @@
 #include "cli/command.h"
 
+#include "cli/certificates.h"
+
 #include <string.h>
 
 const struct tow_option tow_global_options[] = {
@@ -9,6 +11,11 @@ const struct tow_option tow_global_options[] = {
      "json: the answer of the call with the names of the contract"},
     {'t', "timeout", "DURATION", NULL,
      "for an answer of the controller, or while following, for its return"},
+    {0, "ca", "FILE", NULL, "authority that is trusted [ca.crt in $" TOW_TLS_DIR_VAR "]"},
+    {0, "cert", "FILE", NULL, "your certificate [tls.crt there]"},
+    {0, "key", "FILE", NULL, "its key [tls.key there]"},
+    {0, "insecure", NULL, NULL,
+     "plain text to a controller on this machine [$" TOW_INSECURE_VAR "]"},
     {0, "color", "WHEN", "auto always never", "auto: on a terminal, unless NO_COLOR is set"},
     {'h', "help", NULL, NULL, "help on the command"},
     {0, NULL, NULL, NULL, NULL},
@@ -56,6 +63,28 @@ static const struct tow_option events_options[] = {
     {0, "subject", "NAME", NULL, "only events of this host, VM or migration"},
     {0, NULL, NULL, NULL, NULL},
 };
+
+static const struct tow_option pki_init_options[] = {
+    {0, "dir", "DIR", NULL, "folder of the authority [pki]"},
+    {0, "days", "N", NULL, "how long it is good [3650]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option pki_issue_options[] = {
+    {0, "dir", "DIR", NULL, "folder of the authority [pki]"},
+    {0, "out", "DIR", NULL, "where the files go [ROLE-NAME in the authority's folder]"},
+    {0, "address", "LIST", NULL,
+     "DNS names and IP addresses of a server, with commas [127.0.0.1,::1,localhost]"},
+    {0, "days", "N", NULL, "how long it is good [365]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char pki_issue_details[] =
+    "ROLE is operator, viewer, controller or agent. NAME is that of the host for an agent, else "
+    "of\n"
+    "the person or program: lower-case letters, digits and '-'. The folder has ca.crt, tls.crt "
+    "and\n"
+    "tls.key; nothing that exists is overwritten. docs/security.md says what each role may do.\n";
 
 static const char create_details[] =
     "The file is a YAML mapping; sizes as 256MiB, paths relative to the file:\n"
@@ -181,6 +210,20 @@ const struct tow_command tow_commands[] = {
      .details = events_details,
      .options = events_options,
      .run = tow_events},
+    {.group = "pki",
+     .name = "init",
+     .help = "make an authority that signs certificates",
+     .options = pki_init_options,
+     .run = tow_pki_init},
+    {.group = "pki",
+     .name = "issue",
+     .arguments = "ROLE NAME",
+     .words_min = 2,
+     .words_max = 2,
+     .help = "make a certificate for an agent, a controller or a person",
+     .details = pki_issue_details,
+     .options = pki_issue_options,
+     .run = tow_pki_issue},
     {.name = "version", .help = "version of this program", .run = tow_version},
     {.name = "completion",
      .arguments = "SHELL",

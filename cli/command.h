@@ -63,6 +63,8 @@ int tow_migration_show(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_cancel(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments);
 int tow_events(struct tow *tow, const struct tow_arguments *arguments);
+int tow_pki_init(struct tow *tow, const struct tow_arguments *arguments);
+int tow_pki_issue(struct tow *tow, const struct tow_arguments *arguments);
 int tow_version(struct tow *tow, const struct tow_arguments *arguments);
 int tow_completion(struct tow *tow, const struct tow_arguments *arguments);
 int tow_help(struct tow *tow, const struct tow_arguments *arguments);

@@ -419,7 +419,7 @@ static const struct tw_rpc_method events[] = {{"Watch", on_watch}};
 static void serve(struct fake_controller *fake, const char *url)
 {
     struct tw_rpc_server *s;
-    struct tw_rpc_server_config config = {.url = url};
+    struct tw_rpc_server_config config = {.url = url, .insecure = true};
     if (tw_rpc_server_open(&config, &s, NULL) != TW_OK ||
         tw_rpc_server_add(s, &towline__v1__health_service__descriptor, health, 1, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__host_service__descriptor, hosts, 3, fake, NULL) ||

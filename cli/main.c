@@ -1,4 +1,5 @@
 /* tow: the operators' command. */
+#include "cli/certificates.h"
 #include "cli/command.h"
 #include "cli/options.h"
 
@@ -40,8 +41,11 @@ static enum tw_code globals_take(struct tow *tow, const struct tow_arguments *ar
                           : TIMEOUT_DEFAULT_MS;
     tow->timeout_given = timeout != NULL;
     if (!strstr(tow->controller, "://"))
-        return tw_fail(err, TW_INVALID_ARGUMENT, "--controller", "a URL, as tcp://127.0.0.1:7100",
-                       tow->controller, "not usable");
+        return tw_fail(err, TW_INVALID_ARGUMENT, "--controller",
+                       "a URL, as " TOW_CONTROLLER_DEFAULT, tow->controller, "not usable");
+    enum tw_code code = tow_certificates_take(tow, arguments, err);
+    if (code != TW_OK)
+        return code;
     return timeout ? tow_milliseconds_parse("--timeout", timeout, &tow->timeout_ms, err) : TW_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "cli/tow.h"
 
+#include "cli/certificates.h"
 #include "cli/format.h"
 #include "cli/json.h"
 
@@ -15,6 +16,7 @@ const struct tow_exit_text tow_exit_texts[] = {
     {TOW_EXIT_REFUSED, "refused in the present state: name taken, VM busy, no memory, ..."},
     {TOW_EXIT_NOT_MOVED, "the migration ended and the VM did not move"},
     {TOW_EXIT_DEADLINE, "no answer in time; the operation may still go on"},
+    {TOW_EXIT_DENIED, "no certificate that is believed, or its role does not allow this"},
     {TOW_EXIT_INTERRUPTED, "interrupted while waiting; a migration goes on"},
     {TOW_EXIT_OK, NULL},
 };
@@ -35,8 +37,10 @@ enum tow_exit tow_exit_of(enum tw_code code)
     case TW_FAILED_PRECONDITION:
     case TW_RESOURCE_EXHAUSTED:
     case TW_ABORTED:
-    case TW_PERMISSION_DENIED:
         return TOW_EXIT_REFUSED;
+    case TW_PERMISSION_DENIED:
+    case TW_UNAUTHENTICATED:
+        return TOW_EXIT_DENIED;
     case TW_DEADLINE_EXCEEDED:
         return TOW_EXIT_DEADLINE;
     case TW_CANCELLED:
@@ -44,7 +48,6 @@ enum tow_exit tow_exit_of(enum tw_code code)
     case TW_UNIMPLEMENTED:
     case TW_INTERNAL:
     case TW_DATA_LOSS:
-    case TW_UNAUTHENTICATED:
         break;
     }
     return TOW_EXIT_FAILED;
@@ -53,7 +56,9 @@ enum tow_exit tow_exit_of(enum tw_code code)
 void tow_close(struct tow *tow)
 {
     tw_rpc_client_close(tow->client);
+    tw_tls_close(tow->tls);
     tow->client = NULL;
+    tow->tls = NULL;
 }
 
 enum tw_code tow_call_within(struct tow *tow, const ProtobufCServiceDescriptor *service,
@@ -63,8 +68,7 @@ enum tw_code tow_call_within(struct tow *tow, const ProtobufCServiceDescriptor *
     enum tw_code code = TW_OK;
     *response = NULL;
     if (!tow->client)
-        code = tw_rpc_client_open(&(struct tw_rpc_client_config){.url = tow->controller},
-                                  &tow->client, err);
+        code = tow_client_open(tow, err);
     if (code != TW_OK)
         return code;
     return tw_rpc_call(tow->client, service, method, request, timeout_ms, TW_RPC_ONCE, response,

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#define TOW_CONTROLLER_DEFAULT "tcp://127.0.0.1:7100"
+#define TOW_CONTROLLER_DEFAULT "tls+tcp://127.0.0.1:7100"
 #define TOW_CONTROLLER_VAR     "TOWLINE_CONTROLLER"
 
 enum tow_exit {
@@ -21,6 +21,7 @@ enum tow_exit {
     TOW_EXIT_REFUSED = 5,
     TOW_EXIT_NOT_MOVED = 6,
     TOW_EXIT_DEADLINE = 7,
+    TOW_EXIT_DENIED = 8,
     TOW_EXIT_INTERRUPTED = 130,
 };
 
@@ -39,7 +40,10 @@ struct tow {
     bool color_err; /* colour on standard error */
     unsigned timeout_ms;
     bool timeout_given;
-    struct tw_rpc_client *client; /* opened by the first call */
+    struct tw_tls_files tls_files; /* all empty = none */
+    bool insecure;                 /* plain text is meant */
+    struct tw_tls *tls;            /* with the client */
+    struct tw_rpc_client *client;  /* opened by the first call */
     FILE *out;
     FILE *err;
 };

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "rpc/rpc.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,8 +10,8 @@
 static bool is_rpc_url(const void *value)
 {
     const char *url = value;
-    return strncmp(url, "tcp://", 6) == 0 || strncmp(url, "ipc://", 6) == 0 ||
-           strncmp(url, "inproc://", 9) == 0;
+    return strncmp(url, "tls+tcp://", 10) == 0 || strncmp(url, "tcp://", 6) == 0 ||
+           strncmp(url, "ipc://", 6) == 0 || strncmp(url, "inproc://", 9) == 0;
 }
 
 static bool is_http_url(const void *value)
@@ -29,7 +30,7 @@ const struct tw_config_key tw_controller_keys[] = {
      .type = TW_CONFIG_STRING,
      MEMBER(listen),
      .valid = is_rpc_url,
-     .expected = "tcp://ADDRESS:PORT or ipc://PATH"},
+     .expected = "tls+tcp://ADDRESS:PORT, tcp://.. or ipc://PATH"},
     {.name = "http",
      .type = TW_CONFIG_STRING,
      MEMBER(http),
@@ -53,6 +54,12 @@ const struct tw_config_key tw_controller_keys[] = {
      .min = 10 * TW_MS,
      .max = 60 * TW_SEC},
     {.name = "workers", .type = TW_CONFIG_UINT, MEMBER(workers), .min = 4, .max = 64},
+    {.name = "tls",
+     .type = TW_CONFIG_MAPPING,
+     MEMBER(tls),
+     .keys = tw_tls_keys,
+     .key_count = TW_TLS_KEYS},
+    {.name = "insecure", .type = TW_CONFIG_BOOL, MEMBER(insecure)},
     {.name = "log_level", .type = TW_CONFIG_CHOICE, MEMBER(log_level), .names = levels},
 };
 const size_t tw_controller_key_count = sizeof tw_controller_keys / sizeof *tw_controller_keys;
@@ -60,7 +67,7 @@ const size_t tw_controller_key_count = sizeof tw_controller_keys / sizeof *tw_co
 void tw_controller_config_defaults(struct tw_controller_config *config)
 {
     *config = (struct tw_controller_config){
-        .listen = "tcp://127.0.0.1:7100",
+        .listen = "tls+tcp://127.0.0.1:7100",
         .store = "towline.db",
         .store_limit_bytes = UINT64_C(4) << 30,
         .lease_ns = 3 * TW_SEC,
@@ -74,6 +81,10 @@ enum tw_code tw_controller_config_check(const struct tw_controller_config *confi
                                         struct tw_error *err)
 {
     char expected[64], given[TW_SIZE_TEXT], twice[TW_SIZE_TEXT];
+    enum tw_code code =
+        tw_rpc_url_check(config->listen, tw_tls_files_given(&config->tls), config->insecure, err);
+    if (code != TW_OK)
+        return code;
     if (config->lease_ns >= 2 * config->heartbeat_ns)
         return TW_OK;
     tw_duration_format(2 * config->heartbeat_ns, twice);

@@ -5,16 +5,19 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "pki/tls.h"
 
 struct tw_controller_config {
     char listen[256]; /* URL of the RPC server */
     char http[256];   /* URL of /metrics, /healthz, /readyz; empty = none */
     char store[1024]; /* path of the SQLite file */
     uint64_t store_limit_bytes;
-    uint64_t lease_ns;     /* a host that is silent that long is dead */
-    uint64_t heartbeat_ns; /* how often agents report */
-    uint64_t workers;      /* RPC calls handled at once */
-    unsigned log_level;    /* enum tw_log_level */
+    uint64_t lease_ns;       /* a host that is silent that long is dead */
+    uint64_t heartbeat_ns;   /* how often agents report */
+    uint64_t workers;        /* RPC calls handled at once */
+    struct tw_tls_files tls; /* all empty = none: then only plain text on loopback */
+    bool insecure;           /* plain text is meant */
+    unsigned log_level;      /* enum tw_log_level */
 };
 
 /* The keys of the file, for tw_config_set. */

@@ -17,6 +17,7 @@
 #define EXPIRE_SOONEST (10 * TW_MS)
 
 struct tw_controller {
+    struct tw_tls *tls; /* NULL: plain text on loopback */
     struct tw_store *store;
     struct tw_agents *agents;
     struct tw_catalogue *catalogue;
@@ -62,6 +63,7 @@ static void metrics_page(void *ctx, FILE *out)
         .catalogue = c->catalogue,
         .migrations = c->migrations,
         .counts = &c->services.counts,
+        .tls = c->tls,
         .started_unix_ms = c->services.started_unix_ms,
     };
     tw_metrics_print(&sources, out);
@@ -75,10 +77,25 @@ static bool ready_page(void *ctx, FILE *out)
 
 /* ---- Opening, from the ground up ----------------------------------------------------------- */
 
+static enum tw_code open_tls(struct tw_controller *c, const struct tw_controller_config *config,
+                             struct tw_error *err)
+{
+    if (!tw_tls_files_given(&config->tls)) {
+        tw_log(TW_LOG_WARN, "controller", "no TLS: whoever is on this machine may do anything", "");
+        return TW_OK;
+    }
+    enum tw_code code = tw_tls_open(&config->tls, &c->tls, err);
+    if (code == TW_OK)
+        code = tw_tls_expect_me(c->tls, TW_ROLE_CONTROLLER, NULL, err);
+    return code == TW_OK ? tw_tls_watch(c->tls, err) : code;
+}
+
 static enum tw_code open_ground(struct tw_controller *c, const struct tw_controller_config *config,
                                 struct tw_error *err)
 {
-    enum tw_code code = tw_events_open((unsigned)config->workers / 2, &c->events, err);
+    enum tw_code code = open_tls(c, config, err);
+    if (code == TW_OK)
+        code = tw_events_open((unsigned)config->workers / 2, &c->events, err);
     const struct tw_store_config store = {.path = config->store,
                                           .bytes_max = config->store_limit_bytes,
                                           .on_events = tw_events_note,
@@ -86,7 +103,7 @@ static enum tw_code open_ground(struct tw_controller *c, const struct tw_control
     if (code == TW_OK)
         code = tw_store_open(&store, &c->store, err);
     if (code == TW_OK)
-        code = tw_agents_open(&c->agents, err);
+        code = tw_agents_open(c->tls, config->insecure, &c->agents, err);
     const struct tw_catalogue_config catalogue = {.store = c->store,
                                                   .clock = &tw_monotonic,
                                                   .lease_ns = config->lease_ns,
@@ -116,6 +133,8 @@ static enum tw_code open_doors(struct tw_controller *c, const struct tw_controll
                                struct tw_error *err)
 {
     const struct tw_rpc_server_config rpc = {.url = config->listen,
+                                             .tls = c->tls,
+                                             .insecure = config->insecure,
                                              .workers = (unsigned)config->workers};
     const struct tw_http_pages pages = {metrics_page, ready_page, c};
     c->services.store = c->store;
@@ -168,6 +187,12 @@ const char *tw_controller_http_url(const struct tw_controller *controller)
     return controller->http ? tw_http_server_url(controller->http) : "";
 }
 
+void tw_controller_reload(struct tw_controller *controller)
+{
+    if (controller->tls)
+        tw_tls_reload(controller->tls, NULL);
+}
+
 void tw_controller_close(struct tw_controller *c)
 {
     if (!c)
@@ -184,5 +209,6 @@ void tw_controller_close(struct tw_controller *c)
     tw_agents_close(c->agents);
     tw_store_close(c->store);
     tw_events_close(c->events);
+    tw_tls_close(c->tls);
     free(c);
 }

@@ -347,7 +347,7 @@ static void beat(struct fake_agent *a, struct tw_rpc_client *client)
 static void *heart_main(void *arg)
 {
     struct fake_agent *a = arg;
-    const struct tw_rpc_client_config config = {.url = a->world->controller_url};
+    const struct tw_rpc_client_config config = {.url = a->world->controller_url, .insecure = true};
     struct tw_rpc_client *client;
     if (tw_rpc_client_open(&config, &client, NULL) != TW_OK)
         abort();
@@ -362,7 +362,7 @@ static void *heart_main(void *arg)
 void fake_start(struct fake_world *w, unsigned agent)
 {
     struct fake_agent *a = &w->agents[agent];
-    const struct tw_rpc_server_config config = {.url = a->url, .workers = 8};
+    const struct tw_rpc_server_config config = {.url = a->url, .workers = 8, .insecure = true};
     pthread_mutex_lock(&w->lock);
     read_back(a);
     a->up = true;

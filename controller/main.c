@@ -25,21 +25,22 @@ struct arguments {
 static const char usage[] =
     "usage: towline-controller [OPTIONS]\n"
     "  --config FILE      YAML file; the options below go before it\n"
-    "  --listen URL       RPC server [tcp://127.0.0.1:7100]\n"
+    "  --listen URL       RPC server [tls+tcp://127.0.0.1:7100]\n"
     "  --http URL         /metrics, /healthz, /readyz, like http://127.0.0.1:7180 [none]\n"
     "  --store FILE       SQLite file [towline.db]\n"
     "  --lease-ms N       a host that is silent that long is dead [3000]\n"
     "  --log-level LEVEL  debug, info, warn, error or off [info]\n"
+    "  --insecure BOOL    true: plain text, tcp:// on loopback [false]\n"
     "  --check            check the configuration and end\n"
     "  --help, --version\n"
-    "signals: TERM and INT end it, HUP reads the log level again\n"
+    "signals: TERM and INT end it, HUP reads log level and certificates again\n"
     "exit status: 0 fine, 1 failed, 2 wrong usage or configuration\n";
 
 static const struct {
     const char *option, *key, *suffix;
 } overrides[] = {
     {"--listen", "listen", ""},    {"--http", "http", ""},           {"--store", "store", ""},
-    {"--lease-ms", "lease", "ms"}, {"--log-level", "log_level", ""},
+    {"--lease-ms", "lease", "ms"}, {"--log-level", "log_level", ""}, {"--insecure", "insecure", ""},
 };
 
 static int complain(const struct tw_error *err)
@@ -51,9 +52,9 @@ static int complain(const struct tw_error *err)
 
 static enum tw_code unknown_option(const char *given, struct tw_error *err)
 {
-    static const char *const names[] = {"--config",   "--listen",    "--http",  "--store",
-                                        "--lease-ms", "--log-level", "--check", "--help",
-                                        "--version",  NULL};
+    static const char *const names[] = {"--config",   "--listen",    "--http",     "--store",
+                                        "--lease-ms", "--log-level", "--insecure", "--check",
+                                        "--help",     "--version",   NULL};
     const char *near = tw_config_nearest(given, names);
     char expected[64];
     snprintf(expected, sizeof expected, "perhaps %s", near ? near : "--help");
@@ -188,8 +189,10 @@ static int serve(const struct arguments *a, const struct tw_controller_config *c
     tw_log(TW_LOG_INFO, "controller", "serving", "version=%s url=%s http=%s store=%s",
            TOWLINE_VERSION, tw_controller_url(controller), tw_controller_http_url(controller),
            config->store);
-    while (sigwait(&signals, &number) == 0 && number == SIGHUP)
+    while (sigwait(&signals, &number) == 0 && number == SIGHUP) {
         reload_level(a);
+        tw_controller_reload(controller);
+    }
     tw_log(TW_LOG_INFO, "controller", "ending", "signal=%s", strsignal(number));
     stop(controller);
     return EXIT_FINE;

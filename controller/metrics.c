@@ -142,6 +142,11 @@ void tw_metrics_print(const struct tw_metrics_sources *s, FILE *out)
     head(out, "towline_controller_start_time_seconds", "gauge", "When it was started.");
     fprintf(out, "towline_controller_start_time_seconds %.3f\n",
             (double)s->started_unix_ms / 1000.0);
+    if (s->tls) {
+        head(out, "towline_certificate_expires_seconds", "gauge",
+             "Until our certificate or its authority ends; negative afterwards.");
+        fprintf(out, "towline_certificate_expires_seconds %" PRId64 "\n", tw_tls_expires_s(s->tls));
+    }
     hosts_print(s, out);
     store_print(s, out);
     migrations_print(s, out);

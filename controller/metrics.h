@@ -28,6 +28,7 @@ struct tw_metrics_sources {
     struct tw_migrations *migrations;
     const struct tw_call_counts *counts;
     uint64_t started_unix_ms;
+    struct tw_tls *tls; /* NULL = none */
 };
 void tw_metrics_print(const struct tw_metrics_sources *sources, FILE *out);
 

@@ -24,7 +24,7 @@ void play_open(struct play *p)
     tw_log_configure("test", l);
     p->lease_ms = 1500;
     fake_world_open(&p->world);
-    const struct tw_rpc_client_config config = {.url = p->world.controller_url};
+    const struct tw_rpc_client_config config = {.url = p->world.controller_url, .insecure = true};
     CHECK(tw_rpc_client_open(&config, &p->client, NULL) == TW_OK, "client");
 }
 
@@ -68,6 +68,7 @@ void play_start(struct play *p)
     snprintf(config.listen, sizeof config.listen, "%s", p->world.controller_url);
     snprintf(config.store, sizeof config.store, "%s/store.db", p->world.dir);
     snprintf(config.http, sizeof config.http, "http://127.0.0.1:0");
+    config.insecure = true;
     config.lease_ns = p->lease_ms * TW_MS;
     config.heartbeat_ns = 50 * TW_MS;
     CHECK(tw_controller_open(&config, &p->controller, &err) == TW_OK, "%s: %s", err.where,
@@ -85,8 +86,8 @@ void play_spawn(struct play *p, const char *fault)
     snprintf(store, sizeof store, "store: %s\n", path);
     FILE *f = fopen(config, "w");
     CHECK(f, "%s", config);
-    fprintf(f, "listen: \"%s\"\n%slease: %llums\nheartbeat: 50ms\n", p->world.controller_url, store,
-            (unsigned long long)p->lease_ms);
+    fprintf(f, "listen: \"%s\"\ninsecure: true\n%slease: %llums\nheartbeat: 50ms\n",
+            p->world.controller_url, store, (unsigned long long)p->lease_ms);
     fclose(f);
     char *argv[] = {(char *)(uintptr_t)program, (char *)(uintptr_t) "--config", config, NULL};
     char *envp[] = {armed, NULL};

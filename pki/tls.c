@@ -10,6 +10,7 @@
 #include <openssl/err.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct stamp {
 };
 
 struct tw_tls {
+    _Atomic unsigned holds;
     struct tw_tls_files files;
     pthread_mutex_t lock; /* guards what follows, up to the thread */
     struct tw_material material;
@@ -107,6 +109,7 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->reload_lock, NULL);
+    atomic_init(&t->holds, 1);
     t->files = *files;
     t->material = material;
     t->generation = 1;
@@ -115,9 +118,14 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
     return TW_OK;
 }
 
+void tw_tls_hold(struct tw_tls *tls)
+{
+    atomic_fetch_add(&tls->holds, 1);
+}
+
 void tw_tls_close(struct tw_tls *tls)
 {
-    if (!tls)
+    if (!tls || atomic_fetch_sub(&tls->holds, 1) > 1)
         return;
     if (tls->watching) {
         pthread_mutex_lock(&tls->lock);
@@ -133,6 +141,17 @@ void tw_tls_close(struct tw_tls *tls)
     free(tls);
 }
 
+/* A process does not become somebody else. */
+static enum tw_code same_me(const struct tw_identity *now, const struct tw_identity *fresh,
+                            const char *path, struct tw_error *err)
+{
+    char expected[TW_IDENTITY_TEXT], given[TW_IDENTITY_TEXT];
+    if (now->role == fresh->role && strcmp(now->name, fresh->name) == 0)
+        return TW_OK;
+    return tw_fail(err, TW_INVALID_ARGUMENT, path, tw_identity_text(now, expected),
+                   tw_identity_text(fresh, given), "the certificate of somebody else");
+}
+
 enum tw_code tw_tls_reload(struct tw_tls *tls, struct tw_error *err)
 {
     struct tw_material fresh, old;
@@ -140,6 +159,11 @@ enum tw_code tw_tls_reload(struct tw_tls *tls, struct tw_error *err)
     char text[600];
     pthread_mutex_lock(&tls->reload_lock);
     enum tw_code code = tw_material_read(&tls->files, &fresh, &mine);
+    if (code == TW_OK) {
+        code = same_me(&tls->material.identity, &fresh.identity, tls->files.certificate, &mine);
+        if (code != TW_OK)
+            tw_material_clear(&fresh);
+    }
     if (code == TW_OK) {
         pthread_mutex_lock(&tls->lock);
         old = tls->material;
@@ -185,6 +209,21 @@ void tw_tls_identity(struct tw_tls *tls, struct tw_identity *identity)
     pthread_mutex_lock(&tls->lock);
     *identity = tls->material.identity;
     pthread_mutex_unlock(&tls->lock);
+}
+
+enum tw_code tw_tls_expect_me(struct tw_tls *tls, enum tw_identity_role role, const char *name,
+                              struct tw_error *err)
+{
+    struct tw_identity expected = {.role = role}, me;
+    char wanted[TW_IDENTITY_TEXT], given[TW_IDENTITY_TEXT];
+    tw_tls_identity(tls, &me);
+    if (me.role == role && (!name || strcmp(me.name, name) == 0))
+        return TW_OK;
+    if (name)
+        snprintf(expected.name, sizeof expected.name, "%s", name);
+    return tw_fail(err, TW_INVALID_ARGUMENT, tls->files.certificate,
+                   tw_identity_text(&expected, wanted), tw_identity_text(&me, given),
+                   "the certificate of somebody else");
 }
 
 int64_t tw_tls_expires_s(struct tw_tls *tls)

@@ -4,7 +4,7 @@
  * no session is ever resumed. Whoever opens a connection takes the present context, so a
  * connection keeps the material that it was opened with and new ones get the new.
  *
- * Thread-safe, but for tw_tls_open and tw_tls_close. */
+ * Thread-safe, but for tw_tls_watch, which is called once, by who opened it. */
 #ifndef TOWLINE_PKI_TLS_H
 #define TOWLINE_PKI_TLS_H
 
@@ -39,10 +39,13 @@ struct tw_tls;
  * One that is out of date is loaded, with a warning: the peer says no. */
 enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
                          struct tw_error *err);
-/* NULL is fine. Connections that still run keep what they need. */
+/* Gives back one of the holds, of which tw_tls_open yields the first; the last ends it. NULL is
+ * fine. Connections that still run keep the context that they use. */
 void tw_tls_close(struct tw_tls *tls);
+void tw_tls_hold(struct tw_tls *tls);
 
-/* Reads the files again. On failure the old material stays in use. Either is logged. */
+/* Reads the files again. On failure the old material stays in use; a certificate of somebody else
+ * is a failure. Either is logged. */
 enum tw_code tw_tls_reload(struct tw_tls *tls, struct tw_error *err);
 /* A thread that reloads when a file changes (looked at every second, and taken when nothing has
  * changed for a second), and warns once a day of an end that is less than 14 days away. */
@@ -63,6 +66,10 @@ int64_t tw_tls_expires_s(struct tw_tls *tls);
  * authorities (they may have changed since the handshake). */
 enum tw_code tw_tls_peer(struct tw_tls *tls, const struct ssl_st *connection,
                          struct tw_identity *identity, struct tw_error *err);
+
+/* Fails when our own certificate is not one of that role and, with a name, that name. */
+enum tw_code tw_tls_expect_me(struct tw_tls *tls, enum tw_identity_role role, const char *name,
+                              struct tw_error *err);
 
 #define TW_TLS_REASON 160u
 /* Why a handshake or a connection failed, for people: the reason of the certificate's refusal, or

@@ -3,12 +3,17 @@
  * A call borrows a lane: one nng req context with its aio, opened on first use and kept. All lanes
  * share one connection, which nng dials and redials in the background; its coming and going is
  * counted by the pipe callbacks. nng's resend is off: when the connection is lost after a request
- * was sent, nng answers ECONNRESET and we decide (see tw_rpc_call). */
+ * was sent, nng answers ECONNRESET and we decide (see tw_rpc_call).
+ *
+ * When our certificates have been read again the connection is stale: it is closed as soon as no
+ * request is on its way on it, and nng dials the next with the new material. New calls wait for
+ * that a moment; if others take longer, they still go the old way. */
 #include "rpc/rpc.h"
 
 #include "rpc/bounded.h"
 #include "rpc/envelope.h"
 #include "rpc/probe.h"
+#include "rpc/tls.h"
 #include "rpc/transport.h"
 
 #include "base/clock.h"
@@ -29,6 +34,8 @@
 #define REDIAL_MAX_MS   250
 #define CONNECT_ONCE_MS 2000 /* how long a call that may not be repeated waits for a connection */
 #define PROBE_MS        200
+#define PROBE_TLS_MS    2000
+#define DRAIN_MS        1000u /* for calls on a connection with certificates that were replaced */
 #define RETRY_FIRST_MS  10u
 #define RETRY_LAST_MS   500u
 #define LEAVE_MS        2000 /* for calls under way when the client is closed */
@@ -49,10 +56,14 @@ struct tw_rpc_client {
     _Atomic uint32_t sequence;
     nng_socket socket;
     bool socket_open;
+    struct tw_rpc_tls *tls; /* NULL: plain */
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* a pipe came or went, a lane came free, closing */
+    pthread_cond_t changed; /* a pipe came or went, a lane came free, an answer came, closing */
     unsigned pipes;
+    nng_pipe pipe;       /* the newest */
+    uint64_t generation; /* of the material that it was opened with */
+    unsigned under_way;  /* requests sent or being sent, not yet answered */
     unsigned used;
     bool closing;
     struct lane lanes[LANES];
@@ -77,14 +88,31 @@ struct attempt {
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
     struct tw_rpc_client *client = arg;
-    (void)pipe;
+    struct tw_rpc_peer peer = {0};
+    bool come = event == NNG_PIPE_EV_ADD_POST;
+    if (come && client->tls)
+        tw_rpc_tls_peer(pipe, &peer);
     pthread_mutex_lock(&client->lock);
-    if (event == NNG_PIPE_EV_ADD_POST)
+    if (come) {
         client->pipes++;
-    else if (client->pipes > 0)
+        client->pipe = pipe;
+        client->generation = peer.generation;
+    } else if (client->pipes > 0)
         client->pipes--;
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);
+}
+
+static int dial(struct tw_rpc_client *client)
+{
+    nng_dialer dialer;
+    nng_tls_config *config;
+    int failed = nng_dialer_create(&dialer, client->socket, client->url);
+    if (!failed && client->tls && !(failed = tw_rpc_tls_config(client->tls, &config))) {
+        failed = nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, config);
+        nng_tls_config_free(config);
+    }
+    return failed ? failed : nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
 }
 
 static int socket_open(struct tw_rpc_client *client)
@@ -101,7 +129,7 @@ static int socket_open(struct tw_rpc_client *client)
         (failed = nng_pipe_notify(s, NNG_PIPE_EV_ADD_POST, on_pipe, client)) ||
         (failed = nng_pipe_notify(s, NNG_PIPE_EV_REM_POST, on_pipe, client)))
         return failed;
-    return nng_dial(s, client->url, NULL, NNG_FLAG_NONBLOCK);
+    return dial(client);
 }
 
 static uint64_t random_id(const void *client)
@@ -115,8 +143,11 @@ static uint64_t random_id(const void *client)
 enum tw_code tw_rpc_client_open(const struct tw_rpc_client_config *config,
                                 struct tw_rpc_client **client, struct tw_error *err)
 {
-    struct tw_rpc_client *c = calloc(1, sizeof *c);
     *client = NULL;
+    enum tw_code code = tw_rpc_url_check(config->url, config->tls, config->insecure, err);
+    if (code != TW_OK)
+        return code;
+    struct tw_rpc_client *c = calloc(1, sizeof *c);
     if (!c || !(c->url = strdup(config->url))) {
         free(c);
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, config->url, NULL, NULL, "out of memory");
@@ -125,14 +156,16 @@ enum tw_code tw_rpc_client_open(const struct tw_rpc_client_config *config,
     c->id = random_id(c);
     pthread_mutex_init(&c->lock, NULL);
     tw_cond_init(&c->changed);
-    int failed = socket_open(c);
-    if (failed) {
-        enum tw_code code = tw_fail_nng(err, failed, config->url, "cannot open the RPC client");
+    if (strncmp(config->url, "tls", 3) == 0)
+        code = tw_rpc_tls_open(config->tls, &config->expected, config->url, &c->tls, err);
+    int failed = code == TW_OK ? socket_open(c) : 0;
+    if (failed)
+        code = tw_fail_nng(err, failed, config->url, "cannot open the RPC client");
+    if (code == TW_OK)
+        *client = c;
+    else
         tw_rpc_client_close(c);
-        return code;
-    }
-    *client = c;
-    return TW_OK;
+    return code;
 }
 
 static void teardown(void *arg)
@@ -177,6 +210,7 @@ void tw_rpc_client_close(struct tw_rpc_client *client)
     if (calls_cancel(client) && tw_bounded_run(teardown, client, TEARDOWN_MS)) {
         pthread_mutex_destroy(&client->lock);
         pthread_cond_destroy(&client->changed);
+        tw_rpc_tls_close(client->tls);
         free(client->url);
         free(client);
     } else { /* somebody still uses it: better lost memory than freed memory */
@@ -251,26 +285,87 @@ static bool connected(struct tw_rpc_client *client)
     return yes;
 }
 
+/* Called with the lock held. */
+static bool stale(const struct tw_rpc_client *client)
+{
+    return client->tls && client->pipes > 0 &&
+           client->generation != tw_tls_generation(tw_rpc_tls_material(client->tls));
+}
+
+/* Closes a stale connection when nothing is on its way on it. Called with the lock held, which is
+ * let go meanwhile: nng calls on_pipe. */
+static void renew(struct tw_rpc_client *client)
+{
+    if (client->under_way > 0 || !stale(client))
+        return;
+    nng_pipe pipe = client->pipe;
+    client->under_way++; /* nobody else does the same, or sends */
+    pthread_mutex_unlock(&client->lock);
+    nng_pipe_close(pipe);
+    pthread_mutex_lock(&client->lock);
+    client->under_way--;
+    pthread_cond_broadcast(&client->changed);
+}
+
+/* Waits until a request may be sent, and counts it. Called with the lock held. */
+static bool way_wait(struct tw_rpc_client *client, uint64_t until_ns)
+{
+    uint64_t drain_ns = tw_after(tw_now(&tw_monotonic), DRAIN_MS * TW_MS);
+    bool in_time = true;
+    for (;;) {
+        renew(client);
+        bool old = stale(client), drained = tw_now(&tw_monotonic) >= drain_ns;
+        if (client->closing || (client->pipes > 0 && (!old || drained)) || !in_time)
+            break;
+        uint64_t next_ns = old && drain_ns < until_ns ? drain_ns : until_ns;
+        if (!tw_cond_wait_until(&client->changed, &client->lock, next_ns))
+            in_time = tw_now(&tw_monotonic) < until_ns;
+    }
+    bool up = !client->closing && client->pipes > 0;
+    if (up)
+        client->under_way++;
+    return up;
+}
+
+static void way_leave(struct tw_rpc_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    client->under_way--;
+    renew(client);
+    pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* The server does not believe us. Our certificates may have been replaced since this connection
+ * was opened: then the next one tells. False when there is nothing to hope for. */
+static bool renewable(struct tw_rpc_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    bool yes = stale(client);
+    nng_pipe pipe = client->pipe;
+    pthread_mutex_unlock(&client->lock);
+    if (yes)
+        nng_pipe_close(pipe);
+    return yes;
+}
+
 /* Waits for a connection: a call that may not be repeated only for a while, so that an operator
- * hears at once that nobody is there. Nothing has been sent when this fails. */
+ * hears at once that nobody is there. Nothing has been sent when this fails; else the way is to be
+ * left (way_leave). */
 static enum tw_code connection_wait(struct attempt *a, struct tw_error *err)
 {
     struct tw_rpc_client *client = a->client;
     uint64_t until_ns = tw_now(&tw_monotonic) + CONNECT_ONCE_MS * TW_MS;
     if (a->flags & TW_RPC_IDEMPOTENT || until_ns > a->deadline_ns)
         until_ns = a->deadline_ns;
-    bool in_time = true;
     pthread_mutex_lock(&client->lock);
-    while (client->pipes == 0 && !client->closing && in_time)
-        in_time = tw_cond_wait_until(&client->changed, &client->lock, until_ns);
-    bool closing = client->closing, up = client->pipes > 0;
+    bool up = way_wait(client, until_ns), closing = client->closing;
     pthread_mutex_unlock(&client->lock);
+    if (up)
+        return TW_OK;
     if (closing)
         return tw_fail(err, TW_CANCELLED, client->url, NULL, NULL, "client is closing");
-    if (!up)
-        return tw_fail(err, TW_UNAVAILABLE, client->url, NULL, NULL, "no connection for %s: %s",
-                       a->where, tw_probe_reason(client->url, PROBE_MS));
-    return TW_OK;
+    return tw_probe(client->url, client->tls, a->where, client->tls ? PROBE_TLS_MS : PROBE_MS, err);
 }
 
 static enum tw_code not_in_time(struct attempt *a, const char *what, struct tw_error *err)
@@ -368,10 +463,12 @@ static enum tw_code attempt(struct attempt *a, ProtobufCMessage **response, stru
     Towline__V1__RpcResponse *head = NULL;
     a->repeatable = false;
     enum tw_code code = connection_wait(a, err);
-    if (code == TW_OK)
-        code = request_send(a, err);
+    if (code != TW_OK)
+        return code;
+    code = request_send(a, err);
     if (code == TW_OK)
         code = answer_receive(a, &head, err);
+    way_leave(a->client);
     if (code != TW_OK)
         return code;
     if (head->code != 0) {
@@ -410,6 +507,8 @@ static enum tw_code attempts(struct attempt *a, ProtobufCMessage **response, str
     for (;;) {
         enum tw_code code = attempt(a, response, err);
         bool again = code == TW_UNAVAILABLE && a->repeatable && a->flags & TW_RPC_IDEMPOTENT;
+        if (code == TW_UNAUTHENTICATED && renewable(a->client))
+            again = true; /* refused before anything was done */
         if (!again || !back_off(a, pause_ms) || tw_remaining_ms(a->deadline_ns) == 0)
             return code;
         tw_log(TW_LOG_DEBUG, "rpc.client", "call repeated", "method=%s request=%s", a->where,

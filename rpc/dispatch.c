@@ -38,6 +38,9 @@ static enum tw_code methods_check(const ProtobufCServiceDescriptor *service,
         if (!method || !method->handler)
             return tw_fail(err, TW_INVALID_ARGUMENT, service->name, name, NULL,
                            "method without a handler");
+        if (!tw_access_find(service->name, name))
+            return tw_fail(err, TW_INVALID_ARGUMENT, service->name, "option (access)", name,
+                           "the contract does not say who may call the method");
     }
     return TW_OK;
 }
@@ -78,6 +81,7 @@ enum tw_code tw_dispatch_add(struct tw_dispatch *dispatch,
         struct tw_dispatch_method *method = &entry->methods[i];
         method->descriptor = &service->methods[i];
         method->handler = method_named(methods, count, name)->handler;
+        method->access = tw_access_find(service->name, name);
         if (asprintf(&method->full_name, "%s/%s", service->name, name) < 0) {
             method->full_name = NULL;
             service_clear(entry);
@@ -120,6 +124,65 @@ static enum tw_code find(const struct tw_dispatch *dispatch, const Towline__V1__
                    "method not offered here");
 }
 
+/* ---- Who may -------------------------------------------------------------------------------- */
+
+/* The one place where a role decides. */
+static enum tw_code role_check(const struct tw_access *access, const struct tw_rpc_call *call,
+                               struct tw_error *err)
+{
+    char expected[64] = "", given[TW_IDENTITY_TEXT];
+    size_t used = 0;
+    if (access->roles & (1u << call->caller->role))
+        return TW_OK;
+    for (unsigned role = TW_ROLE_NONE + 1; role < TW_ROLE_COUNT; role++)
+        if (access->roles & (1u << role))
+            used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
+                                     used ? ", " : "", tw_role_name((enum tw_identity_role)role));
+    return tw_fail(err, TW_PERMISSION_DENIED, call->method, expected,
+                   tw_identity_text(call->caller, given), "the role does not allow this call");
+}
+
+/* The string field at the end of a path like "host.name"; NULL when a message on it is not set. */
+static const char *text_at(const ProtobufCMessage *message, const char *path)
+{
+    char name[64];
+    const char *dot;
+    for (; (dot = strchr(path, '.')); path = dot + 1) {
+        snprintf(name, sizeof name, "%.*s", (int)(dot - path), path);
+        const ProtobufCFieldDescriptor *field =
+            protobuf_c_message_descriptor_get_field_by_name(message->descriptor, name);
+        if (!field || field->type != PROTOBUF_C_TYPE_MESSAGE ||
+            field->label == PROTOBUF_C_LABEL_REPEATED)
+            return NULL;
+        message = *(ProtobufCMessage *const *)(const void *)((const char *)message + field->offset);
+        if (!message)
+            return NULL;
+    }
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field_by_name(message->descriptor, path);
+    if (!field || field->type != PROTOBUF_C_TYPE_STRING ||
+        field->label == PROTOBUF_C_LABEL_REPEATED)
+        return NULL;
+    return *(const char *const *)(const void *)((const char *)message + field->offset);
+}
+
+/* Where the contract names a field: the caller speaks for itself only. */
+static enum tw_code self_check(const struct tw_access *access, const struct tw_rpc_call *call,
+                               const ProtobufCMessage *input, struct tw_error *err)
+{
+    if (!access->self)
+        return TW_OK;
+    const char *named = text_at(input, access->self);
+    if (named && strcmp(named, call->caller->name) == 0)
+        return TW_OK;
+    char who[TW_IDENTITY_TEXT];
+    return tw_fail(err, TW_PERMISSION_DENIED, call->method, call->caller->name,
+                   named ? named : "nobody", "%s may speak for itself only",
+                   tw_identity_text(call->caller, who));
+}
+
+/* ---- The handler ---------------------------------------------------------------------------- */
+
 static enum tw_code handle(const struct found *found, const struct tw_rpc_call *call,
                            const Towline__V1__RpcRequest *request, ProtobufCMessage *output,
                            struct tw_error *err)
@@ -130,7 +193,9 @@ static enum tw_code handle(const struct found *found, const struct tw_rpc_call *
     if (!input)
         return tw_fail(err, TW_INVALID_ARGUMENT, call->method, type->name, NULL,
                        "request body of %zu bytes cannot be read", request->body.len);
-    enum tw_code code = found->method->handler(found->service->ctx, call, input, output, err);
+    enum tw_code code = call->caller ? self_check(found->method->access, call, input, err) : TW_OK;
+    if (code == TW_OK)
+        code = found->method->handler(found->service->ctx, call, input, output, err);
     protobuf_c_message_free_unpacked(input, NULL);
     /* The code decides; an error that a handler filled on the way to success is not one. */
     if (code != TW_OK && err->code != code) {
@@ -149,16 +214,29 @@ static ProtobufCMessage *message_new(const ProtobufCMessageDescriptor *type)
     return message;
 }
 
+static void refusal_log(const struct tw_rpc_call *call, const struct tw_error *err)
+{
+    char who[TW_IDENTITY_TEXT];
+    if (err->code == TW_PERMISSION_DENIED && call->caller)
+        tw_log(TW_LOG_WARN, "rpc.server", "call denied", "caller=\"%s\" method=%s request=%s",
+               tw_identity_text(call->caller, who), call->method, call->request_id);
+}
+
 static enum tw_code run(const struct tw_dispatch *dispatch, const Towline__V1__RpcRequest *request,
-                        uint64_t received_ns, ProtobufCMessage **output, struct tw_error *err)
+                        uint64_t received_ns, const struct tw_identity *caller,
+                        ProtobufCMessage **output, struct tw_error *err)
 {
     struct found found = {0};
     enum tw_code code = find(dispatch, request, &found, err);
     if (code != TW_OK)
         return code;
     struct tw_rpc_call call = {request->request_id, found.method->full_name,
-                               tw_after(received_ns, request->deadline_ms * TW_MS)};
+                               tw_after(received_ns, request->deadline_ms * TW_MS), caller};
     uint64_t start_ns = tw_now(&tw_monotonic);
+    if (caller && role_check(found.method->access, &call, err) != TW_OK) {
+        refusal_log(&call, err);
+        return err->code;
+    }
     if (start_ns >= call.deadline_ns)
         return tw_fail(err, TW_DEADLINE_EXCEEDED, call.method, NULL, NULL,
                        "waited for a worker until its deadline of %u ms had passed",
@@ -167,6 +245,7 @@ static enum tw_code run(const struct tw_dispatch *dispatch, const Towline__V1__R
     if (!*output)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, call.method, NULL, NULL, "out of memory");
     code = handle(&found, &call, request, *output, err);
+    refusal_log(&call, err);
     tw_log(TW_LOG_DEBUG, "rpc.server", "call", "method=%s request=%s code=%s us=%llu", call.method,
            call.request_id, tw_code_name(code),
            (unsigned long long)((tw_now(&tw_monotonic) - start_ns) / TW_US));
@@ -192,7 +271,8 @@ static void answer_pack(const struct tw_dispatch *dispatch, char *request_id,
 }
 
 void tw_dispatch_call(const struct tw_dispatch *dispatch, const void *data, size_t size,
-                      uint64_t received_ns, const struct tw_error *refuse, struct tw_frame *answer)
+                      uint64_t received_ns, const struct tw_error *refuse,
+                      const struct tw_identity *caller, struct tw_frame *answer)
 {
     struct tw_error err = {0};
     Towline__V1__RpcRequest *request = NULL;
@@ -205,7 +285,7 @@ void tw_dispatch_call(const struct tw_dispatch *dispatch, const void *data, size
         err = *refuse;
         code = err.code;
     } else {
-        code = run(dispatch, request, received_ns, &output, &err);
+        code = run(dispatch, request, received_ns, caller, &output, &err);
     }
     char no_id[] = "";
     bool has_id = request && tw_envelope_id_valid(request->request_id);

@@ -90,9 +90,11 @@ static void body_try(const struct tw_dispatch *dispatch, uint8_t pick, const uin
     head.service = (char *)(uintptr_t)service->name;
     head.method = (char *)(uintptr_t)service->methods[pick / 5 % service->n_methods].name;
     head.body = (ProtobufCBinaryData){size, (uint8_t *)(uintptr_t)data};
+    static const struct tw_identity agent = {TW_ROLE_AGENT, "a", 0};
+    const struct tw_identity *caller = size % 2 ? &agent : NULL;
     frame.data = malloc(towline__v1__rpc_request__get_packed_size(&head));
     frame.size = towline__v1__rpc_request__pack(&head, frame.data);
-    tw_dispatch_call(dispatch, frame.data, frame.size, UINT64_MAX / 2, NULL, &answer);
+    tw_dispatch_call(dispatch, frame.data, frame.size, UINT64_MAX / 2, NULL, caller, &answer);
     assert(answer.data);
     response_try(answer.data, answer.size);
     tw_frame_free(&answer);

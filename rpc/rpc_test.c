@@ -453,7 +453,7 @@ Test(rpc, busy_address_is_refused)
     struct tw_rpc_server *second;
     struct tw_error err;
     pair_open(&p, "tcp://127.0.0.1:0");
-    struct tw_rpc_server_config config = {.url = tw_rpc_server_url(p.server)};
+    struct tw_rpc_server_config config = {.url = tw_rpc_server_url(p.server), .insecure = true};
     cr_assert_eq(tw_rpc_server_open(&config, &second, &err), TW_OK);
     cr_assert_eq(tw_rpc_server_start(second, &err), TW_ALREADY_EXISTS);
     tw_rpc_server_close(second);

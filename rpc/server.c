@@ -17,6 +17,7 @@
 
 #include "rpc/bounded.h"
 #include "rpc/dispatch.h"
+#include "rpc/tls.h"
 #include "rpc/transport.h"
 
 #include "base/clock.h"
@@ -53,6 +54,7 @@ struct tw_rpc_server {
     struct tw_dispatch dispatch;
     nng_socket socket;
     nng_listener listener;
+    struct tw_rpc_tls *tls; /* NULL: a plain door */
     char *url;
     struct slot *slots;
     unsigned slot_count;
@@ -122,15 +124,30 @@ static void on_sent(void *arg)
 
 /* ---- Workers -------------------------------------------------------------------------------- */
 
+/* Who sent this; NULL behind a plain door. On doubt peer->error says which. */
+static const struct tw_identity *caller_find(const struct tw_rpc_server *server, nng_msg *msg,
+                                             struct tw_rpc_peer *peer)
+{
+    if (!server->tls)
+        return NULL;
+    if (!tw_rpc_tls_peer(nng_msg_get_pipe(msg), peer))
+        tw_fail(&peer->error, TW_UNAUTHENTICATED, "rpc", NULL, NULL,
+                "the connection of the call is gone");
+    return &peer->identity;
+}
+
 static void slot_run(struct slot *slot, bool stopping)
 {
     static const struct tw_error closing = {
         .code = TW_UNAVAILABLE, .where = "rpc", .what = "server is closing"};
+    struct tw_rpc_peer peer = {0};
     struct tw_frame answer = {0};
     nng_msg *msg = slot->request;
     slot->request = NULL;
+    const struct tw_identity *caller = caller_find(slot->server, msg, &peer);
+    const struct tw_error *refuse = peer.error.code != TW_OK ? &peer.error : NULL;
     tw_dispatch_call(&slot->server->dispatch, nng_msg_body(msg), nng_msg_len(msg),
-                     slot->received_ns, stopping ? &closing : NULL, &answer);
+                     slot->received_ns, stopping ? &closing : refuse, caller, &answer);
     nng_msg_clear(msg);
     int failed = answer.data ? nng_msg_append(msg, answer.data, answer.size) : NNG_ENOMEM;
     tw_frame_free(&answer);
@@ -196,6 +213,7 @@ static void server_free(struct tw_rpc_server *server)
         nng_aio_free(server->slots[i].send);
     }
     tw_dispatch_clear(&server->dispatch);
+    tw_rpc_tls_close(server->tls);
     pthread_mutex_destroy(&server->lock);
     pthread_cond_destroy(&server->work);
     pthread_cond_destroy(&server->changed);
@@ -223,6 +241,17 @@ static int slots_open(struct tw_rpc_server *server)
     return failed;
 }
 
+static int listener_tls(struct tw_rpc_server *server)
+{
+    nng_tls_config *config;
+    int failed = tw_rpc_tls_config(server->tls, &config);
+    if (failed)
+        return failed;
+    failed = nng_listener_set_ptr(server->listener, NNG_OPT_TLS_CONFIG, config);
+    nng_tls_config_free(config);
+    return failed;
+}
+
 static int socket_open(struct tw_rpc_server *server)
 {
     int failed = nng_rep0_open(&server->socket);
@@ -234,27 +263,34 @@ static int socket_open(struct tw_rpc_server *server)
         failed = nng_listener_create(&server->listener, server->socket, server->url);
     if (!failed && strncmp(server->url, "ipc:", 4) == 0)
         failed = nng_listener_set_int(server->listener, NNG_OPT_IPC_PERMISSIONS, 0600);
+    if (!failed && server->tls)
+        failed = listener_tls(server);
     return failed ? failed : slots_open(server);
 }
 
 enum tw_code tw_rpc_server_open(const struct tw_rpc_server_config *config,
                                 struct tw_rpc_server **server, struct tw_error *err)
 {
-    struct tw_rpc_server *s = server_alloc(config);
     *server = NULL;
+    enum tw_code code = tw_rpc_url_check(config->url, config->tls, config->insecure, err);
+    if (code != TW_OK)
+        return code;
+    struct tw_rpc_server *s = server_alloc(config);
     if (!s || !s->url || !s->slots || !s->threads) {
         if (s)
             server_free(s);
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, config->url, NULL, NULL, "out of memory");
     }
-    int failed = socket_open(s);
-    if (failed) {
-        enum tw_code code = tw_fail_nng(err, failed, config->url, "cannot open the RPC server");
+    if (strncmp(config->url, "tls", 3) == 0)
+        code = tw_rpc_tls_open(config->tls, NULL, NULL, &s->tls, err);
+    int failed = code == TW_OK ? socket_open(s) : 0;
+    if (failed)
+        code = tw_fail_nng(err, failed, config->url, "cannot open the RPC server");
+    if (code == TW_OK)
+        *server = s;
+    else
         tw_rpc_server_close(s);
-        return code;
-    }
-    *server = s;
-    return TW_OK;
+    return code;
 }
 
 enum tw_code tw_rpc_server_add(struct tw_rpc_server *server,
@@ -274,8 +310,8 @@ static int url_complete(struct tw_rpc_server *server)
     nng_sockaddr address;
     char *completed;
     size_t length = strlen(server->url);
-    if (strncmp(server->url, "tcp", 3) != 0 || length < 2 ||
-        strcmp(server->url + length - 2, ":0") != 0)
+    bool tcp = strncmp(server->url, "tcp", 3) == 0 || strncmp(server->url, "tls+tcp", 7) == 0;
+    if (!tcp || length < 2 || strcmp(server->url + length - 2, ":0") != 0)
         return 0;
     int failed = nng_listener_get_addr(server->listener, NNG_OPT_LOCADDR, &address);
     if (failed)

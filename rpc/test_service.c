@@ -111,7 +111,9 @@ struct tw_rpc_server *test_server(const struct tw_rpc_server_config *config,
     struct tw_rpc_server *server;
     struct tw_error err;
     char text[512];
-    if (tw_rpc_server_open(config, &server, &err) != TW_OK ||
+    struct tw_rpc_server_config plain = *config;
+    plain.insecure = !config->tls;
+    if (tw_rpc_server_open(&plain, &server, &err) != TW_OK ||
         tw_rpc_server_add(server, VM_SERVICE, methods, 5, service, &err) != TW_OK ||
         tw_rpc_server_start(server, &err) != TW_OK) {
         fprintf(stderr, "%s\n", tw_error_text(&err, text, sizeof text));
@@ -123,7 +125,7 @@ struct tw_rpc_server *test_server(const struct tw_rpc_server_config *config,
 struct tw_rpc_client *test_client(const char *url)
 {
     struct tw_rpc_client *client;
-    struct tw_rpc_client_config config = {.url = url};
+    struct tw_rpc_client_config config = {.url = url, .insecure = true};
     if (tw_rpc_client_open(&config, &client, NULL) != TW_OK)
         abort();
     return client;

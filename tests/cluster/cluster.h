@@ -31,6 +31,7 @@ struct tw_process {
 struct tw_cluster {
     char dir[64];
     char controller_url[48];
+    struct tw_tls *tls; /* of the client; NULL: the cluster speaks plain text */
     struct tw_process processes[TW_ROLES];
     char settings[TW_ROLES][512]; /* further lines of the configuration files */
     struct tw_rpc_client *client; /* of the controller */
@@ -43,6 +44,9 @@ struct tw_cluster {
 
 /* Makes the folder and starts nothing. */
 void tw_cluster_open(struct tw_cluster *c);
+/* The same with an authority in DIR/pki and, beside it, DIR/tls/NAME for each process; the client
+ * is operator "test". RPC is under TLS then. */
+void tw_cluster_open_tls(struct tw_cluster *c);
 /* Starts controller and agents and waits until the controller sees both agents alive. */
 void tw_cluster_start(struct tw_cluster *c);
 void tw_cluster_close(struct tw_cluster *c);

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "pki/issue.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -51,22 +52,35 @@ static void write_text(const char *path, const char *text)
     fclose(f);
 }
 
+/* What the doors of a process need. */
+static void door_text(const struct tw_cluster *c, const char *name, char *out, size_t size)
+{
+    if (c->tls)
+        snprintf(out, size,
+                 "tls: {ca: %s/tls/%s/ca.crt, certificate: %s/tls/%s/tls.crt, "
+                 "key: %s/tls/%s/tls.key}\n",
+                 c->dir, name, c->dir, name, c->dir, name);
+    else
+        snprintf(out, size, "insecure: true\n");
+}
+
 static void configure(struct tw_cluster *c, enum tw_role role)
 {
-    char path[128], text[2048];
+    char path[128], text[2048], door[512];
     const char *name = c->processes[role].name;
+    door_text(c, name, door, sizeof door);
     snprintf(path, sizeof path, "%s/%s.yaml", c->dir, name);
     if (role == TW_CONTROLLER)
         snprintf(text, sizeof text,
-                 "listen: \"%s\"\nstore: %s/store.db\nlease: 2s\nheartbeat: 100ms\n%s",
-                 c->controller_url, c->dir, c->settings[role]);
+                 "listen: \"%s\"\n%sstore: %s/store.db\nlease: 2s\nheartbeat: 100ms\n%s",
+                 c->controller_url, door, c->dir, c->settings[role]);
     else
         snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"tcp://127.0.0.1:0\"\nfabric: \"127.0.0.1:0\"\n"
+                 "name: %s\nlisten: \"%stcp://127.0.0.1:0\"\nfabric: \"127.0.0.1:0\"\n%s"
                  "controller: \"%s\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nplugin: %s\n%s",
-                 name, c->controller_url, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
-                 strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
+                 name, c->tls ? "tls+" : "", door, c->controller_url, c->dir, name, c->dir, name,
+                 TOWLINE_PLUGIN, strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
     if (role != TW_CONTROLLER)
         strncat(text, c->settings[role], sizeof text - strlen(text) - 1);
     write_text(path, text);
@@ -132,7 +146,7 @@ static unsigned free_port(void)
     return 0;
 }
 
-void tw_cluster_open(struct tw_cluster *c)
+static void folder_open(struct tw_cluster *c)
 {
     *c = (struct tw_cluster){0};
     tw_log_configure("test", TW_LOG_OFF);
@@ -141,9 +155,56 @@ void tw_cluster_open(struct tw_cluster *c)
     c->processes[TW_CONTROLLER].name = "controller";
     c->processes[TW_AGENT_A].name = "node-a";
     c->processes[TW_AGENT_B].name = "node-b";
-    snprintf(c->controller_url, sizeof c->controller_url, "tcp://127.0.0.1:%u", free_port());
-    const struct tw_rpc_client_config config = {.url = c->controller_url};
-    cr_assert_eq(tw_rpc_client_open(&config, &c->client, NULL), TW_OK);
+}
+
+static void client_open(struct tw_cluster *c)
+{
+    struct tw_error err = {0};
+    snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
+             c->tls ? "tls+" : "", free_port());
+    const struct tw_rpc_client_config config = {.url = c->controller_url,
+                                                .tls = c->tls,
+                                                .expected = {TW_ROLE_CONTROLLER, NULL},
+                                                .insecure = !c->tls};
+    cr_assert_eq(tw_rpc_client_open(&config, &c->client, &err), TW_OK, "%s", err.what);
+}
+
+void tw_cluster_open(struct tw_cluster *c)
+{
+    folder_open(c);
+    client_open(c);
+}
+
+static void issue(const struct tw_cluster *c, enum tw_identity_role role, const char *name,
+                  const char *folder)
+{
+    static const char *const here[] = {"127.0.0.1"};
+    const struct tw_pki_leaf leaf = {
+        .role = role, .name = name, .addresses = here, .address_count = 1, .ends_s = 86400};
+    struct tw_error err = {0};
+    char authority[96], out[128];
+    snprintf(authority, sizeof authority, "%s/pki", c->dir);
+    snprintf(out, sizeof out, "%s/tls/%s", c->dir, folder);
+    cr_assert_eq(tw_pki_issue(authority, out, &leaf, &err), TW_OK, "%s: %s", err.where, err.what);
+}
+
+void tw_cluster_open_tls(struct tw_cluster *c)
+{
+    struct tw_tls_files files;
+    char path[96];
+    folder_open(c);
+    snprintf(path, sizeof path, "%s/pki", c->dir);
+    cr_assert_eq(tw_pki_init(path, 30, NULL), TW_OK);
+    snprintf(path, sizeof path, "%s/tls", c->dir);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    issue(c, TW_ROLE_CONTROLLER, "main", "controller");
+    issue(c, TW_ROLE_AGENT, "node-a", "node-a");
+    issue(c, TW_ROLE_AGENT, "node-b", "node-b");
+    issue(c, TW_ROLE_OPERATOR, "test", "test");
+    snprintf(path, sizeof path, "%s/tls/test", c->dir);
+    cr_assert_eq(tw_tls_files_in(path, &files, NULL), TW_OK);
+    cr_assert_eq(tw_tls_open(&files, &c->tls, NULL), TW_OK);
+    client_open(c);
 }
 
 static unsigned agents_alive(struct tw_cluster *c)
@@ -289,6 +350,7 @@ void tw_cluster_close(struct tw_cluster *c)
             kill(pid, SIGKILL);
     }
     tw_rpc_client_close(c->client);
+    tw_tls_close(c->tls);
     if (!getenv("TOWLINE_TEST_KEEP"))
         remove_tree(c->dir);
 }

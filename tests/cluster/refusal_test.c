@@ -195,7 +195,8 @@ Test(refusal, version_mismatch)
     Towline__V1__ListHostsRequest r = TOWLINE__V1__LIST_HOSTS_REQUEST__INIT;
     ProtobufCMessage *m;
     tw_cluster_start(&c);
-    const struct tw_rpc_client_config config = {.url = c.controller_url, .version = 99};
+    const struct tw_rpc_client_config config = {
+        .url = c.controller_url, .insecure = true, .version = 99};
     cr_assert_eq(tw_rpc_client_open(&config, &old, &err), TW_OK);
     cr_assert_eq(tw_rpc_call(old, &towline__v1__host_service__descriptor, "List", &r.base, 2000,
                              TW_RPC_IDEMPOTENT, &m, &err),
