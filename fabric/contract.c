@@ -1,5 +1,7 @@
 #include "fabric/contract.h"
 
+#include "fabric/tls_fixture.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +72,23 @@ static void on_down(void *ctx, struct tw_conn *conn, const struct tw_error *why)
 
 static const struct tw_fabric_events events = {on_accept, on_up, on_chunk, on_read, on_down};
 
+static bool use_tls;
+
+void world_use_tls(void)
+{
+    use_tls = true;
+}
+
+/* What is loaded needs its files no longer. */
+static void make_certificates(struct world *w)
+{
+    struct fixture f = fixture_open();
+    fixture_authority(&f, "ca");
+    w->a.tls = fixture_tls(&f, &(struct fixture_leaf){"ca", NULL, TW_ROLE_AGENT, "a", 0, 0});
+    w->b.tls = fixture_tls(&f, &(struct fixture_leaf){"ca", NULL, TW_ROLE_AGENT, "b", 0, 0});
+    fixture_close(&f);
+}
+
 static bool open_side(struct world *w, struct side *side, const char *name,
                       const struct tw_fabric_config *config)
 {
@@ -82,8 +101,10 @@ static bool open_side(struct world *w, struct side *side, const char *name,
         c.idle_timeout_ns = 400 * TW_MS;
     if (!c.handshake_timeout_ns)
         c.handshake_timeout_ns = 400 * TW_MS;
-    return tw_fabric_open(w->sim ? &tw_fabric_sim : &tw_fabric_tcp, w->sim, &c, &side->fabric,
-                          NULL) == TW_OK;
+    struct tw_fabric_tcp_settings tcp = {side->tls};
+    if (w->sim)
+        return tw_fabric_open(&tw_fabric_sim, w->sim, &c, &side->fabric, NULL) == TW_OK;
+    return tw_fabric_open(&tw_fabric_tcp, &tcp, &c, &side->fabric, NULL) == TW_OK;
 }
 
 struct world *world_open(bool sim, const struct tw_fabric_config *config,
@@ -98,6 +119,8 @@ struct world *world_open(bool sim, const struct tw_fabric_config *config,
         const struct tw_sim_config plain = {.seed = 1};
         w->sim = tw_sim_open(sim_config ? sim_config : &plain);
     }
+    if (use_tls && !sim)
+        make_certificates(w);
     w->clock = sim ? tw_sim_clock(w->sim) : &tw_monotonic;
     if (!open_side(w, &w->a, "a", config) || !open_side(w, &w->b, "b", config))
         abort();
@@ -113,6 +136,8 @@ void world_close(struct world *w)
     tw_fabric_close(w->a.fabric);
     tw_fabric_close(w->b.fabric);
     tw_sim_close(w->sim);
+    tw_tls_close(w->a.tls);
+    tw_tls_close(w->b.tls);
     free(w);
 }
 

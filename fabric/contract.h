@@ -28,6 +28,7 @@ struct side {
     unsigned logged;
     uint64_t cookie;
     enum tw_code read_code;
+    struct tw_tls *tls;   /* NULL: plain */
     unsigned echoes_lost; /* no credit for an echo */
 };
 
@@ -41,6 +42,8 @@ struct world {
 struct world *world_open(bool sim, const struct tw_fabric_config *config,
                          const struct tw_sim_config *sim_config);
 void world_close(struct world *w);
+/* Worlds opened from now on, unless they are simulated, speak TLS. */
+void world_use_tls(void);
 void world_step(struct world *w);
 void world_cut(struct world *w);
 void world_mend(struct world *w);

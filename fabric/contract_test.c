@@ -16,6 +16,11 @@
     {                                                                                              \
         name(false);                                                                               \
     }                                                                                              \
+    Test(tls, name)                                                                                \
+    {                                                                                              \
+        world_use_tls();                                                                           \
+        name(false);                                                                               \
+    }                                                                                              \
     static void name(bool sim)
 
 static uint8_t block[TW_CHUNK_PAYLOAD];
@@ -286,7 +291,7 @@ CONTRACT(nobody_listens)
     char address[TW_FABRIC_ADDRESS_MAX];
     memcpy(address, tw_fabric_address(w->a.fabric), sizeof address);
     tw_fabric_close(w->a.fabric);
-    w->a = (struct side){0};
+    w->a.fabric = NULL;
     w->a_is_deaf = true;
     cr_assert_eq(tw_fabric_connect(w->b.fabric, address, &hello, tw_now(w->clock) + TW_SEC, &w->b,
                                    &w->b.conn, NULL),

@@ -25,6 +25,7 @@
 
 struct tw_fabric;
 struct tw_conn;
+struct tw_tls;
 
 enum tw_lane { TW_LANE_BULK, TW_LANE_URGENT, TW_LANES };
 
@@ -73,8 +74,17 @@ struct tw_fabric_config {
 
 /* What a back end provides. Callers use the tw_fabric_* functions below. */
 struct tw_fabric_backend;
-extern const struct tw_fabric_backend tw_fabric_tcp; /* backend_arg is NULL */
+extern const struct tw_fabric_backend tw_fabric_tcp;
 /* The simulated one is made from a network: fabric/sim.h. */
+
+/* backend_arg of tcp; NULL is the same as one without TLS: plain text, and then only between
+ * loopback addresses. With it, every connection is TLS 1.3 between agents: both sides show a
+ * certificate of the authority with the role agent, and its name is the one in the hello. `tls` is
+ * kept current by its owner, who closes it after the fabric; connections go on with what they
+ * began with. */
+struct tw_fabric_tcp_settings {
+    struct tw_tls *tls; /* pki/tls.h */
+};
 
 enum tw_code tw_fabric_open(const struct tw_fabric_backend *backend, void *backend_arg,
                             const struct tw_fabric_config *config, struct tw_fabric **fabric,

@@ -8,6 +8,8 @@
 
 #define ROUNDS     16u /* of one poll; then timers and the caller have their turn */
 #define EVENTS_MAX 64
+#define HANDSHAKES_A_ROUND                                                                         \
+    4u /* TLS costs half a millisecond; strangers may not hold up the others */
 
 static enum tw_code watch(int set, int fd, enum tcp_tag *tag, struct tw_error *err)
 {
@@ -20,18 +22,22 @@ static enum tw_code watch(int set, int fd, enum tcp_tag *tag, struct tw_error *e
 static enum tw_code tcp_open(struct tw_fabric *base, void *arg, struct tw_error *err)
 {
     struct tcp_fabric *f = (struct tcp_fabric *)base;
-    (void)arg;
-    f->listener = -1;
+    const struct tw_fabric_tcp_settings *settings = arg;
+    f->inner = f->outer = f->listener = -1;
     f->listener_tag = TCP_LISTENER;
     f->bulk_tag = TCP_BULK;
     f->wake_tag = TCP_WAKE;
     for (unsigned i = 0; i < TCP_PENDING_MAX; i++)
         f->pending[i].fd = -1;
+    f->tls = settings ? settings->tls : NULL;
+    enum tw_code code = f->tls ? tcp_tls_check_own(f->tls, base->name, err) : TW_OK;
+    if (code)
+        return code;
     f->inner = epoll_create1(EPOLL_CLOEXEC);
     f->outer = epoll_create1(EPOLL_CLOEXEC);
     if (f->inner < 0 || f->outer < 0)
         return tw_fail_errno(err, errno, "fabric", "epoll");
-    enum tw_code code = watch(f->outer, f->inner, &f->bulk_tag, err);
+    code = watch(f->outer, f->inner, &f->bulk_tag, err);
     if (!code && base->config.wake_fd > 0)
         code = watch(f->outer, base->config.wake_fd, &f->wake_tag, err);
     return code;
@@ -83,13 +89,21 @@ static enum tw_code tcp_connect(struct tw_conn *base, const char *address, struc
     struct tcp_conn *conn = (struct tcp_conn *)base;
     for (enum tw_lane lane = 0; lane < TW_LANES; lane++)
         tcp_stream_init(&conn->streams[lane], conn, lane);
-    const enum tw_code code = tcp_address_parse(address, &conn->address, err);
+    enum tw_code code = tcp_address_parse(address, &conn->address, err);
+    if (!code)
+        code = tcp_address_allow(tcp_fabric_of(base), &conn->address, err);
     return code ? code : dial(conn, TW_LANE_URGENT, err);
 }
 
 static enum tw_code tcp_join(struct tw_conn *base, struct tw_error *err)
 {
     struct tcp_conn *conn = (struct tcp_conn *)base;
+    const struct tcp_tls *tls = conn->streams[TW_LANE_URGENT].tls;
+    if (tls) {
+        const enum tw_code code = tcp_tls_check_name(tls, NULL, base->peer.name, err);
+        if (code)
+            return code;
+    }
     conn->streams[TW_LANE_BULK].deaf = true; /* until READY, which bulk might overtake */
     return dial(conn, TW_LANE_BULK, err);
 }
@@ -108,7 +122,7 @@ static void tcp_hang_up(struct tw_conn *base)
 {
     struct tcp_conn *conn = (struct tcp_conn *)base;
     for (enum tw_lane lane = 0; lane < TW_LANES; lane++)
-        tcp_stream_write(&conn->streams[lane]);
+        tcp_stream_end(&conn->streams[lane]);
     /* Urgent first: the peer should find our reason before it finds the bulk lane closed. */
     tcp_stream_close(&conn->streams[TW_LANE_URGENT]);
     tcp_stream_close(&conn->streams[TW_LANE_BULK]);
@@ -165,11 +179,13 @@ static unsigned tcp_poll(struct tw_fabric *base, uint64_t deadline_ns)
         if (n <= 0)
             break;
         bool bulk = false, woken = false;
+        unsigned strangers = 0;
         for (int i = 0; i < n; i++) {
             const enum tcp_tag tag = *(const enum tcp_tag *)events[i].data.ptr;
             bulk |= tag == TCP_BULK;
             woken |= tag == TCP_WAKE;
-            serve(f, &events[i]);
+            if (tag != TCP_PENDING || strangers++ < HANDSHAKES_A_ROUND)
+                serve(f, &events[i]);
         }
         if (bulk)
             serve_bulk(f);

@@ -55,6 +55,27 @@ void tcp_address_format(const union tcp_address *a, char text[TW_FABRIC_ADDRESS_
     }
 }
 
+bool tcp_address_is_loopback(const union tcp_address *a)
+{
+    if (a->any.sa_family == AF_INET)
+        return ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    const struct in6_addr *v6 = &a->v6.sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(v6) ||
+           (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
+}
+
+enum tw_code tcp_address_allow(const struct tcp_fabric *f, const union tcp_address *address,
+                               struct tw_error *err)
+{
+    char text[TW_FABRIC_ADDRESS_MAX];
+    if (f->tls || tcp_address_is_loopback(address))
+        return TW_OK;
+    tcp_address_format(address, text);
+    return tw_fail(err, TW_FAILED_PRECONDITION, f->base.name,
+                   "a loopback address, or certificates (tls)", text,
+                   "without TLS the fabric stays on this host");
+}
+
 socklen_t tcp_address_size(const union tcp_address *a)
 {
     return a->any.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4;

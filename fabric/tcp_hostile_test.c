@@ -2,10 +2,13 @@
  */
 #include "fabric/contract.h"
 #include "fabric/tcp.h"
+#include "pki/tls.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/ssl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,14 +22,76 @@ static void setup(void)
     w = world_open(false, NULL, NULL);
 }
 
+static void setup_tls(void)
+{
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL's own sockets raise it */
+    world_use_tls();
+    setup();
+}
+
 static void teardown(void)
 {
     world_close(w);
 }
 
 TestSuite(hostile, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(hostile_tls, .init = setup_tls, .fini = teardown, .timeout = 60);
+
+/* In plain text, and by an agent whose certificate is good. */
+#define HOSTILE(name)                                                                              \
+    static void name(void);                                                                        \
+    Test(hostile, name)                                                                            \
+    {                                                                                              \
+        name();                                                                                    \
+    }                                                                                              \
+    Test(hostile_tls, name)                                                                        \
+    {                                                                                              \
+        name();                                                                                    \
+    }                                                                                              \
+    static void name(void)
 
 /* ---- A peer by hand -------------------------------------------------------------------------- */
+
+#define FDS_MAX 1024
+static SSL *secured[FDS_MAX]; /* by descriptor; NULL: plain */
+
+/* As agent b. */
+static void secure(int fd)
+{
+    SSL_CTX *context = tw_tls_context(w->b.tls);
+    SSL *ssl = secured[fd] = SSL_new(context);
+    SSL_CTX_free(context);
+    SSL_set_fd(ssl, fd);
+    for (unsigned tries = 0; SSL_connect(ssl) != 1; tries++) {
+        cr_assert_lt(tries, 2000);
+        tw_fabric_poll(w->a.fabric, tw_now(&tw_monotonic) + TW_MS);
+    }
+}
+
+static ssize_t wire_send(int fd, const void *bytes, size_t size)
+{
+    if (!secured[fd])
+        return send(fd, bytes, size, MSG_NOSIGNAL);
+    const int n = SSL_write(secured[fd], bytes, (int)size);
+    errno = SSL_get_error(secured[fd], n) == SSL_ERROR_WANT_WRITE ? EAGAIN : EPIPE;
+    return n;
+}
+
+static ssize_t wire_recv(int fd, void *into, size_t size)
+{
+    if (!secured[fd])
+        return recv(fd, into, size, 0);
+    const int n = SSL_read(secured[fd], into, (int)size);
+    errno = SSL_get_error(secured[fd], n) == SSL_ERROR_WANT_READ ? EAGAIN : EPIPE;
+    return n;
+}
+
+static void hang(int fd)
+{
+    SSL_free(secured[fd]);
+    secured[fd] = NULL;
+    close(fd);
+}
 
 static int dial(void)
 {
@@ -35,6 +100,9 @@ static int dial(void)
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_eq(connect(fd, &address.any, tcp_address_size(&address)), 0);
     fcntl(fd, F_SETFL, O_NONBLOCK);
+    cr_assert_lt(fd, FDS_MAX);
+    if (w->b.tls)
+        secure(fd);
     return fd;
 }
 
@@ -43,7 +111,7 @@ static void put(int fd, const void *bytes, size_t size)
 {
     const uint8_t *at = bytes;
     for (unsigned tries = 0; size && tries < 2000; tries++) {
-        const ssize_t n = send(fd, at, size, MSG_NOSIGNAL);
+        const ssize_t n = wire_send(fd, at, size);
         if (n < 0 && errno != EAGAIN)
             return;
         at += n > 0 ? n : 0;
@@ -64,6 +132,7 @@ static void put_hello(int fd, struct tw_hello hello, uint64_t bulk, uint64_t urg
     uint8_t bytes[TW_HELLO_BYTES];
     if (!hello.version)
         hello.version = hello.version_min = 1;
+    strcpy(hello.name, "b");
     tw_hello_encode(&hello, bytes);
     put_frame(fd, (struct tw_frame_header){.kind = TW_FRAME_HELLO, .numbers = {bulk, urgent}},
               bytes, sizeof bytes);
@@ -77,7 +146,7 @@ static bool get(int fd, struct tw_frame *frame)
     struct tw_error err;
     const uint64_t until = tw_now(&tw_monotonic) + 3 * TW_SEC;
     while (tw_frame_parse(in, got, frame, &err) != TW_OK) {
-        const ssize_t n = recv(fd, in + got, frame->size - got, 0);
+        const ssize_t n = wire_recv(fd, in + got, frame->size - got);
         if (n == 0 || (n < 0 && errno != EAGAIN))
             return false;
         got += n > 0 ? (size_t)n : 0;
@@ -105,7 +174,7 @@ static void refused(int fd, enum tw_code code)
     while (frame.kind != TW_FRAME_GOODBYE);
     cr_expect_eq(frame.header.numbers[0], code, "%.*s", (int)frame.length, frame.payload);
     cr_assert(closed(fd));
-    close(fd);
+    hang(fd);
 }
 
 struct peer {
@@ -146,12 +215,12 @@ static void down_with(struct peer *p, enum tw_code code)
     cr_expect_eq(w->a.why.code, code, "%s: %s", w->a.why.where, w->a.why.what);
     refused(p->urgent, code);
     cr_assert(closed(p->bulk));
-    close(p->bulk);
+    hang(p->bulk);
 }
 
 /* ---- Before the handshake -------------------------------------------------------------------- */
 
-Test(hostile, garbage)
+HOSTILE(garbage)
 {
     const int fd = dial();
     put(fd, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 27);
@@ -159,18 +228,18 @@ Test(hostile, garbage)
     cr_assert(world_connect(w), "others are served");
 }
 
-Test(hostile, half_a_hello_then_gone)
+HOSTILE(half_a_hello_then_gone)
 {
     for (unsigned i = 0; i < 20; i++) {
         const int fd = dial();
         put(fd, "TWLP\1\0\1\0", i % 9);
-        close(fd);
+        hang(fd);
     }
     cr_assert(world_connect(w));
     cr_assert_eq(w->a.accepts, 1);
 }
 
-Test(hostile, endless_handshake_ends_by_the_deadline)
+HOSTILE(endless_handshake_ends_by_the_deadline)
 {
     const int fd = dial();
     const struct tw_frame_header h = {
@@ -186,10 +255,10 @@ Test(hostile, endless_handshake_ends_by_the_deadline)
     cr_assert(closed(fd));
     cr_assert_lt(tw_now(&tw_monotonic) - before, TW_SEC);
     cr_assert_geq(tw_now(&tw_monotonic) - before, 350 * TW_MS);
-    close(fd);
+    hang(fd);
 }
 
-Test(hostile, silent_strangers_do_not_keep_others_out)
+HOSTILE(silent_strangers_do_not_keep_others_out)
 {
     int fds[TCP_PENDING_MAX + 20];
     for (unsigned i = 0; i < TCP_PENDING_MAX + 20; i++) {
@@ -198,10 +267,10 @@ Test(hostile, silent_strangers_do_not_keep_others_out)
     }
     cr_assert(world_connect(w));
     for (unsigned i = 0; i < TCP_PENDING_MAX + 20; i++)
-        close(fds[i]);
+        hang(fds[i]);
 }
 
-Test(hostile, hello_of_an_absurd_length)
+HOSTILE(hello_of_an_absurd_length)
 {
     const int fd = dial();
     struct tw_frame_header h = {
@@ -210,7 +279,7 @@ Test(hostile, hello_of_an_absurd_length)
     refused(fd, TW_OUT_OF_RANGE);
 }
 
-Test(hostile, first_frame_must_be_hello_or_join)
+HOSTILE(first_frame_must_be_hello_or_join)
 {
     int fd = dial();
     put_frame(fd, (struct tw_frame_header){.kind = TW_FRAME_PING}, NULL, 0);
@@ -223,14 +292,14 @@ Test(hostile, first_frame_must_be_hello_or_join)
     refused(fd, TW_INVALID_ARGUMENT);
 }
 
-Test(hostile, join_with_a_guessed_id)
+HOSTILE(join_with_a_guessed_id)
 {
     const int fd = dial();
     put_frame(fd, (struct tw_frame_header){.kind = TW_FRAME_JOIN, .id = {1}}, NULL, 0);
     refused(fd, TW_NOT_FOUND);
 }
 
-Test(hostile, credits_that_nobody_can_grant)
+HOSTILE(credits_that_nobody_can_grant)
 {
     int fd = dial();
     put_hello(fd, world_hello(), 0, 8);
@@ -241,7 +310,7 @@ Test(hostile, credits_that_nobody_can_grant)
     cr_assert_eq(w->a.accepts, 0);
 }
 
-Test(hostile, never_joining_is_a_failed_handshake)
+HOSTILE(never_joining_is_a_failed_handshake)
 {
     const int fd = dial();
     put_hello(fd, world_hello(), 16, 8);
@@ -251,7 +320,7 @@ Test(hostile, never_joining_is_a_failed_handshake)
     refused(fd, TW_DEADLINE_EXCEEDED);
 }
 
-Test(hostile, joining_twice)
+HOSTILE(joining_twice)
 {
     struct peer p = join();
     struct tw_frame_header h = {.kind = TW_FRAME_JOIN};
@@ -260,13 +329,13 @@ Test(hostile, joining_twice)
     put_frame(fd, h, NULL, 0);
     refused(fd, TW_NOT_FOUND);
     cr_assert_eq(w->a.downs, 0);
-    close(p.urgent);
-    close(p.bulk);
+    hang(p.urgent);
+    hang(p.bulk);
 }
 
 /* ---- After it -------------------------------------------------------------------------------- */
 
-Test(hostile, chunk_of_an_absurd_length)
+HOSTILE(chunk_of_an_absurd_length)
 {
     struct peer p = join();
     struct tw_chunk_header h = {
@@ -275,7 +344,7 @@ Test(hostile, chunk_of_an_absurd_length)
     down_with(&p, TW_OUT_OF_RANGE);
 }
 
-Test(hostile, chunk_that_never_ends_is_silence_in_the_end)
+HOSTILE(chunk_that_never_ends_is_silence_in_the_end)
 {
     struct peer p = join();
     struct tw_chunk_header h = {.kind = TW_CHUNK_BLOB, .length = 1000};
@@ -287,21 +356,21 @@ Test(hostile, chunk_that_never_ends_is_silence_in_the_end)
     cr_assert_eq(w->a.logged, 0);
 }
 
-Test(hostile, truncated_chunk_then_gone)
+HOSTILE(truncated_chunk_then_gone)
 {
     struct peer p = join();
     put_chunk(p.bulk, 0, 100);
     struct tw_chunk_header h = {
         .magic = TW_CHUNK_MAGIC, .version = 1, .kind = TW_CHUNK_BLOB, .length = 1000};
     put(p.bulk, &h, sizeof h);
-    close(p.bulk);
+    hang(p.bulk);
     cr_assert(WORLD_UNTIL(w, 1000, w->a.downs == 1));
     cr_assert_eq(w->a.logged, 1);
     cr_assert_eq(w->a.why.code, TW_UNAVAILABLE);
-    close(p.urgent);
+    hang(p.urgent);
 }
 
-Test(hostile, replayed_sequence)
+HOSTILE(replayed_sequence)
 {
     struct peer p = join();
     put_chunk(p.bulk, 0, 100);
@@ -310,14 +379,14 @@ Test(hostile, replayed_sequence)
     cr_assert_eq(w->a.logged, 1);
 }
 
-Test(hostile, skipped_sequence)
+HOSTILE(skipped_sequence)
 {
     struct peer p = join();
     put_chunk(p.urgent, 1, 100);
     down_with(&p, TW_DATA_LOSS);
 }
 
-Test(hostile, garbage_after_the_handshake)
+HOSTILE(garbage_after_the_handshake)
 {
     struct peer p = join();
     uint8_t noise[500];
@@ -326,35 +395,35 @@ Test(hostile, garbage_after_the_handshake)
     down_with(&p, TW_INVALID_ARGUMENT);
 }
 
-Test(hostile, protocol_on_the_wrong_lane)
+HOSTILE(protocol_on_the_wrong_lane)
 {
     struct peer p = join();
     put_frame(p.bulk, (struct tw_frame_header){.kind = TW_FRAME_CREDIT}, NULL, 0);
     down_with(&p, TW_INVALID_ARGUMENT);
 }
 
-Test(hostile, second_hello)
+HOSTILE(second_hello)
 {
     struct peer p = join();
     put_hello(p.urgent, world_hello(), 16, 8);
     down_with(&p, TW_INVALID_ARGUMENT);
 }
 
-Test(hostile, credit_for_chunks_that_were_never_sent)
+HOSTILE(credit_for_chunks_that_were_never_sent)
 {
     struct peer p = join();
     put_frame(p.urgent, (struct tw_frame_header){.kind = TW_FRAME_CREDIT, .numbers = {1}}, NULL, 0);
     down_with(&p, TW_INVALID_ARGUMENT);
 }
 
-Test(hostile, answer_that_nobody_asked_for)
+HOSTILE(answer_that_nobody_asked_for)
 {
     struct peer p = join();
     put_frame(p.urgent, (struct tw_frame_header){.kind = TW_FRAME_DATA}, "abc", 3);
     down_with(&p, TW_DATA_LOSS);
 }
 
-Test(hostile, answer_longer_than_asked)
+HOSTILE(answer_longer_than_asked)
 {
     struct peer p = join();
     uint8_t into[64], answer[65] = {0};
@@ -366,7 +435,7 @@ Test(hostile, answer_longer_than_asked)
 }
 
 /* The peer asks for more and more and never takes an answer. */
-Test(hostile, reads_without_end)
+HOSTILE(reads_without_end)
 {
     struct peer p = join();
     static uint8_t memory[TW_CHUNK_PAYLOAD];
@@ -381,29 +450,29 @@ Test(hostile, reads_without_end)
                   NULL, 0);
     cr_assert_eq(w->a.downs, 1);
     cr_assert_eq(w->a.why.code, TW_RESOURCE_EXHAUSTED);
-    close(p.urgent);
-    close(p.bulk);
+    hang(p.urgent);
+    hang(p.bulk);
 }
 
-Test(hostile, peer_that_closes_one_lane_only)
+HOSTILE(peer_that_closes_one_lane_only)
 {
     struct peer p = join();
     shutdown(p.bulk, SHUT_WR);
     cr_assert(WORLD_UNTIL(w, 1000, w->a.downs == 1));
     cr_assert_eq(w->a.why.code, TW_UNAVAILABLE);
-    close(p.urgent);
-    close(p.bulk);
+    hang(p.urgent);
+    hang(p.bulk);
 }
 
 /* Sending into a socket that the peer has reset: no signal, and on_down tells. */
-Test(hostile, sending_to_the_dead)
+HOSTILE(sending_to_the_dead)
 {
     struct peer p = join();
     const struct linger hard = {1, 0};
     setsockopt(p.bulk, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
     setsockopt(p.urgent, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-    close(p.bulk);
-    close(p.urgent);
+    hang(p.bulk);
+    hang(p.urgent);
     static uint8_t payload[TW_CHUNK_PAYLOAD];
     for (unsigned i = 0; i < 16; i++)
         tw_conn_send(w->a.conn, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, payload, sizeof payload, NULL);
@@ -443,7 +512,7 @@ Test(hostile, server_that_lies)
         if (i < 3)
             cr_assert_gt(send(fd, answers[i], sizeof answers[i], MSG_NOSIGNAL), 0);
         cr_assert(WORLD_UNTIL(w, 2000, w->b.downs == i + 1));
-        close(fd);
+        hang(fd);
     }
     cr_assert_eq(w->b.ups, 0);
     cr_assert_eq(w->b.why.code, TW_DEADLINE_EXCEEDED, "the last one said nothing");
@@ -470,7 +539,7 @@ Test(hostile, no_descriptors_left_is_survived)
     setrlimit(RLIMIT_NOFILE, &old);
     cr_assert(world_connect(w), "and comes back");
     for (unsigned i = 0; i < 16; i++)
-        close(fds[i]);
+        hang(fds[i]);
 }
 
 Test(hostile, addresses_that_are_none)

@@ -1,6 +1,8 @@
+#include "base/log.h"
 #include "fabric/tcp.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,7 +23,9 @@ enum tw_code tcp_listen(struct tw_fabric *base, const char *text, struct tw_erro
 {
     struct tcp_fabric *f = (struct tcp_fabric *)base;
     union tcp_address address;
-    const enum tw_code code = tcp_address_parse(text, &address, err);
+    enum tw_code code = tcp_address_parse(text, &address, err);
+    if (!code)
+        code = tcp_address_allow(f, &address, err);
     if (code)
         return code;
     const int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -57,6 +61,24 @@ void tcp_pending_close(struct tcp_pending *p)
     if (p->fd >= 0)
         close(p->fd);
     p->fd = -1;
+    tcp_tls_free(p->tls);
+    p->tls = NULL;
+}
+
+/* Somebody got no connection. The log hears of one a second, and of how many more there were. */
+static void note_refusal(struct tcp_fabric *f, const struct tcp_pending *p,
+                         const struct tw_error *why)
+{
+    char text[512];
+    const uint64_t now = tw_fabric_now(&f->base);
+    f->refusal = *why;
+    f->refusals++;
+    if (now < f->tell_ns)
+        return;
+    f->tell_ns = tw_after(now, TW_SEC);
+    tw_log(TW_LOG_WARN, "fabric", "refused", "peer=\"%s\" others=%" PRIu64 " why=\"%s\"", p->label,
+           f->refusals - f->refusals_told - 1, tw_error_text(why, text, sizeof text));
+    f->refusals_told = f->refusals;
 }
 
 /* A free entry; when there is none, the oldest has had its chance. */
@@ -92,11 +114,14 @@ void tcp_accept(struct tcp_fabric *f)
         p->tag = TCP_PENDING;
         p->fd = fd;
         p->got = 0;
+        p->secure = false;
         p->due_ns = tw_after(tw_fabric_now(&f->base), f->base.config.handshake_timeout_ns);
         tcp_address_format(&address, p->label);
         tcp_tune(fd);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = p};
-        if (epoll_ctl(f->outer, EPOLL_CTL_ADD, fd, &event))
+        if (f->tls)
+            p->tls = tcp_tls_new(f->tls, true, NULL);
+        if ((f->tls && !p->tls) || epoll_ctl(f->outer, EPOLL_CTL_ADD, fd, &event))
             tcp_pending_close(p);
     }
 }
@@ -109,6 +134,10 @@ void tcp_listen_tick(struct tcp_fabric *f, uint64_t now_ns)
         struct tcp_pending *p = &f->pending[i];
         if (p->fd < 0 || now_ns < p->due_ns)
             continue;
+        struct tw_error why;
+        tw_fail(&why, TW_DEADLINE_EXCEEDED, p->label, NULL, NULL,
+                "said nothing, or not all of it, in time");
+        note_refusal(f, p, &why);
         epoll_ctl(f->outer, EPOLL_CTL_DEL, p->fd, NULL);
         tcp_pending_close(p);
     }
@@ -125,29 +154,60 @@ uint64_t tcp_listen_tick_next(const struct tcp_fabric *f)
 
 /* ---- The first frame ------------------------------------------------------------------------- */
 
-static void say_goodbye(int fd, const struct tw_error *why)
+/* A fresh socket has room for it; a peer that made it otherwise does without. */
+static void say_goodbye(struct tcp_pending *p, const struct tw_error *why)
 {
     uint8_t bytes[TW_FRAME_HEADER + TW_GOODBYE_TEXT];
     const uint32_t size = tw_goodbye_encode(why, bytes);
-    /* A fresh socket has room for it; a peer that made it otherwise does without. */
-    const ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    (void)n;
+    if (p->secure) {
+        const ssize_t n = tcp_tls_send(p->tls, p->fd, &(struct iovec){bytes, size}, 1);
+        (void)n;
+        tcp_tls_end(p->tls, p->fd);
+    } else {
+        const ssize_t n = send(p->fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)n;
+    }
 }
 
-static void begin(struct tcp_fabric *f, int fd, const struct tcp_pending *p,
-                  const struct tw_frame *frame)
+/* Who began with TLS and failed in it was told so by an alert. */
+static void refuse(struct tcp_fabric *f, struct tcp_pending *p, const struct tw_error *why)
+{
+    note_refusal(f, p, why);
+    if (!p->tls || p->secure || !p->tls->heard)
+        say_goodbye(p, why);
+    tcp_pending_close(p);
+}
+
+/* The socket leaves the entry for a stream. */
+static enum tw_code hand_over(struct tcp_pending *p, struct tcp_stream *s, struct tw_error *err)
+{
+    const int fd = p->fd;
+    s->tls = p->tls;
+    p->fd = -1;
+    p->tls = NULL;
+    return tcp_stream_open(s, fd, false, err);
+}
+
+static enum tw_code check_name(const struct tcp_pending *p, const char *name, struct tw_error *err)
+{
+    return p->tls ? tcp_tls_check_name(p->tls, p->label, name, err) : TW_OK;
+}
+
+static void begin(struct tcp_fabric *f, struct tcp_pending *p, const struct tw_frame *frame)
 {
     struct tw_error err;
-    struct tw_conn *base = tw_conn_incoming(&f->base, frame, p->label, &err);
+    struct tw_hello hello;
+    tw_hello_decode(&hello, frame->payload);
+    struct tw_conn *base =
+        check_name(p, hello.name, &err) ? NULL : tw_conn_incoming(&f->base, frame, p->label, &err);
     if (!base) {
-        say_goodbye(fd, &err);
-        close(fd);
+        refuse(f, p, &err);
         return;
     }
     struct tcp_conn *conn = (struct tcp_conn *)base;
     for (enum tw_lane lane = 0; lane < TW_LANES; lane++)
         tcp_stream_init(&conn->streams[lane], conn, lane);
-    if (tcp_stream_open(&conn->streams[TW_LANE_URGENT], fd, false, &err)) {
+    if (hand_over(p, &conn->streams[TW_LANE_URGENT], &err)) {
         tw_conn_lost(base, &err);
         return;
     }
@@ -158,40 +218,67 @@ static void begin(struct tcp_fabric *f, int fd, const struct tcp_pending *p,
     }
     tw_conn_ask(base, &err);
     tw_conn_settle(base);
+    tcp_stream_pump(&conn->streams[TW_LANE_URGENT]);
 }
 
-static void join(struct tcp_fabric *f, int fd, const struct tw_frame *frame)
+static void join(struct tcp_fabric *f, struct tcp_pending *p, const struct tw_frame *frame)
 {
     struct tw_error err;
     for (struct tw_conn *base = f->base.conns; base; base = base->sibling) {
         struct tcp_stream *s = &((struct tcp_conn *)base)->streams[TW_LANE_BULK];
         if (base->machine.state != TW_CONN_HALF || s->fd >= 0 ||
-            memcmp(base->id, frame->header.id, sizeof base->id) != 0)
+            memcmp(base->id, frame->header.id, sizeof base->id) != 0 ||
+            check_name(p, base->peer.name, NULL))
             continue;
-        if (tcp_stream_open(s, fd, false, &err)) {
+        if (hand_over(p, s, &err)) {
             tw_conn_fail(base, &err);
             return;
         }
         tw_conn_frame_in(base, TW_LANE_BULK, frame);
         tw_conn_settle(base);
+        tcp_stream_pump(s);
         return;
     }
     tw_fail(&err, TW_NOT_FOUND, f->base.name, NULL, NULL, "no connection waits to be joined so");
-    say_goodbye(fd, &err);
-    close(fd);
+    refuse(f, p, &err);
 }
 
-/* Reads no byte more than the first frame has. True when it is there or never will be. */
+/* TLS first, if there is any to be done. */
+static enum tw_code secure(struct tcp_pending *p, struct tw_error *err)
+{
+    if (!p->tls || p->secure)
+        return TW_OK;
+    const enum tw_code code = tcp_tls_handshake(p->tls, p->fd, p->label, err);
+    p->secure = code == TW_OK;
+    return code ? code : tcp_tls_admit(p->tls, p->label, err);
+}
+
+static enum tw_code not_first(const struct tcp_pending *p, struct tw_error *err)
+{
+    if (!p->tls && p->got && p->in[0] == TCP_TLS_FIRST)
+        return tw_fail(err, TW_UNAUTHENTICATED, p->label, "plain text", "TLS",
+                       "this agent has no certificates and cannot answer TLS");
+    return tw_fail(err, TW_INVALID_ARGUMENT, p->label, "hello or join", NULL,
+                   "this cannot be the first frame");
+}
+
+/* Reads no byte more than the first frame has. TW_UNAVAILABLE: not yet there. */
 static enum tw_code read_first(struct tcp_pending *p, struct tw_frame *frame, struct tw_error *err)
 {
     for (;;) {
         const enum tw_code code = tw_frame_parse(p->in, p->got, frame, err);
+        if (code == TW_OK && frame->kind != TW_FRAME_HELLO && frame->kind != TW_FRAME_JOIN)
+            return not_first(p, err);
+        if (code == TW_INVALID_ARGUMENT && p->in[0] == TCP_TLS_FIRST)
+            return not_first(p, err);
         if (code != TW_UNAVAILABLE)
             return code;
         if (frame->size > sizeof p->in)
-            return tw_fail(err, TW_INVALID_ARGUMENT, p->label, "hello or join", NULL,
-                           "this cannot be the first frame");
-        const ssize_t n = recv(p->fd, p->in + p->got, frame->size - p->got, MSG_DONTWAIT);
+            return not_first(p, err);
+        uint8_t *to = p->in + p->got;
+        const size_t size = frame->size - p->got;
+        const ssize_t n =
+            p->tls ? tcp_tls_recv(p->tls, p->fd, to, size) : recv(p->fd, to, size, MSG_DONTWAIT);
         if (n > 0)
             p->got += (uint32_t)n;
         else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -207,21 +294,16 @@ void tcp_pending_event(struct tcp_fabric *f, struct tcp_pending *p)
     struct tw_error err;
     if (p->fd < 0)
         return;
-    const enum tw_code code = read_first(p, &frame, &err);
+    enum tw_code code = secure(p, &err);
+    if (!code)
+        code = read_first(p, &frame, &err);
     if (code == TW_UNAVAILABLE)
         return;
-    const int fd = p->fd;
-    p->fd = -1;
-    epoll_ctl(f->outer, EPOLL_CTL_DEL, fd, NULL);
-    if (code == TW_OK && frame.kind == TW_FRAME_HELLO) {
-        begin(f, fd, p, &frame);
-    } else if (code == TW_OK && frame.kind == TW_FRAME_JOIN) {
-        join(f, fd, &frame);
-    } else {
-        if (code == TW_OK)
-            tw_fail(&err, TW_INVALID_ARGUMENT, p->label, "hello or join", NULL,
-                    "this cannot be the first frame");
-        say_goodbye(fd, &err);
-        close(fd);
-    }
+    epoll_ctl(f->outer, EPOLL_CTL_DEL, p->fd, NULL);
+    if (code)
+        refuse(f, p, &err);
+    else if (frame.kind == TW_FRAME_HELLO)
+        begin(f, p, &frame);
+    else
+        join(f, p, &frame);
 }

@@ -16,8 +16,9 @@ static int set_of(const struct tcp_stream *s)
 /* Watches for what is needed now: readable unless deaf, writable while something waits. */
 static void arm(struct tcp_stream *s, bool out)
 {
-    const uint32_t want = (s->deaf || s->connecting ? 0u : (uint32_t)EPOLLIN) |
-                          (out || s->connecting ? (uint32_t)EPOLLOUT : 0u);
+    const bool in = !s->connecting && (!s->deaf || s->shaking);
+    const uint32_t want =
+        (in ? (uint32_t)EPOLLIN : 0u) | (out || s->connecting ? (uint32_t)EPOLLOUT : 0u);
     if (want == s->armed)
         return;
     struct epoll_event event = {.events = want, .data.ptr = s};
@@ -61,6 +62,8 @@ void tcp_stream_close(struct tcp_stream *s)
         close(s->fd);
         s->fd = -1;
     }
+    tcp_tls_free(s->tls);
+    s->tls = NULL;
     free(s->in);
     s->in = NULL;
     s->direct = NULL;
@@ -110,21 +113,38 @@ static void advance(struct tcp_stream *s, size_t sent)
         s->direct = NULL;
 }
 
+/* As sendmsg(), of what fill() has found; of bulk, a turn. */
+static ssize_t push(struct tcp_stream *s)
+{
+    const uint32_t most = s->lane == TW_LANE_BULK ? TCP_BULK_TURN : TW_FRAME_MAX;
+    const uint32_t direct = s->direct_left < most ? s->direct_left : most;
+    struct iovec parts[2] = {{s->out + s->out_at, s->out_end - s->out_at},
+                             {(void *)(uintptr_t)s->direct, s->direct ? direct : 0}};
+    const unsigned count = s->direct ? 2 : 1;
+    if (s->tls)
+        return tcp_tls_send(s->tls, s->fd, parts, count);
+    const struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+    return sendmsg(s->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* May be called outside of poll, so it must not end in a callback: trouble is left to the reading
  * side, which epoll wakes for it. */
 void tcp_stream_write(struct tcp_stream *s)
 {
-    while (s->fd >= 0 && !s->connecting && !s->broken) {
-        if (!fill(s)) {
+    int64_t turn = s->lane == TW_LANE_BULK ? TCP_BULK_TURN : INT64_MAX;
+    while (s->fd >= 0 && !s->connecting && !s->shaking && !s->broken) {
+        if (!fill(s) && !tcp_tls_unsent(s->tls)) {
             arm(s, false);
             return;
         }
-        struct iovec parts[2] = {{s->out + s->out_at, s->out_end - s->out_at},
-                                 {(void *)(uintptr_t)s->direct, s->direct ? s->direct_left : 0}};
-        const struct msghdr message = {.msg_iov = parts, .msg_iovlen = s->direct ? 2 : 1};
-        const ssize_t n = sendmsg(s->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (turn <= 0) {
+            arm(s, true);
+            return;
+        }
+        const ssize_t n = push(s);
         if (n >= 0) {
             advance(s, (size_t)n);
+            turn -= n;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             arm(s, true);
             return;
@@ -133,6 +153,13 @@ void tcp_stream_write(struct tcp_stream *s)
             arm(s, false);
         }
     }
+}
+
+void tcp_stream_end(struct tcp_stream *s)
+{
+    tcp_stream_write(s);
+    if (s->fd >= 0 && !s->shaking && !s->broken && !s->direct && s->out_at == s->out_end)
+        tcp_tls_end(s->tls, s->fd);
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
@@ -146,7 +173,9 @@ static void gone(struct tcp_stream *s, int number)
     struct tw_error err;
     if (s->lane == TW_LANE_BULK && conn->streams[TW_LANE_URGENT].fd >= 0)
         read_some(&conn->streams[TW_LANE_URGENT]);
-    if (number == 0 || number == ECONNRESET || number == EPIPE)
+    if (number == EPROTO && s->tls)
+        err = s->tls->why;
+    else if (number == 0 || number == ECONNRESET || number == EPIPE)
         tw_fail(&err, TW_UNAVAILABLE, NULL, NULL, NULL, "closed by the peer");
     else
         tw_fail(&err, TW_UNAVAILABLE, NULL, NULL, NULL, "the network says: %s",
@@ -180,11 +209,21 @@ static bool take_frames(struct tcp_stream *s)
     return at > 0;
 }
 
-/* Until something was handed in, or nothing is there: other sockets wait too. */
+/* As recv(); of bulk, a turn. */
+static ssize_t pull(struct tcp_stream *s)
+{
+    uint8_t *to = s->in + s->in_end;
+    const uint32_t room = TW_FRAME_MAX - s->in_end;
+    const uint32_t size = s->lane == TW_LANE_BULK && room > TCP_BULK_TURN ? TCP_BULK_TURN : room;
+    return s->tls ? tcp_tls_recv(s->tls, s->fd, to, size) : recv(s->fd, to, size, MSG_DONTWAIT);
+}
+
+/* Until something was handed in, or nothing is there; of bulk, once: other sockets wait too. What
+ * TLS holds has to go all the way, as no event would tell of it. */
 static void read_some(struct tcp_stream *s)
 {
     while (s->fd >= 0) {
-        const ssize_t n = recv(s->fd, s->in + s->in_end, TW_FRAME_MAX - s->in_end, MSG_DONTWAIT);
+        const ssize_t n = pull(s);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -195,9 +234,51 @@ static void read_some(struct tcp_stream *s)
         }
         s->in_end += (uint32_t)n;
         tw_conn_heard(&s->conn->base);
-        if (take_frames(s))
+        if ((take_frames(s) || s->lane == TW_LANE_BULK) && !tcp_tls_pending(s->tls))
             return;
     }
+}
+
+void tcp_stream_pump(struct tcp_stream *s)
+{
+    if (s->fd < 0 || !tcp_tls_pending(s->tls))
+        return;
+    read_some(s);
+    tw_conn_settle(&s->conn->base);
+}
+
+static void reached(struct tcp_stream *s)
+{
+    arm(s, false);
+    if (s->lane == TW_LANE_URGENT)
+        tw_conn_connected(&s->conn->base);
+    else
+        tcp_stream_write(s);
+}
+
+/* The server on the bulk lane must be the one of the urgent lane. */
+static enum tw_code admit(struct tcp_stream *s, struct tw_error *err)
+{
+    const struct tw_conn *base = &s->conn->base;
+    const enum tw_code code = tcp_tls_admit(s->tls, NULL, err);
+    return code || s->lane == TW_LANE_URGENT
+               ? code
+               : tcp_tls_check_name(s->tls, NULL, base->peer.name, err);
+}
+
+static void shake(struct tcp_stream *s)
+{
+    struct tw_error err;
+    enum tw_code code = tcp_tls_handshake(s->tls, s->fd, NULL, &err);
+    if (code == TW_UNAVAILABLE)
+        return;
+    s->shaking = code != TW_OK;
+    if (!code)
+        code = admit(s, &err);
+    if (code)
+        tw_conn_lost(&s->conn->base, &err);
+    else
+        reached(s);
 }
 
 static void connected(struct tcp_stream *s)
@@ -210,11 +291,20 @@ static void connected(struct tcp_stream *s)
         return;
     }
     s->connecting = false;
+    struct tw_tls *trust = tcp_fabric_of(&s->conn->base)->tls;
+    if (!trust) {
+        reached(s);
+        return;
+    }
+    struct tw_error err;
+    s->tls = tcp_tls_new(trust, false, &err);
+    if (!s->tls) {
+        tw_conn_lost(&s->conn->base, &err);
+        return;
+    }
+    s->shaking = true;
     arm(s, false);
-    if (s->lane == TW_LANE_URGENT)
-        tw_conn_connected(&s->conn->base);
-    else
-        tcp_stream_write(s);
+    shake(s);
 }
 
 void tcp_stream_event(struct tcp_stream *s, uint32_t events)
@@ -223,6 +313,8 @@ void tcp_stream_event(struct tcp_stream *s, uint32_t events)
         return;
     if (s->connecting) {
         connected(s);
+    } else if (s->shaking) {
+        shake(s);
     } else {
         if (events & ~(uint32_t)EPOLLOUT)
             read_some(s);

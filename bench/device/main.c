@@ -1,7 +1,7 @@
 #include "bench/device/bench.h"
+#include "bench/report.h"
 
 #include <getopt.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,9 +96,8 @@ static int parse(struct options *o, int argc, char **argv)
 
 static json_t *row_json(const struct bench_case *c, const struct bench_row *row)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:f, s:s, s:f, s:f}", "bench", "device", "case", c->name,
-                     "metric", row->metric, "unit", row->unit, "ours", row->ours, "peer", "ceiling",
-                     "peer_value", row->ceiling, "ratio", row->ratio);
+    return bench_row("device", c->name, row->metric, row->unit, row->ours, "ceiling", row->ceiling,
+                     row->ratio);
 }
 
 static void print_row(const struct bench_case *c, const struct bench_row *row)
@@ -127,8 +126,9 @@ int main(int argc, char **argv)
     }
     json_t *document =
         json_pack("{s:s, s:i, s:o}", "bench", "device", "runs", (int)o.runs, "rows", rows);
-    if (o.json && json_dump_file(document, o.json, JSON_INDENT(2) | JSON_REAL_PRECISION(6))) {
-        fprintf(stderr, "%s: cannot be written\n", o.json);
+    struct tw_error err = {0};
+    if (o.json && bench_json_write(o.json, document, &err)) {
+        fprintf(stderr, "%s: %s\n", o.json, err.what);
         status = 1;
     }
     json_decref(document);

@@ -67,16 +67,6 @@ double bench_result(const struct bench_sample *samples, size_t count, enum bench
     return 2 * n > count ? bench_median(converged, n, metric) : NAN;
 }
 
-double bench_ratio(double ours, double peer, bool more_is_better)
-{
-    double better = more_is_better ? ours : peer, base = more_is_better ? peer : ours;
-    if (isnan(ours) || isnan(peer))
-        return NAN;
-    if (ours == peer)
-        return 1;
-    return base > 0 ? better / base : NAN;
-}
-
 uint64_t bench_qemu_full_copy_bytes(uint64_t pages, uint64_t zero_pages)
 {
     uint64_t zero = zero_pages < pages ? zero_pages : pages;

@@ -2,6 +2,8 @@
 #ifndef TOWLINE_BENCH_MIGRATION_FIGURES_H
 #define TOWLINE_BENCH_MIGRATION_FIGURES_H
 
+#include "bench/report.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,10 +51,6 @@ double bench_median(const struct bench_sample *samples, size_t count, enum bench
 /* Median over the runs of one contender: a metric that needs convergence counts only when most runs
  * converged, and then only their values. */
 double bench_result(const struct bench_sample *samples, size_t count, enum bench_metric metric);
-
-/* How many times better `ours` is; NAN when that is no number (one is missing, or the better one
- * is zero). Two equal zeros are 1. */
-double bench_ratio(double ours, double peer, bool more_is_better);
 
 /* What QEMU's counters say was needed for one copy of every page: RAM_SAVE headers are 8 bytes
  * within a block, a zero page is one byte more. */
