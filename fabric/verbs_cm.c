@@ -221,7 +221,7 @@ void verbs_greeted(struct verbs_queue *q, uint32_t length)
     if (!code && q->lane == TW_LANE_URGENT)
         code = take_places(conn, &greeting, &err);
     if (code) {
-        verbs_link_fail(q->link, code, "%.150s", err.what);
+        tw_conn_fail(&conn->base, &err);
         return;
     }
     q->state = VERBS_READY;

@@ -46,8 +46,10 @@ static struct ibv_cq *make_cq(struct verbs_link *link, enum tw_lane lane, struct
         return NULL;
     }
     struct ibv_cq *cq = ibv_create_cq(f->context, (int)entries, link, f->completions, 0);
-    if (!cq || ibv_req_notify_cq(cq, 0)) {
-        tw_fail_errno(err, errno, conn->base.label, "completion queue");
+    const int number = cq ? ibv_req_notify_cq(cq, 0) : errno;
+    if (!cq || number) {
+        tw_fail_errno(err, number, conn->base.label, "completion queue of %u entries%s", entries,
+                      cq ? ", notification" : "");
         if (cq)
             ibv_destroy_cq(cq);
         return NULL;

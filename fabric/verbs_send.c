@@ -45,15 +45,17 @@ enum tw_code verbs_post(struct verbs_queue *q, struct ibv_send_wr *first, unsign
 
 void verbs_acks_take(struct verbs_conn *conn)
 {
-    if (!conn->memory || !conn->link || conn->link->failed)
+    struct tw_error err;
+    if (!conn->memory || !conn->link || conn->link->failed || conn->base.hung_up)
         return;
     for (unsigned lane = 0; lane < TW_LANES; lane++) {
         struct verbs_stream *s = &conn->streams[lane];
         const uint64_t consumed = __atomic_load_n(&conn->memory->acks[lane], __ATOMIC_ACQUIRE);
         const uint64_t before = s->acked;
         if (!verbs_stream_ack(s, consumed)) {
-            verbs_link_fail(conn->link, TW_INVALID_ARGUMENT,
-                            "the peer consumed messages that were never sent");
+            tw_fail(&err, TW_INVALID_ARGUMENT, "credit", NULL, NULL,
+                    "for messages that were never sent");
+            tw_conn_fail(&conn->base, &err);
             return;
         }
         if (s->acked > before && conn->link->starved[lane])
