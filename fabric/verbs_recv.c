@@ -140,7 +140,7 @@ static bool deliver(struct verbs_link *link, enum tw_lane lane)
         return false;
     s->expected++;
     if (!link->failed && verbs_grant(conn, lane, &err))
-        verbs_link_fail(link, err.code, "%.150s", err.what);
+        verbs_link_fail_with(link, &err);
     /* The peer waits for slots, not for chunks: a ping tells it to look. */
     if (lane == TW_LANE_URGENT && verbs_stream_told_late(s))
         tw_conn_due(&conn->base, TW_FRAME_PING);

@@ -227,7 +227,7 @@ void verbs_flush(struct tw_conn *base, enum tw_lane lane)
         for (unsigned i = 0; i < verbs_queue_count(conn, lane); i++)
             if (batch.first[i] &&
                 verbs_post(verbs_queue_of(link, lane, i), batch.first[i], batch.chain[i], &err))
-                verbs_link_fail(link, err.code, "%.150s", err.what);
+                verbs_link_fail_with(link, &err);
         link->starved[lane] = stop == STOP_WINDOW || stop == STOP_QUEUE;
         if (batch.count)
             count_stop(&link->fabric->stats, stop);
