@@ -62,7 +62,7 @@ static void configure(struct tw_cluster *c, enum tw_role role)
                  c->controller_url, c->dir, c->settings[role]);
     else
         snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"tcp://127.0.0.1:0\"\nfabric: \"127.0.0.1:0\"\n"
+                 "name: %s\nlisten: \"tcp://127.0.0.1:0\"\nfabric_listen: \"127.0.0.1:0\"\n"
                  "controller: \"%s\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nplugin: %s\n%s",
                  name, c->controller_url, c->dir, name, c->dir, name, TOWLINE_PLUGIN,
