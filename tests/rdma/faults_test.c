@@ -15,8 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SILENCE  (8 * TW_SEC) /* that the fabric bears; longer than any break meant to be survived \
-                               */
+#define SILENCE                                                                                    \
+    (8 * TW_SEC) /* that the fabric bears; longer than any break meant to be survived              \
+                  */
 #define CHUNK    4096u
 #define CHUNKS   400u
 #define LIMIT_MS 60000u
@@ -41,8 +42,7 @@ static void lose(const char *share)
 
 static void lose_nothing(void)
 {
-    if (system("tc qdisc del dev wire-a root 2>/dev/null; tc qdisc del dev wire-b root "
-               "2>/dev/null; ip link set wire-b up; . \"$TOWLINE_RDMA_INSIDE\"; join_ends") != 0)
+    if (system("bash -c '. \"$TOWLINE_RDMA_INSIDE\"; lose_nothing 2>/dev/null; mend_wire'") != 0)
         fprintf(stderr, "the wire was not mended\n");
 }
 
