@@ -71,6 +71,8 @@ static void ask_data_thread(struct tw_agent *agent, uint64_t *used, struct tw_pr
 static size_t run_probes(struct tw_agent *agent, struct tw_probe_result results[TW_PROBES_MAX + 1])
 {
     struct tw_probe_settings settings = {.run_dir = agent->config.run_dir,
+                                         .rdma_required =
+                                             agent->config.fabric == TW_AGENT_FABRIC_VERBS,
                                          .state_dir = agent->config.state_dir,
                                          .qemu = agent->config.qemu,
                                          .plugin = agent->config.plugin,

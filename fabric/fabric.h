@@ -151,6 +151,7 @@ enum tw_code tw_conn_read(struct tw_conn *conn, uint32_t key, uint64_t address, 
 void tw_conn_close(struct tw_conn *conn);
 void *tw_conn_ctx(const struct tw_conn *conn);
 const struct tw_hello *tw_conn_peer(const struct tw_conn *conn);
+const char *tw_conn_kind(const struct tw_conn *conn); /* back end that it runs on: "tcp" */
 
 struct tw_conn_stats {
     uint64_t bytes_sent; /* on the wire, headers and protocol included */
