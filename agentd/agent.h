@@ -8,6 +8,7 @@
 #include "agentd/config.h"
 #include "agentd/hook.h"
 #include "agentd/mailbox.h"
+#include "agentd/paths.h"
 #include "agentd/record.h"
 #include "fabric/fabric.h"
 #include "hosts/qemu/qemu.h"
@@ -29,7 +30,9 @@ struct tw_job {
     struct tw_vm *vm;
     struct tw_migration_env env;
     struct tw_migration_params params;
-    char peer[TW_ID_SIZE];    /* host name of the other side */
+    char peer[TW_ID_SIZE]; /* host name of the other side */
+    char path[8];          /* fabric to it: "tcp", "verbs"; empty = none yet */
+    char path_reason[TW_PATH_REASON_SIZE];
     struct tw_source *source; /* exactly one of these two */
     struct tw_destination *destination;
     struct tw_hook *hook;   /* while the switch-over hook runs */
@@ -70,7 +73,7 @@ struct tw_agent {
     _Atomic uint64_t controller_seen_ms; /* wall clock of the last answered heartbeat; 0 = never */
 
     /* Data thread only. */
-    struct tw_fabric *fabric;
+    struct tw_paths paths;
     struct tw_record_store *store;
     struct tw_vm *vms;
     unsigned vm_count;
@@ -132,7 +135,9 @@ extern const struct tw_fabric_events tw_job_fabric_events;
 /* malloc'ed; freed with the message that holds them. */
 Towline__V1__VmSpec *tw_spec_copy(const Towline__V1__VmSpec *spec);
 Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm);
-Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *progress);
+/* `job` adds the path that it takes; NULL = none. */
+Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *progress,
+                                                     const struct tw_job *job);
 Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent);
 void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits,
                           struct tw_migration_limits *out);

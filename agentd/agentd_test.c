@@ -182,6 +182,10 @@ Test(config, good_file)
     cr_assert_eq(c.memory_bytes, UINT64_C(1) << 30);
     cr_assert_str_eq(c.listen, "tls+tcp://127.0.0.1:7102");
     cr_assert_str_eq(c.tls.certificate, "/t.crt");
+    cr_assert_eq(c.fabric, TW_AGENT_FABRIC_AUTO);
+    cr_assert_str_eq(c.fabric_listen, "127.0.0.1:7202");
+    cr_assert_str_eq(c.verbs_listen, "127.0.0.1:7203");
+    cr_assert_eq(c.verbs_queues, 1);
     cr_assert_eq(c.log_level, 0u);
 }
 
@@ -221,6 +225,8 @@ Test(config, errors_name_the_line)
         "name: a\nstate_dir: /a\nrun_dir: /b\nmemroy: 1GiB\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nswitchover_hook: /nowhere/hook\n",
         "name: a\nname: b\nstate_dir: /a\nrun_dir: /b\n",
+        "name: a\nstate_dir: /a\nrun_dir: /b\nfabric: \"127.0.0.1:7202\"\n",
+        "name: a\nstate_dir: /a\nrun_dir: /b\nverbs_queues: 9\n",
     };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
         cr_assert_eq(load_text(bad[i], &c, &err), TW_INVALID_ARGUMENT, "case %u", i);

@@ -2,6 +2,7 @@
 
 #include "agentd/record.h"
 #include "config/config.h"
+#include "fabric/verbs.h"
 #include "rpc/rpc.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@ static bool executable_or_empty(const void *value)
     return !*path || (path[0] == '/' && access(path, X_OK) == 0);
 }
 
+static const char *const fabrics[] = {"auto", "tcp", "verbs", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "off", NULL};
 
 #define TEXT(member)                                                                               \
@@ -42,7 +44,18 @@ static const struct tw_config_key keys[] = {
      .expected = "lower-case letters, digits and '-', at most 63"},
     {.name = "listen", TEXT(listen)},
     {.name = "advertise", TEXT(advertise)},
-    {.name = "fabric", TEXT(fabric)},
+    {.name = "fabric",
+     .type = TW_CONFIG_CHOICE,
+     .offset = offsetof(struct tw_agent_config, fabric),
+     .names = fabrics},
+    {.name = "fabric_listen", TEXT(fabric_listen)},
+    {.name = "verbs_listen", TEXT(verbs_listen), .may_be_empty = true},
+    {.name = "verbs_device", TEXT(verbs_device), .may_be_empty = true},
+    {.name = "verbs_queues",
+     .type = TW_CONFIG_UINT,
+     .offset = offsetof(struct tw_agent_config, verbs_queues),
+     .min = 1,
+     .max = TW_VERBS_BULK_QUEUES_MAX},
     {.name = "http", TEXT(http), .may_be_empty = true},
     {.name = "controller", TEXT(controller), .may_be_empty = true},
     {.name = "state_dir",
@@ -107,12 +120,24 @@ static enum tw_code urls_check(const struct tw_agent_config *config, struct tw_e
     return code;
 }
 
+/* The port behind the one for TCP: on iWARP both share the space of port numbers. */
+static void next_port(const char *address, char *out, size_t size)
+{
+    const char *colon = strrchr(address, ':');
+    unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+    if (port == 0 || port >= 65535)
+        snprintf(out, size, "%s", address);
+    else
+        snprintf(out, size, "%.*s:%lu", (int)(colon - address), address, port + 1);
+}
+
 enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *config,
                                   struct tw_error *err)
 {
     *config = (struct tw_agent_config){
         .listen = "tls+tcp://127.0.0.1:7102",
-        .fabric = "127.0.0.1:7202",
+        .fabric_listen = "127.0.0.1:7202",
+        .verbs_queues = 1,
         .qemu = "qemu-system-x86_64",
         .log_level = 1,
     };
@@ -124,6 +149,8 @@ enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *conf
     if (!config->memory_bytes)
         config->memory_bytes =
             (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+    if (!config->verbs_listen[0])
+        next_port(config->fabric_listen, config->verbs_listen, sizeof config->verbs_listen);
     if (!config->plugin[0])
         find_plugin(config->plugin, sizeof config->plugin);
     if (access(config->plugin, R_OK) != 0)

@@ -8,11 +8,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum tw_agent_fabric { TW_AGENT_FABRIC_AUTO, TW_AGENT_FABRIC_TCP, TW_AGENT_FABRIC_VERBS };
+
 struct tw_agent_config {
     char name[64];             /* of this host in the cluster; required */
     char listen[256];          /* AgentService: "tls+tcp://127.0.0.1:7102" */
     char advertise[256];       /* what peers and controller are told; empty = the bound address */
-    char fabric[256];          /* lines: "127.0.0.1:7202" */
+    unsigned fabric;           /* enum tw_agent_fabric: how lines travel where both sides agree */
+    char fabric_listen[256];   /* lines by TCP: "127.0.0.1:7202" */
+    char verbs_listen[256];    /* lines by RDMA; default: fabric_listen's address, the next port */
+    char verbs_device[64];     /* RDMA device; empty = that of verbs_listen */
+    uint64_t verbs_queues;     /* queue pairs for bulk a connection, 1 to 8 */
     char http[256];            /* "http://127.0.0.1:7302"; empty = none */
     char controller[256];      /* "tls+tcp://127.0.0.1:7100"; empty = none: answers, never calls */
     char state_dir[256];       /* durable records; required */

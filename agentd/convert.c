@@ -106,7 +106,8 @@ static Towline__V1__Round *round_to_proto(const struct tw_round *round)
     return r;
 }
 
-Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p)
+Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
+                                                     const struct tw_job *job)
 {
     Towline__V1__MigrationProgress *r = malloc(sizeof *r);
     if (!r)
@@ -134,7 +135,32 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->memory_equal = p->memory_equal;
     r->final_pass_us = p->final_pass_ns / TW_US;
     r->device_state_us = p->device_state_ns / TW_US;
+    if (job) {
+        r->fabric = strdup(job->path);
+        r->fabric_reason = strdup(job->path_reason);
+    }
     return r;
+}
+
+/* A migration that has ended is not in use any more; its path stays as the last one taken. */
+static void paths_to_proto(const struct tw_agent *agent, Towline__V1__HostDescription *h)
+{
+    h->paths = calloc(TW_PATHS_MAX, sizeof *h->paths);
+    for (unsigned i = 0; h->paths && i < agent->paths.count; i++) {
+        const struct tw_path *path = &agent->paths.list[i];
+        const struct tw_job *job = agent->jobs;
+        while (job && strcmp(job->params.id, path->migration) != 0)
+            job = job->next;
+        Towline__V1__FabricPath *p = malloc(sizeof *p);
+        if (!p)
+            return;
+        towline__v1__fabric_path__init(p);
+        p->peer = strdup(path->peer);
+        p->fabric = strdup(path->fabric);
+        p->reason = strdup(path->reason);
+        p->migration = strdup(job ? path->migration : "");
+        h->paths[h->n_paths++] = p;
+    }
 }
 
 Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent)
@@ -145,8 +171,11 @@ Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent)
     towline__v1__host_description__init(h);
     h->name = strdup(agent->config.name);
     h->rpc_url = strdup(agent->config.advertise);
-    h->fabric_address = strdup(tw_fabric_address(agent->fabric));
-    h->fabric = strdup(tw_fabric_kind(agent->fabric));
+    h->fabric_address = strdup(tw_fabric_address(agent->paths.tcp));
+    h->fabric = strdup(agent->paths.verbs ? "verbs" : "tcp");
+    h->fabric_reason = strdup(agent->paths.reason);
+    h->verbs_address = strdup(tw_paths_verbs_address(&agent->paths));
+    paths_to_proto(agent, h);
     h->memory_capacity_bytes = agent->config.memory_bytes;
     h->memory_used_bytes = tw_agent_memory_used(agent);
     h->cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);

@@ -172,14 +172,16 @@ static enum tw_code remove_vm(void *ctx, const struct tw_rpc_call *call,
 struct prepare_query {
     const Towline__V1__PrepareIncomingRequest *request;
     uint8_t token[TW_OWNER_SIZE];
-    char address[256];
+    char address[256], verbs_address[256];
 };
 
 static enum tw_code prepare_on_data_thread(void *owner, void *arg, struct tw_error *err)
 {
     struct tw_agent *agent = owner;
     struct prepare_query *q = arg;
-    snprintf(q->address, sizeof q->address, "%s", tw_fabric_address(agent->fabric));
+    snprintf(q->address, sizeof q->address, "%s", tw_fabric_address(agent->paths.tcp));
+    snprintf(q->verbs_address, sizeof q->verbs_address, "%s",
+             tw_paths_verbs_address(&agent->paths));
     return tw_job_start_destination(agent, q->request, q->token, err);
 }
 
@@ -216,6 +218,7 @@ static enum tw_code prepare(void *ctx, const struct tw_rpc_call *call,
         return code;
     }
     out->fabric_address = strdup(q.address);
+    out->verbs_address = strdup(q.verbs_address);
     out->token.data = malloc(TW_OWNER_SIZE);
     if (!out->token.data)
         return TW_RESOURCE_EXHAUSTED;
@@ -297,7 +300,7 @@ static enum tw_code get_on_data_thread(void *owner, void *arg, struct tw_error *
     struct tw_migration_progress progress;
     tw_job_progress(job, &progress);
     q->out->hand_over = (Towline__V1__HandOver)tw_job_hand_over(job);
-    q->out->progress = tw_progress_to_proto(&progress);
+    q->out->progress = tw_progress_to_proto(&progress, job);
     q->out->error = tw_error_to_proto(tw_job_error(job));
     q->out->peer_lost = tw_job_peer_lost(job);
     q->out->source = job->source != NULL;

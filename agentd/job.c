@@ -70,7 +70,7 @@ static enum tw_code save_outcome(struct tw_agent *agent, const struct tw_job *jo
         r.source = job->source != NULL;
         if (job->source || job->destination) {
             tw_job_progress(job, &progress);
-            r.progress = tw_progress_to_proto(&progress);
+            r.progress = tw_progress_to_proto(&progress, job);
             if (tw_job_error(job))
                 why = *tw_job_error(job);
         }
@@ -227,7 +227,7 @@ static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char
     bool hook = agent->config.switchover_hook[0] != 0;
     job->env = (struct tw_migration_env){
         .clock = &tw_monotonic,
-        .fabric = agent->fabric,
+        .fabric = agent->paths.tcp,
         .journal = job_journal,
         .hook_begin = hook ? job_hook_begin : NULL,
         .hook_poll = hook ? job_hook_poll : NULL,
@@ -325,6 +325,12 @@ static enum tw_code check_source(struct tw_agent *agent, const Towline__V1__Star
     return TW_OK;
 }
 
+static void job_path(struct tw_job *job, const struct tw_path *path)
+{
+    snprintf(job->path, sizeof job->path, "%s", path->fabric);
+    snprintf(job->path_reason, sizeof job->path_reason, "%s", path->reason);
+}
+
 static void remember_migration(struct tw_vm *vm, const struct tw_job *job)
 {
     set_text(&vm->record->migration, job->params.id);
@@ -353,7 +359,10 @@ enum tw_code tw_job_start_source(struct tw_agent *agent, const Towline__V1__Star
     code =
         save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING, 0, vm->record->epoch, err);
     if (!code) {
-        code = tw_source_start(&job->env, &job->params, tw_qemu_host(vm->qemu), r->fabric_address,
+        const char *address;
+        job_path(job, tw_paths_choose(&agent->paths, job->peer, job->params.id, r->fabric_address,
+                                      r->verbs_address, &job->env.fabric, &address));
+        code = tw_source_start(&job->env, &job->params, tw_qemu_host(vm->qemu), address,
                                &job->source, err);
         struct tw_error ignored;
         if (code)
@@ -566,6 +575,8 @@ static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_h
             continue;
         enum tw_code code = tw_destination_accept(job->destination, conn, hello, err);
         *conn_ctx = tw_destination_end(job->destination);
+        if (!code)
+            job_path(job, tw_paths_came(&agent->paths, job->peer, job->params.id, conn));
         return code;
     }
     return tw_fail(err, TW_PERMISSION_DENIED, agent->config.name, "the token of a migration here",

@@ -1,4 +1,4 @@
-/* The data thread: one loop over mailbox, fabric, machines and migrations. */
+/* The data thread: one loop over mailbox, fabrics, machines and migrations. */
 #include "agentd/agent.h"
 
 #include "base/log.h"
@@ -29,16 +29,7 @@ static enum tw_code open_parts(struct tw_agent *a, struct tw_error *err)
     enum tw_code code = tw_record_store_open(c->state_dir, &a->store, err);
     if (code)
         return code;
-    const struct tw_fabric_config fabric = {
-        .name = c->name,
-        .clock = &tw_monotonic,
-        .events = &tw_job_fabric_events,
-        .ctx = a,
-    };
-    code = tw_fabric_open(&tw_fabric_tcp, NULL, &fabric, &a->fabric, err);
-    if (!code)
-        code = tw_fabric_listen(a->fabric, c->fabric, err);
-    return code;
+    return tw_paths_open(&a->paths, c, a->tls, &tw_job_fabric_events, a, err);
 }
 
 static enum tw_code open_tls(struct tw_agent *a, struct tw_error *err)
@@ -87,7 +78,7 @@ void tw_agent_close(struct tw_agent *agent)
         tw_job_free(agent->jobs);
     while (agent->vms)
         tw_vm_release(agent->vms);
-    tw_fabric_close(agent->fabric);
+    tw_paths_close(&agent->paths);
     tw_record_store_close(agent->store);
     tw_mailbox_close(agent->mailbox);
     tw_tls_close(agent->tls);
@@ -97,10 +88,12 @@ void tw_agent_close(struct tw_agent *agent)
 /* Waits until something is ready or `deadline_ns`. */
 static void wait_ready(struct tw_agent *a, uint64_t deadline_ns)
 {
-    struct pollfd fds[TW_AGENT_VMS_MAX + 2];
+    struct pollfd fds[TW_AGENT_VMS_MAX + 3];
     nfds_t n = 0;
     fds[n++] = (struct pollfd){.fd = tw_mailbox_fd(a->mailbox), .events = POLLIN};
-    fds[n++] = (struct pollfd){.fd = tw_fabric_fd(a->fabric), .events = POLLIN};
+    fds[n++] = (struct pollfd){.fd = tw_fabric_fd(a->paths.tcp), .events = POLLIN};
+    if (a->paths.verbs)
+        fds[n++] = (struct pollfd){.fd = tw_fabric_fd(a->paths.verbs), .events = POLLIN};
     for (struct tw_vm *vm = a->vms; vm; vm = vm->next)
         if (vm->qemu && n < sizeof fds / sizeof *fds)
             fds[n++] = (struct pollfd){.fd = tw_qemu_fd(vm->qemu), .events = POLLIN};
@@ -116,7 +109,7 @@ static uint64_t turn(struct tw_agent *a)
     uint64_t start = tw_now(&tw_monotonic);
     uint64_t next = start + TURN_IDLE;
     tw_mailbox_run(a->mailbox, a);
-    tw_fabric_poll(a->fabric, 0);
+    tw_paths_poll(&a->paths);
     for (struct tw_vm *vm = a->vms, *after; vm; vm = after) {
         after = vm->next;
         if (tw_vm_busy(vm) && next > start + TURN_BUSY)

@@ -77,8 +77,9 @@ static enum tw_code start_servers(struct tw_agent *agent, struct servers *s, str
     if (!code)
         code = tw_heartbeat_start(agent, &s->heartbeat, err);
     if (!code)
-        tw_log(TW_LOG_INFO, "agent", "ready", "rpc=%s fabric=%s http=%s controller=%s",
-               agent->config.advertise, tw_fabric_address(agent->fabric),
+        tw_log(TW_LOG_INFO, "agent", "ready", "rpc=%s fabric=%s verbs=%s http=%s controller=%s",
+               agent->config.advertise, tw_fabric_address(agent->paths.tcp),
+               tw_paths_verbs_address(&agent->paths),
                s->http ? tw_http_server_url(s->http) : "none", agent->config.controller);
     return code;
 }

@@ -85,7 +85,7 @@ static enum tw_code metrics_on_data_thread(void *owner, void *arg, struct tw_err
     (void)err;
     family(out, "towline_agent_info", "gauge", "1, with the agent's name, version and fabric.");
     fprintf(out, "towline_agent_info{host=\"%s\",version=\"%s\",fabric=\"%s\"} 1\n", a->config.name,
-            TOWLINE_VERSION, tw_fabric_kind(a->fabric));
+            TOWLINE_VERSION, a->paths.verbs ? "verbs" : "tcp");
     one(out, "towline_agent_uptime_seconds", "gauge", "Seconds since the start.",
         (tw_now(&tw_monotonic) - a->started_ns) / TW_SEC);
     one(out, "towline_agent_memory_capacity_bytes", "gauge", "Memory that VMs may have.",

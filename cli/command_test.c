@@ -48,6 +48,8 @@ Test(command, status)
     cr_assert_eq(TOW(&run, &fake, "status"), 0, "%s", run.err_text);
     cr_expect(said("controller  ready, version 0.1.0, up 1.0 min"), "%s", run.out_text);
     cr_expect(said("hosts       1 of 2 alive, 1.0 GiB of 2.0 GiB free"), "%s", run.out_text);
+    cr_expect(said("paths       node-a -> node-c by tcp, in use by m-9 (node-c offers no verbs)\n"),
+              "%s", run.out_text);
     cr_expect(said("vms         2, 1 running, 1 failed"), "%s", run.out_text);
     cr_expect(said("migrations  1 running\n            m-1  vm web-1  node-a -> node-b  copying"),
               "%s", run.out_text);
@@ -74,11 +76,18 @@ Test(command, host_list_and_show)
 {
     cr_assert_eq(TOW(&run, &fake, "host", "list"), 0);
     cr_expect(said("NAME    STATE  VMS   MEMORY     FREE  CPUS  FABRIC  SEEN   VERSION\n"
-                   "node-a  alive    1  2.0 GiB  1.0 GiB     2  tcp     never  -\n"
-                   "node-b  dead     1  2.0 GiB  1.0 GiB     2  tcp     never  -\n"),
+                   "node-a  alive    1  2.0 GiB  1.0 GiB     2  verbs   never  -\n"
+                   "node-b  dead     1  2.0 GiB  1.0 GiB     2  verbs   never  -\n"),
               "%s", run.out_text);
     cr_assert_eq(TOW(&run, &fake, "host", "show", "node-a"), 0);
     cr_expect(said("state          alive\n"));
+    cr_expect(said("fabric         verbs: mlx5_0 port 1 (RoCE) is usable\n"
+                   "by tcp         127.0.0.1:7202\n"
+                   "by verbs       10.0.0.1:7203\n"),
+              "%s", run.out_text);
+    cr_expect(said("PEER    FABRIC  IN USE BY  REASON\n"
+                   "node-c  tcp     m-9        node-c offers no verbs\n"),
+              "%s", run.out_text);
     cr_expect(said("4711"));
     cr_assert_eq(TOW(&run, &fake, "host", "show", "node-x"), 4);
     cr_expect_str_eq(run.err_text,

@@ -64,7 +64,16 @@ static Towline__V1__Host *host_new(const char *name, Towline__V1__HostState stat
     host->description = NEW(Towline__V1__HostDescription, towline__v1__host_description);
     host->description->name = strdup(name);
     host->description->rpc_url = strdup("tcp://127.0.0.1:7102");
-    host->description->fabric = strdup("tcp");
+    host->description->fabric = strdup("verbs");
+    host->description->fabric_reason = strdup("mlx5_0 port 1 (RoCE) is usable");
+    host->description->verbs_address = strdup("10.0.0.1:7203");
+    host->description->n_paths = 1;
+    host->description->paths = malloc(sizeof *host->description->paths);
+    host->description->paths[0] = NEW(Towline__V1__FabricPath, towline__v1__fabric_path);
+    host->description->paths[0]->peer = strdup("node-c");
+    host->description->paths[0]->fabric = strdup("tcp");
+    host->description->paths[0]->reason = strdup("node-c offers no verbs");
+    host->description->paths[0]->migration = strdup("m-9");
     host->description->fabric_address = strdup("127.0.0.1:7202");
     host->description->memory_capacity_bytes = UINT64_C(2) << 30;
     host->description->cpus = 2;

@@ -81,8 +81,31 @@ static void print_host(struct tow *tow, const Towline__V1__Host *host)
     fprintf(out, "cpus           %u\n", d->cpus);
     fprintf(out, "rpc            %s\n", tow_safe_text(d->rpc_url, safe, sizeof safe));
     fprintf(out, "fabric         %s", tow_safe_text(d->fabric, safe, sizeof safe));
-    fprintf(out, " at %s\n", tow_safe_text(d->fabric_address, safe, sizeof safe));
+    fprintf(out, ": %s\n", tow_safe_text(d->fabric_reason, safe, sizeof safe));
+    fprintf(out, "by tcp         %s\n", tow_safe_text(d->fabric_address, safe, sizeof safe));
+    fprintf(out, "by verbs       %s\n",
+            *d->verbs_address ? tow_safe_text(d->verbs_address, safe, sizeof safe) : "not here");
     fprintf(out, "version        %s\n\n", tow_safe_text(d->version, safe, sizeof safe));
+}
+
+/* How this host reaches, or last reached, others. */
+static void print_paths(struct tow *tow, const Towline__V1__HostDescription *d)
+{
+    static const struct tow_column columns[] = {
+        {"PEER", false}, {"FABRIC", false}, {"IN USE BY", false}, {"REASON", false}};
+    struct tow_table table;
+    if (d->n_paths == 0)
+        return;
+    tow_table_init(&table, columns, sizeof columns / sizeof *columns);
+    for (size_t i = 0; i < d->n_paths; i++) {
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->paths[i]->peer);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->paths[i]->fabric);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->paths[i]->migration);
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s", d->paths[i]->reason);
+    }
+    tow_table_print(&table, tow->color_out, tow->out);
+    tow_table_free(&table);
+    fputc('\n', tow->out);
 }
 
 static void print_reports(struct tow *tow, Towline__V1__VmReport *const *vms, size_t count)
@@ -119,6 +142,7 @@ int tow_host_show(struct tow *tow, const struct tow_arguments *arguments)
     const Towline__V1__GetHostResponse *answer = (const void *)response;
     if (!tow_print_json(tow, response) && answer->host) {
         print_host(tow, answer->host);
+        print_paths(tow, description_of(answer->host));
         print_reports(tow, answer->vms, answer->n_vms);
     }
     protobuf_c_message_free_unpacked(response, NULL);

@@ -264,6 +264,11 @@ static void print_times(const Towline__V1__MigrationProgress *p, FILE *out)
 static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
 {
     char text[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
+    if (*p->fabric) {
+        char line[BLOCK_TEXT], safe[BLOCK_TEXT];
+        snprintf(line, sizeof line, "%s: %s", p->fabric, p->fabric_reason);
+        fprintf(out, "path           %s\n", tow_safe_text(line, safe, sizeof safe));
+    }
     fprintf(out, "sent           %s", tw_size_format(p->bytes_sent, text));
     fprintf(out, ", device state %s of it\n", tw_size_format(p->bytes_device_state, text));
     fprintf(out, "as pages       %s", tw_size_format(p->bytes_if_pages, text));

@@ -13,6 +13,7 @@
 #include "towline/v1/vm.pb-c.h"
 
 #define MIGRATIONS_LOOKED_AT 100u
+#define PATHS_SHOWN          32u
 
 struct answers {
     Towline__V1__HealthResponse *health;
@@ -102,6 +103,30 @@ static void print_hosts(struct tow *tow, const Towline__V1__ListHostsResponse *h
             tw_size_format(capacity, all));
 }
 
+/* How hosts reach, or last reached, each other; more than a screen of it is in `tow host show`. */
+static void print_paths(struct tow *tow, const Towline__V1__ListHostsResponse *hosts)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < hosts->n_hosts; i++) {
+        const Towline__V1__HostDescription *d = hosts->hosts[i]->description;
+        if (!d || hosts->hosts[i]->state != TOWLINE__V1__HOST_STATE__HOST_STATE_ALIVE)
+            continue;
+        for (size_t p = 0; p < d->n_paths; p++, count++) {
+            const Towline__V1__FabricPath *path = d->paths[p];
+            char line[512], safe[512];
+            if (count >= PATHS_SHOWN)
+                continue;
+            snprintf(line, sizeof line, "%s -> %s by %s%s%s (%s)", d->name, path->peer,
+                     path->fabric, *path->migration ? ", in use by " : "", path->migration,
+                     path->reason);
+            fprintf(tow->out, "%s%s\n", count ? "            " : "paths       ",
+                    tow_safe_text(line, safe, sizeof safe));
+        }
+    }
+    if (count > PATHS_SHOWN)
+        fprintf(tow->out, "            and %zu more\n", count - PATHS_SHOWN);
+}
+
 static void print_vms(struct tow *tow, const Towline__V1__ListVmsResponse *vms)
 {
     const ProtobufCEnumDescriptor *states = &towline__v1__vm_state__descriptor;
@@ -150,6 +175,7 @@ int tow_status(struct tow *tow, const struct tow_arguments *arguments)
         } else {
             print_controller(tow, answers.health);
             print_hosts(tow, answers.hosts);
+            print_paths(tow, answers.hosts);
             print_vms(tow, answers.vms);
             print_migrations(tow, answers.migrations);
         }

@@ -110,6 +110,8 @@ static enum tw_code check_request(const Towline__V1__HeartbeatRequest *r, struct
         code = check_length("rpc_url", d->rpc_url, TW_URL_SIZE, err);
     if (code == TW_OK)
         code = check_length("fabric_address", d->fabric_address, TW_URL_SIZE, err);
+    if (code == TW_OK)
+        code = check_length("verbs_address", d->verbs_address, TW_URL_SIZE, err);
     if (code == TW_OK && r->n_vms > TW_REPORTS_MAX) {
         snprintf(given, sizeof given, "%zu", r->n_vms);
         code = tw_fail(err, TW_INVALID_ARGUMENT, d->name, "at most 1024 VMs", given,
@@ -160,6 +162,15 @@ static void describe(struct tw_host_record *to, const Towline__V1__HostDescripti
     snprintf(to->fabric_address, sizeof to->fabric_address, "%s", d->fabric_address);
     snprintf(to->fabric, sizeof to->fabric, "%s", d->fabric);
     snprintf(to->version, sizeof to->version, "%s", d->version);
+    snprintf(to->verbs_address, sizeof to->verbs_address, "%s", d->verbs_address);
+    snprintf(to->fabric_reason, sizeof to->fabric_reason, "%s", d->fabric_reason);
+    for (size_t i = 0; i < d->n_paths && i < TW_HOST_PATHS_MAX; i++) {
+        struct tw_path_record *path = &to->paths[to->path_count++];
+        snprintf(path->peer, sizeof path->peer, "%s", d->paths[i]->peer);
+        snprintf(path->migration, sizeof path->migration, "%s", d->paths[i]->migration);
+        snprintf(path->fabric, sizeof path->fabric, "%s", d->paths[i]->fabric);
+        snprintf(path->reason, sizeof path->reason, "%s", d->paths[i]->reason);
+    }
     to->capacity_bytes = d->memory_capacity_bytes;
     to->used_bytes = d->memory_used_bytes;
     to->cpus = d->cpus;

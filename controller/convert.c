@@ -43,6 +43,17 @@ static void *whole(bool ok, ProtobufCMessage *message)
     return message;
 }
 
+static ProtobufCMessage *path_to_proto(const struct tw_path_record *r)
+{
+    Towline__V1__FabricPath *p = malloc(sizeof *p);
+    if (!p)
+        return NULL;
+    towline__v1__fabric_path__init(p);
+    bool ok = tw_text_set(&p->peer, r->peer) && tw_text_set(&p->fabric, r->fabric) &&
+              tw_text_set(&p->reason, r->reason) && tw_text_set(&p->migration, r->migration);
+    return whole(ok, &p->base);
+}
+
 static Towline__V1__HostDescription *description(const struct tw_host_record *r)
 {
     Towline__V1__HostDescription *d = malloc(sizeof *d);
@@ -55,7 +66,11 @@ static Towline__V1__HostDescription *description(const struct tw_host_record *r)
     d->instance = r->instance;
     bool ok = tw_text_set(&d->name, r->name) && tw_text_set(&d->rpc_url, r->rpc_url) &&
               tw_text_set(&d->fabric_address, r->fabric_address) &&
-              tw_text_set(&d->fabric, r->fabric) && tw_text_set(&d->version, r->version);
+              tw_text_set(&d->fabric, r->fabric) && tw_text_set(&d->version, r->version) &&
+              tw_text_set(&d->verbs_address, r->verbs_address) &&
+              tw_text_set(&d->fabric_reason, r->fabric_reason);
+    for (unsigned i = 0; i < r->path_count && ok; i++)
+        ok = tw_append(&d->paths, &d->n_paths, path_to_proto(&r->paths[i]));
     return whole(ok, &d->base);
 }
 

@@ -193,6 +193,7 @@ static void tell_source(struct tw_drive *d, Towline__V1__MigrationLimits *limits
     r.epoch = d->epoch;
     r.destination = d->destination;
     r.fabric_address = room->fabric_address;
+    r.verbs_address = room->verbs_address;
     r.token = room->token;
     r.limits = limits;
     enum tw_code code =

@@ -16,9 +16,21 @@
 #define TW_LIMITS_BYTES  64u   /* packed MigrationLimits */
 #define TW_PROGRESS_SIZE 8192u /* packed MigrationProgress */
 
+#define TW_HOST_PATHS_MAX 16u /* of one host; more are left out */
+
+/* How a host reaches another one. */
+struct tw_path_record {
+    char peer[TW_NAME_SIZE], migration[TW_NAME_SIZE];
+    char fabric[16], reason[TW_REASON_SIZE];
+};
+
 struct tw_host_record {
     char name[TW_NAME_SIZE], rpc_url[TW_URL_SIZE], fabric_address[TW_URL_SIZE];
     char fabric[16], version[32];
+    /* As last reported; not stored: a controller that was restarted is soon told again. */
+    char verbs_address[TW_URL_SIZE], fabric_reason[TW_REASON_SIZE];
+    struct tw_path_record paths[TW_HOST_PATHS_MAX];
+    unsigned path_count;
     uint64_t capacity_bytes, used_bytes, instance;
     uint32_t cpus;
     bool alive;

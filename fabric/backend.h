@@ -27,9 +27,13 @@
 #define TW_REGIONS_MAX        256u
 #define TW_FABRIC_ADDRESS_MAX 96u
 
+struct tw_region;
+
 struct tw_fabric_backend {
     const char *kind; /* "tcp" */
     size_t fabric_size, conn_size;
+    /* Takes the reads of tw_conn.reads itself and ends them, instead of READ and DATA frames. */
+    bool reads_itself;
     enum tw_code (*open)(struct tw_fabric *fabric, void *arg, struct tw_error *err);
     /* After hang_up() of every connection. Also after a failed open. */
     void (*close)(struct tw_fabric *fabric);
@@ -45,6 +49,10 @@ struct tw_fabric_backend {
     void (*flush)(struct tw_conn *conn, enum tw_lane lane);
     /* Sends what still goes without waiting, then lets go of the peer. */
     void (*hang_up)(struct tw_conn *conn);
+    /* Memory becomes readable for holders of its token, and no longer is. May be NULL. */
+    enum tw_code (*region_open)(struct tw_fabric *fabric, struct tw_region *region,
+                                struct tw_error *err);
+    void (*region_close)(struct tw_fabric *fabric, struct tw_region *region);
     unsigned (*poll)(struct tw_fabric *fabric, uint64_t deadline_ns);
     int (*fd)(const struct tw_fabric *fabric); /* NULL = none */
 };
@@ -117,6 +125,7 @@ struct tw_region {
     uint64_t length;
     uint32_t key;
     uint8_t token[TW_OWNER_SIZE];
+    void *backend; /* what the back end has of it */
 };
 
 struct tw_fabric {

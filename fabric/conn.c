@@ -314,6 +314,11 @@ void *tw_conn_ctx(const struct tw_conn *conn)
     return conn->ctx;
 }
 
+const char *tw_conn_kind(const struct tw_conn *conn)
+{
+    return conn->fabric->backend->kind;
+}
+
 const struct tw_hello *tw_conn_peer(const struct tw_conn *conn)
 {
     return &conn->peer;

@@ -89,6 +89,35 @@ static void make_certificates(struct world *w)
     fixture_close(&f);
 }
 
+static bool use_verbs;
+static struct tw_verbs_config verbs_settings;
+
+bool world_use_verbs(const struct tw_verbs_config *settings)
+{
+    const char *address = getenv("TOWLINE_VERBS_ADDRESS");
+    use_verbs = address && address[0];
+    verbs_settings = settings ? *settings : (struct tw_verbs_config){0};
+    return use_verbs;
+}
+
+const char *world_kind(void)
+{
+    return use_verbs ? "verbs" : "tcp";
+}
+
+static bool open_verbs(struct side *side, const struct tw_fabric_config *config)
+{
+    struct tw_verbs_config c = verbs_settings;
+    struct tw_error err;
+    char text[512];
+    if (strcmp(config->name, "b") == 0)
+        c.source = getenv("TOWLINE_VERBS_SOURCE");
+    if (tw_fabric_open(&tw_fabric_verbs, &c, config, &side->fabric, &err) == TW_OK)
+        return true;
+    fprintf(stderr, "%s\n", tw_error_text(&err, text, sizeof text));
+    return false;
+}
+
 static bool open_side(struct world *w, struct side *side, const char *name,
                       const struct tw_fabric_config *config)
 {
@@ -104,6 +133,8 @@ static bool open_side(struct world *w, struct side *side, const char *name,
     struct tw_fabric_tcp_settings tcp = {side->tls};
     if (w->sim)
         return tw_fabric_open(&tw_fabric_sim, w->sim, &c, &side->fabric, NULL) == TW_OK;
+    if (use_verbs)
+        return open_verbs(side, &c);
     return tw_fabric_open(&tw_fabric_tcp, &tcp, &c, &side->fabric, NULL) == TW_OK;
 }
 
@@ -111,7 +142,7 @@ struct world *world_open(bool sim, const struct tw_fabric_config *config,
                          const struct tw_sim_config *sim_config)
 {
     struct tw_error err;
-    char text[512];
+    char text[512], address[64] = "127.0.0.1:0";
     struct world *w = calloc(1, sizeof *w);
     if (!w)
         abort();
@@ -124,7 +155,9 @@ struct world *world_open(bool sim, const struct tw_fabric_config *config,
     w->clock = sim ? tw_sim_clock(w->sim) : &tw_monotonic;
     if (!open_side(w, &w->a, "a", config) || !open_side(w, &w->b, "b", config))
         abort();
-    if (tw_fabric_listen(w->a.fabric, sim ? "here" : "127.0.0.1:0", &err)) {
+    if (use_verbs)
+        snprintf(address, sizeof address, "%s:0", getenv("TOWLINE_VERBS_ADDRESS"));
+    if (tw_fabric_listen(w->a.fabric, sim ? "here" : address, &err)) {
         fprintf(stderr, "%s\n", tw_error_text(&err, text, sizeof text));
         abort();
     }

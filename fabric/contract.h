@@ -5,6 +5,7 @@
 
 #include "fabric/fabric.h"
 #include "fabric/sim.h"
+#include "fabric/verbs.h"
 
 #define SIDE_LOG 64u /* chunks remembered */
 
@@ -33,7 +34,7 @@ struct side {
 };
 
 struct world {
-    struct tw_sim *sim; /* NULL: tcp */
+    struct tw_sim *sim; /* NULL: tcp or verbs */
     const struct tw_clock *clock;
     struct side a, b;
     bool a_is_deaf; /* tcp's stand-in for a cut: nobody polls a */
@@ -44,6 +45,12 @@ struct world *world_open(bool sim, const struct tw_fabric_config *config,
 void world_close(struct world *w);
 /* Worlds opened from now on, unless they are simulated, speak TLS. */
 void world_use_tls(void);
+/* Worlds opened from now on, unless they are simulated, speak verbs: a listens on the address of
+ * an RDMA device in TOWLINE_VERBS_ADDRESS, b connects from the one in TOWLINE_VERBS_SOURCE, which
+ * may be missing. False: no address is
+ * named, so there is no device to test on. `settings` NULL = defaults. */
+bool world_use_verbs(const struct tw_verbs_config *settings);
+const char *world_kind(void); /* "tcp" or "verbs": of worlds that are not simulated */
 void world_step(struct world *w);
 void world_cut(struct world *w);
 void world_mend(struct world *w);

@@ -21,6 +21,12 @@
         world_use_tls();                                                                           \
         name(false);                                                                               \
     }                                                                                              \
+    Test(verbs, name)                                                                              \
+    {                                                                                              \
+        if (!world_use_verbs(NULL))                                                                \
+            cr_skip_test("no RDMA device is named in TOWLINE_VERBS_ADDRESS");                      \
+        name(false);                                                                               \
+    }                                                                                              \
     static void name(bool sim)
 
 static uint8_t block[TW_CHUNK_PAYLOAD];
@@ -53,7 +59,7 @@ static void send_spoilt(struct tw_conn *conn, unsigned flip_at)
 CONTRACT(hello_brings_both_up)
 {
     struct world *w = connected(sim);
-    cr_assert_str_eq(tw_fabric_kind(w->a.fabric), sim ? "sim" : "tcp");
+    cr_assert_str_eq(tw_fabric_kind(w->a.fabric), sim ? "sim" : world_kind());
     cr_assert_eq(w->a.accepts, 1);
     cr_assert_str_eq(tw_conn_peer(w->a.conn)->name, "b");
     cr_assert_str_eq(tw_conn_peer(w->b.conn)->name, "a");

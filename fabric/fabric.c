@@ -73,6 +73,9 @@ void tw_fabric_close(struct tw_fabric *f)
     for (struct tw_conn *conn = f->conns; conn; conn = conn->sibling)
         tw_conn_close(conn);
     reap(f);
+    for (unsigned i = 0; i < TW_REGIONS_MAX; i++)
+        if (f->regions[i].memory)
+            tw_fabric_unregister(f, f->regions[i].key);
     f->backend->close(f);
     free(f);
 }
@@ -201,19 +204,31 @@ enum tw_code tw_fabric_register(struct tw_fabric *f, const void *memory, uint64_
         if (f->key_next == 0)
             f->key_next = 1;
         memcpy(r->token, token, TW_OWNER_SIZE);
-        *key = r->key;
-        return TW_OK;
+        const enum tw_code code =
+            f->backend->region_open ? f->backend->region_open(f, r, err) : TW_OK;
+        if (code)
+            *r = (struct tw_region){0};
+        else
+            *key = r->key;
+        return code;
     }
     char limit[32];
     snprintf(limit, sizeof limit, "at most %u", TW_REGIONS_MAX);
     return tw_fail(err, TW_RESOURCE_EXHAUSTED, f->name, limit, NULL, "too many registered regions");
 }
 
+static void region_close(struct tw_fabric *f, struct tw_region *region)
+{
+    if (f->backend->region_close)
+        f->backend->region_close(f, region);
+    *region = (struct tw_region){0};
+}
+
 void tw_fabric_unregister(struct tw_fabric *f, uint32_t key)
 {
     for (unsigned i = 0; i < TW_REGIONS_MAX; i++)
         if (f->regions[i].memory && f->regions[i].key == key)
-            f->regions[i] = (struct tw_region){0};
+            region_close(f, &f->regions[i]);
 }
 
 const uint8_t *tw_fabric_region(const struct tw_fabric *f, uint32_t key, uint64_t address,

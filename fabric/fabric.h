@@ -1,4 +1,4 @@
-/* Lines between hosts: one interface, several back ends (tcp, sim; verbs joins behind it).
+/* Lines between hosts: one interface, several back ends (tcp, verbs, sim).
  *
  * An endpoint belongs to one thread, which calls tw_fabric_poll(); every callback comes from inside
  * that call. Nothing here blocks but poll, and that only until its deadline.
@@ -75,7 +75,7 @@ struct tw_fabric_config {
 /* What a back end provides. Callers use the tw_fabric_* functions below. */
 struct tw_fabric_backend;
 extern const struct tw_fabric_backend tw_fabric_tcp;
-/* The simulated one is made from a network: fabric/sim.h. */
+/* RDMA: fabric/verbs.h. The simulated one is made from a network: fabric/sim.h. */
 
 /* backend_arg of tcp; NULL is the same as one without TLS: plain text, and then only between
  * loopback addresses. With it, every connection is TLS 1.3 between agents: both sides show a
@@ -95,7 +95,7 @@ void tw_fabric_close(struct tw_fabric *fabric); /* closes its connections silent
  * Addresses are numbers: names are resolved by who calls, as that may take long. */
 enum tw_code tw_fabric_listen(struct tw_fabric *fabric, const char *address, struct tw_error *err);
 const char *tw_fabric_address(const struct tw_fabric *fabric);
-const char *tw_fabric_kind(const struct tw_fabric *fabric); /* "tcp", "sim" */
+const char *tw_fabric_kind(const struct tw_fabric *fabric); /* "tcp", "verbs", "sim" */
 
 /* Begins to connect; on_up or on_down follows inside `deadline_ns`. Of `hello`, epoch and owner
  * count; versions and name, where they are 0 or empty, are filled in. */
@@ -151,6 +151,7 @@ enum tw_code tw_conn_read(struct tw_conn *conn, uint32_t key, uint64_t address, 
 void tw_conn_close(struct tw_conn *conn);
 void *tw_conn_ctx(const struct tw_conn *conn);
 const struct tw_hello *tw_conn_peer(const struct tw_conn *conn);
+const char *tw_conn_kind(const struct tw_conn *conn); /* back end that it runs on: "tcp" */
 
 struct tw_conn_stats {
     uint64_t bytes_sent; /* on the wire, headers and protocol included */
@@ -159,6 +160,7 @@ struct tw_conn_stats {
     uint64_t chunks_received;
     uint64_t credit_stalls; /* begins refused for want of credit */
     uint64_t reads;         /* one-sided reads begun here */
+    uint64_t reconnects;    /* queue pairs lost and replaced, with nothing lost (verbs) */
 };
 void tw_conn_stats_get(const struct tw_conn *conn, struct tw_conn_stats *out);
 

@@ -21,6 +21,8 @@ static const struct {
     [TW_FRAME_DATA] = {"data", 0, TW_CHUNK_PAYLOAD},
     [TW_FRAME_PING] = {"ping", 0, 0},
     [TW_FRAME_GOODBYE] = {"goodbye", 0, TW_GOODBYE_TEXT},
+    [TW_FRAME_LOOKUP] = {"lookup", 0, 0},
+    [TW_FRAME_REGION] = {"region", 0, 0},
 };
 
 static enum tw_code bad(struct tw_error *err, enum tw_code code, const char *where,

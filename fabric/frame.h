@@ -2,16 +2,18 @@
  * bytes behind it. There are two sorts, told apart by the first four bytes: chunks, just as
  * fabric/record.h says, and frames of the fabric's own protocol, described here. All little-endian.
  *
- *   kind     numbers                          id       payload          lane
- *   HELLO    bulk credits, urgent credits     -        struct tw_hello  urgent  client first
- *   ACCEPT   bulk credits, urgent credits     of conn  struct tw_hello  urgent  answer to HELLO
- *   JOIN     -                                of conn  -                bulk    client, after
- * ACCEPT READY    -                                -        -                urgent  answer to JOIN
- *   CREDIT   consumed bulk, consumed urgent   -        -                urgent  totals, so none is
- * lost READ     number, address, key, length     -        -                urgent DATA     number,
- * code                     -        bytes read       urgent  in order of READ PING     - -        -
- * urgent  against silence GOODBYE  code                             -        text urgent  the last;
- * also refuses
+ *   kind     numbers                         id       payload          lane
+ *   HELLO    bulk credits, urgent credits    -        struct tw_hello  urgent  client first
+ *   ACCEPT   bulk credits, urgent credits    of conn  struct tw_hello  urgent  answer to HELLO
+ *   JOIN     -                               of conn  -                bulk    client, after ACCEPT
+ *   READY    -                               -        -                urgent  answer to JOIN
+ *   CREDIT   consumed bulk, urgent           -        -                urgent  totals: none is lost
+ *   READ     number, address, key, length    -        -                urgent
+ *   DATA     number, code                    -        bytes read       urgent  in order of READ
+ *   PING     -                               -        -                urgent  against silence
+ *   GOODBYE  code                            -        text             urgent  the last; refuses
+ * too LOOKUP   key, address                    -        -                urgent  RDMA: where is it?
+ *   REGION   key, start, length, address     rkey     -                urgent  of a slice; or 0
  *
  * Parsing is a pure function over bytes. Checks: frame_test.c, tests/fuzz/frame_fuzz.c. */
 #ifndef TOWLINE_FABRIC_FRAME_H
@@ -44,6 +46,8 @@ enum tw_frame_kind {
     TW_FRAME_DATA = 7,
     TW_FRAME_PING = 8,
     TW_FRAME_GOODBYE = 9,
+    TW_FRAME_LOOKUP = 10,
+    TW_FRAME_REGION = 11,
     TW_FRAME_KINDS
 };
 

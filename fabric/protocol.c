@@ -137,7 +137,8 @@ static const uint8_t *next_urgent(struct tw_conn *conn, uint32_t *length)
     const uint8_t *chunk = next_chunk(conn, &conn->lanes[TW_LANE_URGENT], length);
     if (chunk)
         return chunk;
-    if (conn->machine.state == TW_CONN_UP && conn->reads.sent < conn->reads.next)
+    if (conn->machine.state == TW_CONN_UP && conn->reads.sent < conn->reads.next &&
+        !conn->fabric->backend->reads_itself)
         *length = encode_read(conn, control);
     else if (conn->requests.done < conn->requests.next) {
         *length = encode_data(conn);

@@ -45,7 +45,7 @@ static enum tw_code start_all(struct bench_cluster *c, const struct bench_settin
     for (unsigned i = 0; i < 2 && !code; i++) {
         const char *n = node_names[i];
         snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"ipc://%s/%s.sock\"\nfabric: \"127.0.0.1:0\"\n"
+                 "name: %s\nlisten: \"ipc://%s/%s.sock\"\nfabric_listen: \"127.0.0.1:0\"\n"
                  "controller: \"ipc://%s/controller.sock\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nmemory: 1GiB\nplugin: %s\nqemu: %s\n",
                  n, c->dir, n, c->dir, s->state, n, c->dir, n, s->plugin, s->qemu);

@@ -76,7 +76,7 @@ static void configure(struct tw_cluster *c, enum tw_role role)
                  c->controller_url, door, c->dir, c->settings[role]);
     else
         snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"%stcp://127.0.0.1:0\"\nfabric: \"127.0.0.1:0\"\n%s"
+                 "name: %s\nlisten: \"%stcp://127.0.0.1:0\"\nfabric_listen: \"127.0.0.1:0\"\n%s"
                  "controller: \"%s\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nplugin: %s\n%s",
                  name, c->tls ? "tls+" : "", door, c->controller_url, c->dir, name, c->dir, name,
