@@ -2,6 +2,7 @@
  * stream and written out by the HTTP thread. Names are listed in docs/operations.md. */
 #include "agentd/agent.h"
 
+#include "fabric/verbs.h"
 #include "rpc/http.h"
 
 #include <stdlib.h>
@@ -48,6 +49,50 @@ static void totals_page(FILE *out, const struct tw_agent *a)
     family(out, "towline_agent_longest_turn_seconds", "gauge",
            "Longest turn of the data thread since the start.");
     fprintf(out, "towline_agent_longest_turn_seconds %.6f\n", (double)t->longest_turn_ns / 1e9);
+}
+
+/* Only where verbs are in use. */
+static void verbs_page(FILE *out, const struct tw_agent *a)
+{
+    struct tw_verbs_stats s;
+    if (!a->paths.verbs)
+        return;
+    tw_fabric_verbs_stats(a->paths.verbs, &s);
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } rows[] = {
+        {"doorbells_total", "counter", "Posts of chained work requests.", s.doorbells},
+        {"requests_total", "counter", "Work requests in them.", s.requests},
+        {"inline_requests_total", "counter", "Work requests with the bytes inside.",
+         s.inline_requests},
+        {"signalled_total", "counter", "Work requests that asked for a completion.", s.signalled},
+        {"credit_writes_total", "counter", "Work requests that returned credit.", s.credit_writes},
+        {"chunks_total", "counter", "Chunks sent, without those sent again.", s.chunks},
+        {"chunk_bytes_total", "counter", "Payload of the chunks sent.", s.chunk_bytes},
+        {"resent_total", "counter", "Messages sent again on new queue pairs.", s.resent},
+        {"breaks_total", "counter", "Connections whose queue pairs were lost.", s.breaks},
+        {"reconnects_total", "counter", "Connections brought back.", s.reconnects},
+        {"reads_total", "counter", "One-sided reads posted.", s.reads},
+        {"registrations_total", "counter", "Memory registrations done.", s.registrations},
+        {"registered_bytes", "gauge", "Memory registered now.", s.registered_bytes},
+    };
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "towline_agent_verbs_%s", rows[i].name);
+        one(out, name, rows[i].type, rows[i].help, rows[i].value);
+    }
+    family(out, "towline_agent_verbs_flushes_total", "counter", "Posts by the reason they ended.");
+    const struct {
+        const char *reason;
+        uint64_t value;
+    } flushes[] = {{"empty", s.flush_empty},
+                   {"full", s.flush_full},
+                   {"window", s.flush_window},
+                   {"queue", s.flush_queue}};
+    for (unsigned i = 0; i < sizeof flushes / sizeof *flushes; i++)
+        fprintf(out, "towline_agent_verbs_flushes_total{reason=\"%s\"} %llu\n", flushes[i].reason,
+                (unsigned long long)flushes[i].value);
 }
 
 static void vms_page(FILE *out, const struct tw_agent *a)
@@ -100,6 +145,7 @@ static enum tw_code metrics_on_data_thread(void *owner, void *arg, struct tw_err
                 (long long)tw_tls_expires_s(a->tls));
     }
     totals_page(out, a);
+    verbs_page(out, a);
     vms_page(out, a);
     return TW_OK;
 }

@@ -71,9 +71,15 @@ static enum tw_code open_verbs(struct tw_paths *paths, const struct tw_agent_con
     else
         code = open_and_listen(&tw_fabric_verbs, &verbs, fabric, config->verbs_listen,
                                &paths->verbs, err);
-    if (!code)
+    if (!code) {
+        /* The address may have led to another device than the first usable one. */
+        const char *other;
+        const struct tw_verbs_port *used =
+            usable_port(probe, tw_fabric_verbs_device(paths->verbs), &other);
+        port = used ? used : port;
         snprintf(paths->reason, sizeof paths->reason, "%s port %u (%s) is usable", port->device,
                  port->port, tw_verbs_transport_name(port->transport));
+    }
     free(probe);
     return code;
 }

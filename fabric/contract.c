@@ -128,8 +128,8 @@ static bool open_side(struct world *w, struct side *side, const char *name,
     c.ctx = side;
     if (!c.idle_timeout_ns)
         c.idle_timeout_ns = 400 * TW_MS;
-    if (!c.handshake_timeout_ns)
-        c.handshake_timeout_ns = 400 * TW_MS;
+    if (!c.handshake_timeout_ns) /* devices in software, in an emulated machine, are slow */
+        c.handshake_timeout_ns = use_verbs ? 5 * TW_SEC : 400 * TW_MS;
     struct tw_fabric_tcp_settings tcp = {side->tls};
     if (w->sim)
         return tw_fabric_open(&tw_fabric_sim, w->sim, &c, &side->fabric, NULL) == TW_OK;
@@ -212,7 +212,7 @@ bool world_connect(struct world *w)
     const unsigned ups = w->b.ups, downs = w->b.downs;
     struct tw_error err;
     if (tw_fabric_connect(w->b.fabric, tw_fabric_address(w->a.fabric), &hello,
-                          tw_now(w->clock) + TW_SEC, &w->b, &w->b.conn, &err))
+                          tw_now(w->clock) + 5 * TW_SEC, &w->b, &w->b.conn, &err))
         return false;
-    return WORLD_UNTIL(w, 2000, w->b.ups > ups || w->b.downs > downs) && w->b.ups > ups;
+    return WORLD_UNTIL(w, 6000, w->b.ups > ups || w->b.downs > downs) && w->b.ups > ups;
 }

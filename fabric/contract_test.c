@@ -513,7 +513,7 @@ CONTRACT(many_connections)
     struct world *w = world_open(sim, NULL, NULL);
     struct tw_conn *conns[40];
     for (unsigned i = 0; i < 40; i++) {
-        cr_assert(world_connect(w));
+        cr_assert(world_connect(w), "connection %u: %s %s", i, w->b.why.what, w->b.why.given);
         conns[i] = w->b.conn;
     }
     for (unsigned turn = 0; turn < 5; turn++)

@@ -213,8 +213,9 @@ void verbs_break(struct verbs_conn *conn)
         tw_conn_lost(&conn->base, &link->why);
         return;
     }
-    tw_log(TW_LOG_WARN, "fabric", conn->broken ? "not reconnected" : "queue pairs lost",
-           "peer=\"%s\" why=\"%s\"", conn->base.label, link->why.what);
+    tw_log(conn->broken ? TW_LOG_DEBUG : TW_LOG_WARN, "fabric",
+           conn->broken ? "not reconnected" : "queue pairs lost", "peer=\"%s\" why=\"%s\"",
+           conn->base.label, link->why.what);
     const uint64_t now = tw_fabric_now(&f->base);
     conn->redial_ns = conn->broken ? tw_after(now, REDIAL_NS) : now;
     if (!conn->broken)
@@ -242,7 +243,7 @@ static void redial(struct verbs_conn *conn, uint64_t now_ns)
         return;
     conn->link->give_up_ns = tw_after(now_ns, try_ns(f));
     if (verbs_dial(&conn->link->urgent, &err))
-        verbs_link_fail(conn->link, err.code, "%.150s", err.what);
+        verbs_link_fail_with(conn->link, &err);
 }
 
 /* A client that hears nothing, not even answers to its pings, tries new queue pairs before the

@@ -81,13 +81,30 @@ static void address_resolved(struct verbs_queue *q)
     struct verbs_fabric *f = q->link->fabric;
     struct tw_error err;
     if (verbs_device_adopt(f, q->id->verbs, &err)) {
-        verbs_link_fail(q->link, err.code, "%.60s: %.50s is not %.30s", err.what, err.given,
-                        err.expected);
+        verbs_link_fail_with(q->link, &err);
         return;
     }
     q->state = VERBS_ROUTING;
     if (rdma_resolve_route(q->id, RESOLVE_MS))
         verbs_link_fail(q->link, TW_UNAVAILABLE, "no route: %s", strerrordesc_np(errno));
+}
+
+/* The peer or the network has said no. Where the answer is definite, nothing is tried again. */
+static void refused(struct verbs_queue *q, int status, const uint8_t *bytes, size_t size)
+{
+    struct verbs_conn *conn = q->link->conn;
+    struct tw_error why;
+    if (verbs_refusal_parse(bytes, size, &why)) {
+        if (conn->broken) /* whatever it says, it does not know the connection any more */
+            why.code = TW_UNAVAILABLE;
+        tw_conn_lost(&conn->base, &why);
+    } else if (status == REFUSED_IB || status == -ECONNREFUSED) {
+        tw_fail(&why, TW_UNAVAILABLE, NULL, NULL, NULL, "nobody listens there");
+        tw_conn_lost(&conn->base, &why);
+    } else {
+        verbs_link_fail(q->link, TW_UNAVAILABLE, "the network refused the connection: %s (%d)",
+                        status < 0 ? strerrordesc_np(-status) : "rejected", status);
+    }
 }
 
 /* Domain and memory of a connection, once its device is known. */
@@ -111,15 +128,14 @@ static void route_resolved(struct verbs_queue *q)
     if (!code)
         code = verbs_queue_create(q, &err);
     if (code) {
-        verbs_link_fail(q->link, err.code, "%.100s%s%.50s", err.what, err.given[0] ? ": " : "",
-                        err.given);
+        verbs_link_fail_with(q->link, &err);
         return;
     }
     private_of(q, &priv);
     struct rdma_conn_param param = parameters(q->link->fabric, &priv);
     q->state = VERBS_CONNECTING;
     if (rdma_connect(q->id, &param))
-        verbs_link_fail(q->link, TW_UNAVAILABLE, "connect: %s", strerrordesc_np(errno));
+        refused(q, -errno, NULL, 0);
 }
 
 /* ---- Greetings ------------------------------------------------------------------------------- */
@@ -146,7 +162,7 @@ static void send_greeting(struct verbs_queue *q)
     struct tw_error err;
     verbs_request_finish(q, &wr, false);
     if (verbs_post(q, &wr, 1, &err))
-        verbs_link_fail(q->link, err.code, "%.150s", err.what);
+        verbs_link_fail_with(q->link, &err);
 }
 
 /* The urgent queue pair tells where everything is, and what need not be sent again. */
@@ -182,7 +198,7 @@ void verbs_dial_bulk(struct verbs_conn *conn)
     struct tw_error err;
     for (unsigned i = 0; i < conn->queues; i++)
         if (!conn->link->failed && verbs_dial(&conn->link->bulk[i], &err))
-            verbs_link_fail(conn->link, err.code, "%.150s", err.what);
+            verbs_link_fail_with(conn->link, &err);
 }
 
 static void lane_is_ready(struct verbs_queue *q)
@@ -221,7 +237,7 @@ void verbs_greeted(struct verbs_queue *q, uint32_t length)
     if (!code && q->lane == TW_LANE_URGENT)
         code = take_places(conn, &greeting, &err);
     if (code) {
-        verbs_link_fail(q->link, code, "%.150s", err.what);
+        tw_conn_fail(&conn->base, &err);
         return;
     }
     q->state = VERBS_READY;
@@ -437,22 +453,6 @@ static void established(struct verbs_queue *q, const uint8_t *bytes, size_t size
     send_greeting(q);
 }
 
-static void refused(struct verbs_queue *q, int status, const uint8_t *bytes, size_t size)
-{
-    struct verbs_conn *conn = q->link->conn;
-    struct tw_error why;
-    if (verbs_refusal_parse(bytes, size, &why)) {
-        if (conn->broken) /* whatever it says, it does not know the connection any more */
-            why.code = TW_UNAVAILABLE;
-        tw_conn_lost(&conn->base, &why);
-    } else if (status == REFUSED_IB || status == -ECONNREFUSED) {
-        tw_fail(&why, TW_UNAVAILABLE, NULL, NULL, NULL, "nobody listens there");
-        tw_conn_lost(&conn->base, &why);
-    } else {
-        verbs_link_fail(q->link, TW_UNAVAILABLE, "the network refused the connection (%d)", status);
-    }
-}
-
 static void queue_event(struct verbs_queue *q, enum rdma_cm_event_type type, int status,
                         const uint8_t *bytes, size_t size)
 {
@@ -497,8 +497,8 @@ unsigned verbs_cm_events(struct verbs_fabric *f)
         struct rdma_cm_id *id = event->id;
         struct verbs_queue *q = id->context;
         const size_t size = event->param.conn.private_data ? event->param.conn.private_data_len : 0;
-        memcpy(bytes, event->param.conn.private_data ? event->param.conn.private_data : bytes,
-               size);
+        if (size)
+            memcpy(bytes, event->param.conn.private_data, size);
         /* Acknowledged at once: destroying an id waits for it. */
         rdma_ack_cm_event(event);
         if (type == RDMA_CM_EVENT_CONNECT_REQUEST)

@@ -46,8 +46,10 @@ static struct ibv_cq *make_cq(struct verbs_link *link, enum tw_lane lane, struct
         return NULL;
     }
     struct ibv_cq *cq = ibv_create_cq(f->context, (int)entries, link, f->completions, 0);
-    if (!cq || ibv_req_notify_cq(cq, 0)) {
-        tw_fail_errno(err, errno, conn->base.label, "completion queue");
+    const int number = cq ? ibv_req_notify_cq(cq, 0) : errno;
+    if (!cq || number) {
+        tw_fail_errno(err, number, conn->base.label, "completion queue of %u entries%s", entries,
+                      cq ? ", notification" : "");
         if (cq)
             ibv_destroy_cq(cq);
         return NULL;
@@ -203,18 +205,26 @@ void verbs_link_free(struct verbs_link *link)
     free(link);
 }
 
-void verbs_link_fail(struct verbs_link *link, enum tw_code code, const char *what, ...)
+void verbs_link_fail_with(struct verbs_link *link, const struct tw_error *why)
 {
-    char text[160];
     if (link->failed)
         return;
+    link->why = *why;
+    link->why.where[0] = '\0'; /* the connection says who it is */
+    link->failed = true;
+    verbs_wake(link->fabric);
+}
+
+void verbs_link_fail(struct verbs_link *link, enum tw_code code, const char *what, ...)
+{
+    struct tw_error why;
+    char text[sizeof why.what];
     va_list args;
     va_start(args, what);
     vsnprintf(text, sizeof text, what, args);
     va_end(args);
-    tw_fail(&link->why, code, NULL, NULL, NULL, "%s", text);
-    link->failed = true;
-    verbs_wake(link->fabric);
+    tw_fail(&why, code, NULL, NULL, NULL, "%s", text);
+    verbs_link_fail_with(link, &why);
 }
 
 bool verbs_lane_ready(const struct verbs_conn *conn, enum tw_lane lane)

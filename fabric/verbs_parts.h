@@ -246,6 +246,7 @@ void verbs_link_free(struct verbs_link *link);
 /* Notes that the link is of no use any more; poll does the rest. The first reason counts. */
 void verbs_link_fail(struct verbs_link *link, enum tw_code code, const char *what, ...)
     __attribute__((format(printf, 3, 4)));
+void verbs_link_fail_with(struct verbs_link *link, const struct tw_error *why);
 bool verbs_lane_ready(const struct verbs_conn *conn, enum tw_lane lane);
 /* Detaches the link from its connection, to be freed by poll; with `words`, not before what it has
  * posted is out, or has had its time. */

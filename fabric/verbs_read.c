@@ -130,7 +130,7 @@ static void post(struct verbs_conn *conn, uint64_t number, const struct tw_read 
     conn->reads.state[slot] = VERBS_READ_POSTED;
     q->link->fabric->stats.reads++;
     if (verbs_post(q, &wr, 1, &err))
-        verbs_link_fail(q->link, err.code, "%.150s", err.what);
+        verbs_link_fail_with(q->link, &err);
 }
 
 static void ask(struct verbs_conn *conn, uint64_t number, const struct tw_read *read)

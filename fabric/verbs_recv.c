@@ -33,10 +33,12 @@ static void message_came(struct verbs_conn *conn, enum tw_lane lane, uint64_t nu
     struct verbs_fabric *f = verbs_fabric_of(&conn->base);
     const struct verbs_stream *s = &conn->streams[lane];
     uint32_t length = wc->byte_len;
+    struct tw_error err;
     if (!f->iwarp) {
         if (wc->opcode != IBV_WC_RECV_RDMA_WITH_IMM || be32toh(wc->imm_data) != (uint32_t)number) {
-            verbs_link_fail(conn->link, TW_DATA_LOSS,
-                            "a message that is not the one due on its queue pair");
+            tw_fail(&err, TW_DATA_LOSS, "message", NULL, NULL,
+                    "not the one that is due on its queue pair");
+            tw_conn_fail(&conn->base, &err);
             return;
         }
         length = VERBS_STRIDE; /* what the header says counts, and the crc */
@@ -138,7 +140,7 @@ static bool deliver(struct verbs_link *link, enum tw_lane lane)
         return false;
     s->expected++;
     if (!link->failed && verbs_grant(conn, lane, &err))
-        verbs_link_fail(link, err.code, "%.150s", err.what);
+        verbs_link_fail_with(link, &err);
     /* The peer waits for slots, not for chunks: a ping tells it to look. */
     if (lane == TW_LANE_URGENT && verbs_stream_told_late(s))
         tw_conn_due(&conn->base, TW_FRAME_PING);

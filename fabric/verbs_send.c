@@ -45,15 +45,17 @@ enum tw_code verbs_post(struct verbs_queue *q, struct ibv_send_wr *first, unsign
 
 void verbs_acks_take(struct verbs_conn *conn)
 {
-    if (!conn->memory || !conn->link || conn->link->failed)
+    struct tw_error err;
+    if (!conn->memory || !conn->link || conn->link->failed || conn->base.hung_up)
         return;
     for (unsigned lane = 0; lane < TW_LANES; lane++) {
         struct verbs_stream *s = &conn->streams[lane];
         const uint64_t consumed = __atomic_load_n(&conn->memory->acks[lane], __ATOMIC_ACQUIRE);
         const uint64_t before = s->acked;
         if (!verbs_stream_ack(s, consumed)) {
-            verbs_link_fail(conn->link, TW_INVALID_ARGUMENT,
-                            "the peer consumed messages that were never sent");
+            tw_fail(&err, TW_INVALID_ARGUMENT, "credit", NULL, NULL,
+                    "for messages that were never sent");
+            tw_conn_fail(&conn->base, &err);
             return;
         }
         if (s->acked > before && conn->link->starved[lane])
@@ -225,7 +227,7 @@ void verbs_flush(struct tw_conn *base, enum tw_lane lane)
         for (unsigned i = 0; i < verbs_queue_count(conn, lane); i++)
             if (batch.first[i] &&
                 verbs_post(verbs_queue_of(link, lane, i), batch.first[i], batch.chain[i], &err))
-                verbs_link_fail(link, err.code, "%.150s", err.what);
+                verbs_link_fail_with(link, &err);
         link->starved[lane] = stop == STOP_WINDOW || stop == STOP_QUEUE;
         if (batch.count)
             count_stop(&link->fabric->stats, stop);
