@@ -95,6 +95,7 @@ enum tw_code tw_paths_open(struct tw_paths *paths, const struct tw_agent_config 
                            struct tw_tls *tls, const struct tw_fabric_events *events, void *ctx,
                            struct tw_error *err)
 {
+    struct tw_fabric_tcp_settings tcp = {tls};
     const struct tw_fabric_config fabric = {
         .name = config->name, .clock = &tw_monotonic, .events = events, .ctx = ctx};
     struct tw_fabric_tcp_settings tcp = {tls};

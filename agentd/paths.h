@@ -34,8 +34,7 @@ struct tw_paths {
 };
 
 /* Opens and listens. Fails when the configuration asks for verbs and no device is usable. TCP is
- * under `tls`, which outlives the paths; without it (NULL) it is plain text and stays on loopback.
- */
+ * under TLS with `tls` (NULL: plain text, on loopback only), which has to outlive the paths. */
 enum tw_code tw_paths_open(struct tw_paths *paths, const struct tw_agent_config *config,
                            struct tw_tls *tls, const struct tw_fabric_events *events, void *ctx,
                            struct tw_error *err);

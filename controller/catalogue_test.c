@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "controller/config.h"
+#include "controller/convert.h"
 #include "controller/placement.h"
 #include "controller/reconcile.h"
 #include "controller/spec.h"
@@ -143,6 +144,51 @@ Test(catalogue, leases_run_out_and_are_renewed)
     cr_assert(is_alive("node-a"));
     beat("node-a", 2, NULL);
     cr_assert_eq(events_of("node-a"), 4, "alive, restarted");
+}
+
+#define TEXT(text) ((char *)(uintptr_t)(text))
+
+/* What an agent says about its fabrics reaches whoever asks for the host. */
+Test(catalogue, paths_are_passed_on)
+{
+    Towline__V1__FabricPath way = TOWLINE__V1__FABRIC_PATH__INIT;
+    Towline__V1__FabricPath *paths[TW_HOST_PATHS_MAX + 1];
+    Towline__V1__HostDescription d = TOWLINE__V1__HOST_DESCRIPTION__INIT;
+    Towline__V1__HeartbeatRequest r = TOWLINE__V1__HEARTBEAT_REQUEST__INIT;
+    struct tw_host_view *views;
+    size_t count;
+    way.peer = TEXT("node-b");
+    way.fabric = TEXT("verbs");
+    way.reason = TEXT("both sides have verbs");
+    way.migration = TEXT("m-1");
+    for (unsigned i = 0; i <= TW_HOST_PATHS_MAX; i++)
+        paths[i] = &way;
+    d.name = TEXT("node-a");
+    d.rpc_url = TEXT("tcp://127.0.0.1:1");
+    d.fabric = TEXT("verbs");
+    d.fabric_reason = TEXT("rxe0 port 1 (RoCE) is usable");
+    d.verbs_address = TEXT("10.0.0.1:7203");
+    d.paths = paths;
+    d.n_paths = TW_HOST_PATHS_MAX + 1; /* one too many: left out */
+    r.host = &d;
+    cr_assert_eq(tw_catalogue_heartbeat(catalogue, &r, &err), TW_OK, "%s", err.what);
+    cr_assert_eq(tw_catalogue_hosts(catalogue, &views, &count, &err), TW_OK);
+    Towline__V1__Host *host = tw_host_to_proto(&views[0]);
+    cr_assert_not_null(host);
+    cr_assert_str_eq(host->description->fabric_reason, d.fabric_reason);
+    cr_assert_str_eq(host->description->verbs_address, d.verbs_address);
+    cr_assert_eq(host->description->n_paths, TW_HOST_PATHS_MAX);
+    cr_assert_str_eq(host->description->paths[0]->peer, "node-b");
+    cr_assert_str_eq(host->description->paths[0]->fabric, "verbs");
+    cr_assert_str_eq(host->description->paths[0]->reason, way.reason);
+    cr_assert_str_eq(host->description->paths[0]->migration, "m-1");
+    towline__v1__host__free_unpacked(host, NULL);
+    free(views);
+    char longer[TW_URL_SIZE + 1];
+    memset(longer, '1', sizeof longer - 1);
+    longer[sizeof longer - 1] = 0;
+    d.verbs_address = longer;
+    cr_assert_eq(tw_catalogue_heartbeat(catalogue, &r, &err), TW_INVALID_ARGUMENT);
 }
 
 Test(catalogue, survives_a_restart_of_the_controller)

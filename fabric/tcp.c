@@ -30,7 +30,7 @@ static enum tw_code tcp_open(struct tw_fabric *base, void *arg, struct tw_error 
     for (unsigned i = 0; i < TCP_PENDING_MAX; i++)
         f->pending[i].fd = -1;
     f->tls = settings ? settings->tls : NULL;
-    enum tw_code code = f->tls ? tcp_tls_check_own(f->tls, base->name, err) : TW_OK;
+    enum tw_code code = f->tls ? tw_tls_expect_me(f->tls, TW_ROLE_AGENT, base->name, err) : TW_OK;
     if (code)
         return code;
     f->inner = epoll_create1(EPOLL_CLOEXEC);

@@ -6,8 +6,8 @@
  * configured, both are TLS (tcp_tls.h) from the first byte on.
  *
  * Two epoll sets: the inner one holds the bulk sockets, the outer one everything else and the inner
- * one. A round of poll serves all that is urgent, then one bulk socket, once, and that for
- * TCP_BULK_TURN bytes at most. */
+ * one. A round of poll serves all that is urgent, then one bulk socket, once. A turn of bulk is one
+ * frame, in and out: so long an urgent one may have to wait. */
 #ifndef TOWLINE_FABRIC_TCP_H
 #define TOWLINE_FABRIC_TCP_H
 
@@ -19,8 +19,7 @@
 
 #define TCP_SMALL       2048u /* frames up to here are copied together and sent by one call */
 #define TCP_OUT         8192u
-#define TCP_BULK_TURN   (64u << 10) /* bytes of bulk that urgent frames may have to wait for */
-#define TCP_PENDING_MAX 128u        /* sockets that have not said who they are */
+#define TCP_PENDING_MAX 128u /* sockets that have not said who they are */
 
 /* First member of everything that an epoll event may point to. */
 enum tcp_tag { TCP_STREAM, TCP_PENDING, TCP_LISTENER, TCP_BULK, TCP_WAKE };

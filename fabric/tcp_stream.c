@@ -113,13 +113,11 @@ static void advance(struct tcp_stream *s, size_t sent)
         s->direct = NULL;
 }
 
-/* As sendmsg(), of what fill() has found; of bulk, a turn. */
+/* As sendmsg(), of what fill() has found. */
 static ssize_t push(struct tcp_stream *s)
 {
-    const uint32_t most = s->lane == TW_LANE_BULK ? TCP_BULK_TURN : TW_FRAME_MAX;
-    const uint32_t direct = s->direct_left < most ? s->direct_left : most;
     struct iovec parts[2] = {{s->out + s->out_at, s->out_end - s->out_at},
-                             {(void *)(uintptr_t)s->direct, s->direct ? direct : 0}};
+                             {(void *)(uintptr_t)s->direct, s->direct ? s->direct_left : 0}};
     const unsigned count = s->direct ? 2 : 1;
     if (s->tls)
         return tcp_tls_send(s->tls, s->fd, parts, count);
@@ -131,7 +129,7 @@ static ssize_t push(struct tcp_stream *s)
  * side, which epoll wakes for it. */
 void tcp_stream_write(struct tcp_stream *s)
 {
-    int64_t turn = s->lane == TW_LANE_BULK ? TCP_BULK_TURN : INT64_MAX;
+    int64_t turn = s->lane == TW_LANE_BULK ? TW_FRAME_MAX : INT64_MAX;
     while (s->fd >= 0 && !s->connecting && !s->shaking && !s->broken) {
         if (!fill(s) && !tcp_tls_unsent(s->tls)) {
             arm(s, false);
@@ -209,17 +207,16 @@ static bool take_frames(struct tcp_stream *s)
     return at > 0;
 }
 
-/* As recv(); of bulk, a turn. */
+/* As recv(). */
 static ssize_t pull(struct tcp_stream *s)
 {
     uint8_t *to = s->in + s->in_end;
-    const uint32_t room = TW_FRAME_MAX - s->in_end;
-    const uint32_t size = s->lane == TW_LANE_BULK && room > TCP_BULK_TURN ? TCP_BULK_TURN : room;
+    const size_t size = TW_FRAME_MAX - s->in_end;
     return s->tls ? tcp_tls_recv(s->tls, s->fd, to, size) : recv(s->fd, to, size, MSG_DONTWAIT);
 }
 
-/* Until something was handed in, or nothing is there; of bulk, once: other sockets wait too. What
- * TLS holds has to go all the way, as no event would tell of it. */
+/* Until something was handed in, or nothing is there: other sockets wait too. What TLS holds has
+ * to go all the way, as no event would tell of it. */
 static void read_some(struct tcp_stream *s)
 {
     while (s->fd >= 0) {
@@ -234,7 +231,7 @@ static void read_some(struct tcp_stream *s)
         }
         s->in_end += (uint32_t)n;
         tw_conn_heard(&s->conn->base);
-        if ((take_frames(s) || s->lane == TW_LANE_BULK) && !tcp_tls_pending(s->tls))
+        if (take_frames(s) && !tcp_tls_pending(s->tls))
             return;
     }
 }

@@ -48,8 +48,6 @@ struct tcp_tls {
 
 /* ---- tcp_tls_peer.c -------------------------------------------------------------------------- */
 
-/* Our own certificate must be that of agent `name`. */
-enum tw_code tcp_tls_check_own(struct tw_tls *trust, const char *name, struct tw_error *err);
 /* After the handshake: the peer must be an agent; notes its name. */
 enum tw_code tcp_tls_admit(struct tcp_tls *tls, const char *label, struct tw_error *err);
 /* Then: it must be who its hello says. */

@@ -50,18 +50,6 @@ enum tw_code tcp_tls_check_name(const struct tcp_tls *t, const char *label, cons
                    "the hello gives another name than the certificate");
 }
 
-enum tw_code tcp_tls_check_own(struct tw_tls *trust, const char *name, struct tw_error *err)
-{
-    struct tw_identity ours;
-    char expected[TW_IDENTITY_TEXT], given[TW_IDENTITY_TEXT];
-    tw_tls_identity(trust, &ours);
-    if (ours.role == TW_ROLE_AGENT && strcmp(ours.name, name) == 0)
-        return TW_OK;
-    snprintf(expected, sizeof expected, "agent %.64s", name);
-    return tw_fail(err, TW_INVALID_ARGUMENT, "tls", expected, tw_identity_text(&ours, given),
-                   "the certificate is not that of this agent");
-}
-
 /* ---- Why TLS has ended ----------------------------------------------------------------------- */
 
 static bool about_certificates(int alert)
