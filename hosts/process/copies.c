@@ -87,6 +87,12 @@ void tw_copies_forget(struct tw_copies *c, uint64_t page)
     c->known[page] = UNKNOWN;
 }
 
+void tw_copies_drop(struct tw_copies *c, uint64_t page)
+{
+    if (c->known[page] >= FIRST_COPY)
+        tw_copies_forget(c, page);
+}
+
 uint64_t tw_copies_bytes(const struct tw_copies *c)
 {
     return (uint64_t)(c->used - c->spare_count) * TW_PAGE_SIZE;

@@ -44,8 +44,10 @@ struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool 
 /* The page's content at the start, as far as it is known: `now`, or NULL for "some content". */
 void tw_copies_start(struct tw_copies *c, uint64_t page, const uint8_t *now);
 
-/* The page may have become anything: its copy is given up. */
+/* The page may have become anything. */
 void tw_copies_forget(struct tw_copies *c, uint64_t page);
+/* The same for what was copied only: other memory stands there now, or none. */
+void tw_copies_drop(struct tw_copies *c, uint64_t page);
 
 uint64_t tw_copies_bytes(const struct tw_copies *c);
 

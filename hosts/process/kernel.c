@@ -20,7 +20,7 @@
 #define PROBE_PAGES 64u
 
 int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64_t all_of,
-                   uint64_t inverted, struct tw_page_run *runs, size_t max, uint64_t *reached)
+                   uint64_t any_of, struct tw_page_run *runs, size_t max, uint64_t *reached)
 {
     struct tw_scan scan = {
         .size = sizeof scan,
@@ -29,7 +29,7 @@ int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64
         .end = range.start + range.length,
         .runs = (uint64_t)(uintptr_t)runs,
         .runs_max = max,
-        .inverted = inverted,
+        .any_of = any_of,
         .all_of = all_of,
         .tell = TW_PAGE_WPALLOWED | TW_PAGE_WRITTEN | TW_PAGE_FILE | TW_PAGE_ZERO | TW_PAGE_HUGE,
     };

@@ -43,11 +43,12 @@ struct tw_scan {
 static_assert(sizeof(struct tw_page_run) == 24 && sizeof(struct tw_scan) == 96,
               "as the kernel has them");
 
-/* Scans the range for pages that are in all categories of `all_of` after those in `inverted`
- * were turned round. Fills at most `max` runs, sets *reached to where to go on. Returns the number
- * of runs, or -1 with errno (ESRCH: the memory is gone). */
+/* Scans the range for pages that are in all categories of `all_of` and in one of `any_of` (0 = no
+ * matter which). An absent page of a registered mapping counts as written. Fills at most `max`
+ * runs, sets *reached to where to go on. Returns the number of runs, or -1 with errno (ESRCH: the
+ * memory is gone). */
 int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64_t all_of,
-                   uint64_t inverted, struct tw_page_run *runs, size_t max, uint64_t *reached);
+                   uint64_t any_of, struct tw_page_run *runs, size_t max, uint64_t *reached);
 
 /* Is the mapping at `range`, one line of the maps, not registered? -1 with errno as above. */
 int tw_kernel_unregistered(int pagemap_fd, struct tw_range range);

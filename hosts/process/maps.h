@@ -18,7 +18,8 @@
 struct tw_map_area {
     uint64_t start, end; /* page-aligned, start < end */
     bool readable, writable, executable, shared;
-    bool anonymous; /* private and of no file: absent pages are zeros */
+    bool anonymous;  /* private and of no file: absent pages are zeros */
+    bool registered; /* with our userfaultfd; false as parsed */
     enum tw_area_reason reason;
     char name[96]; /* cut */
 };

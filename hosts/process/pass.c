@@ -10,7 +10,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+/* Absent pages are left alone: to protect one takes room in a page table, and programs reserve far
+ * more addresses than they use. */
 #define WRITTEN (TW_PAGE_WPALLOWED | TW_PAGE_WRITTEN)
+#define HELD    (TW_PAGE_PRESENT | TW_PAGE_SWAPPED)
 
 static uint64_t own_cpu_ns(void)
 {
@@ -136,7 +139,7 @@ static enum tw_code scan_some(struct tw_process *p, struct tw_error *err)
         end = span->end;
     const int count =
         tw_kernel_scan(p->pagemap, TW_SCAN_PROTECT, (struct tw_range){start, end - start}, WRITTEN,
-                       0, runs, TW_SCAN_RUNS, &reached);
+                       HELD, runs, TW_SCAN_RUNS, &reached);
     if (count < 0)
         return tw_fail_errno(err, errno, p->where, "written pages cannot be asked for");
     const enum tw_code code =

@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Shared mappings up to this size have their absent pages protected, at 8 bytes of page table each.
+ * In a greater one, a page that is only read counts as written once. */
+#define MARKED_MAX (UINT64_C(64) << 30) /* bytes */
+
 enum tw_code tw_found_add(struct tw_process *p, const struct tw_page_run *runs, size_t count,
                           bool anonymous, bool shared, struct tw_error *err)
 {
@@ -26,6 +30,43 @@ enum tw_code tw_found_add(struct tw_process *p, const struct tw_page_run *runs, 
     for (size_t i = 0; i < count; i++)
         pass->found[pass->found_count++] = (struct tw_found){runs[i], anonymous, shared};
     return TW_OK;
+}
+
+static uint64_t greater(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- What is gone ---------------------------------------------------------------------------- */
+
+/* Whatever comes to stand at these addresses later is not what the copies say. */
+static void drop(struct tw_process *p, uint64_t start, uint64_t end)
+{
+    for (uint64_t at = start; at < end;) {
+        const uint64_t device = tw_windows_find(&p->windows, at);
+        const uint64_t next = smaller((at / TW_PROCESS_WINDOW + 1) * TW_PROCESS_WINDOW, end);
+        for (uint64_t i = 0; device != TW_NEVER && i < (next - at) / TW_PAGE_SIZE; i++)
+            tw_copies_drop(&p->copies, tw_page_of(device) + i);
+        at = next;
+    }
+}
+
+static void drop_gone(struct tw_process *p, const struct tw_span *old, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t at = old[i].start;
+        for (size_t k = tw_maps_find(&p->maps, at); at < old[i].end; k++) {
+            const bool some = k < p->maps.count && p->maps.areas[k].start < old[i].end;
+            if (!some || p->maps.areas[k].start > at)
+                drop(p, at, some ? p->maps.areas[k].start : old[i].end);
+            at = some ? p->maps.areas[k].end : old[i].end;
+        }
+    }
 }
 
 /* ---- Registration ---------------------------------------------------------------------------- */
@@ -45,21 +86,35 @@ static enum tw_code find_present(struct tw_process *p, const struct tw_map_area 
     return code;
 }
 
-/* Sets the area's reason when the kernel does not want it: that is no error of the pass. */
-static enum tw_code register_area(struct tw_process *p, struct tw_map_area *area,
-                                  struct tw_error *err)
+static bool was_registered(const struct tw_maps *old, const struct tw_map_area *area)
+{
+    const size_t at = tw_maps_find(old, area->start);
+    return at < old->count && old->areas[at].start == area->start &&
+           old->areas[at].end == area->end && old->areas[at].registered;
+}
+
+/* Sets the area's reason when the kernel does not want it: that is no error of the pass. An area
+ * that somebody registered, but that we do not know, has grown; or it is another tracker's, whom
+ * we would rob of his written pages: only registering tells. */
+static enum tw_code register_area(struct tw_process *p, const struct tw_maps *old,
+                                  struct tw_map_area *area, struct tw_error *err)
 {
     const struct tw_range range = {area->start, area->end - area->start};
     const int found = tw_kernel_unregistered(p->pagemap, range);
-    if (found == 0)
+    area->registered = found == 0 && was_registered(old, area);
+    if (area->registered)
         return TW_OK;
     if (found < 0 || tw_kernel_register(p->userfaultfd, range)) {
         area->reason = TW_AREA_REFUSED;
         return tw_process_check(p, err);
     }
+    area->registered = true;
+    if (found == 0)
+        return TW_OK;
+    drop(p, area->start, area->end);
     if (!area->shared)
         return TW_OK;
-    if (tw_kernel_protect(p->userfaultfd, range)) {
+    if (range.length <= MARKED_MAX && tw_kernel_protect(p->userfaultfd, range)) {
         area->reason = TW_AREA_REFUSED;
         return tw_process_check(p, err);
     }
@@ -88,24 +143,15 @@ static enum tw_code span_add(struct tw_process *p, const struct tw_map_area *are
     return TW_OK;
 }
 
-static uint64_t greater(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-static uint64_t smaller(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static enum tw_code add_area(struct tw_process *p, struct tw_map_area *area, struct tw_error *err)
+static enum tw_code add_area(struct tw_process *p, const struct tw_maps *old_maps,
+                             struct tw_map_area *area, struct tw_error *err)
 {
     size_t at = tw_piece_find(p, area->start);
     enum tw_code code = TW_OK;
     if (at == p->piece_count || p->pieces[at].start >= area->end)
         return TW_OK; /* not watched */
     if (area->reason == TW_AREA_FOLLOWED)
-        code = register_area(p, area, err);
+        code = register_area(p, old_maps, area, err);
     p->stats.registered_areas += area->reason == TW_AREA_FOLLOWED;
     p->stats.skipped_areas += area->reason != TW_AREA_FOLLOWED;
     for (; !code && at < p->piece_count && p->pieces[at].start < area->end; at++) {
@@ -122,46 +168,24 @@ static enum tw_code add_area(struct tw_process *p, struct tw_map_area *area, str
     return code;
 }
 
-/* ---- What is gone ---------------------------------------------------------------------------- */
-
-/* Whatever comes to stand at these addresses later is not what the copies say. */
-static void forget(struct tw_process *p, uint64_t start, uint64_t end)
-{
-    for (uint64_t at = start; at < end;) {
-        const uint64_t device = tw_windows_find(&p->windows, at);
-        const uint64_t next = smaller((at / TW_PROCESS_WINDOW + 1) * TW_PROCESS_WINDOW, end);
-        for (uint64_t i = 0; device != TW_NEVER && i < (next - at) / TW_PAGE_SIZE; i++)
-            tw_copies_forget(&p->copies, tw_page_of(device) + i);
-        at = next;
-    }
-}
-
-static void forget_gone(struct tw_process *p, const struct tw_span *old, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint64_t at = old[i].start;
-        for (size_t k = tw_maps_find(&p->maps, at); at < old[i].end; k++) {
-            const bool some = k < p->maps.count && p->maps.areas[k].start < old[i].end;
-            if (!some || p->maps.areas[k].start > at)
-                forget(p, at, some ? p->maps.areas[k].start : old[i].end);
-            at = some ? p->maps.areas[k].end : old[i].end;
-        }
-    }
-}
-
 enum tw_code tw_spans_update(struct tw_process *p, struct tw_error *err)
 {
     struct tw_span *old = p->spans;
     const size_t old_count = p->span_count;
-    enum tw_code code = tw_maps_read(p->maps_fd, &p->maps, err);
-    if (code)
+    struct tw_maps maps = {0}, old_maps = p->maps;
+    enum tw_code code = tw_maps_read(p->maps_fd, &maps, err);
+    if (code) {
+        tw_maps_free(&maps);
         return code;
+    }
+    p->maps = maps;
     p->spans = NULL;
     p->span_count = p->span_capacity = 0;
     p->stats.watched_bytes = p->stats.registered_areas = p->stats.skipped_areas = 0;
-    forget_gone(p, old, old_count);
+    drop_gone(p, old, old_count);
     free(old);
     for (size_t i = 0; i < p->maps.count && !code; i++)
-        code = add_area(p, &p->maps.areas[i], err);
+        code = add_area(p, &old_maps, &p->maps.areas[i], err);
+    tw_maps_free(&old_maps);
     return code;
 }
