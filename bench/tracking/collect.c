@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -65,16 +66,24 @@ static void detach(struct setting *s)
     tw_process_detach(s->process);
 }
 
-/* The kernel's part alone. */
+/* The kernel's part alone, asking for the least that can be asked for, which it does fastest. */
 static uint64_t scan(const struct setting *s)
 {
     struct tw_page_run runs[RUNS];
-    struct tw_range rest = memory_of(s);
-    uint64_t reached;
-    const uint64_t start = tw_now(&tw_monotonic), end = rest.start + rest.length;
-    for (; rest.start < end; rest = (struct tw_range){reached, end - reached}) {
-        if (tw_kernel_scan(s->pagemap, TW_SCAN_PROTECT, rest, TW_PAGE_WPALLOWED | TW_PAGE_WRITTEN,
-                           0, runs, RUNS, &reached) < 0)
+    const struct tw_range all = memory_of(s);
+    struct tw_scan ask = {
+        .size = sizeof ask,
+        .flags = TW_SCAN_PROTECT,
+        .start = all.start,
+        .end = all.start + all.length,
+        .runs = (uint64_t)(uintptr_t)runs,
+        .runs_max = RUNS,
+        .all_of = TW_PAGE_WRITTEN,
+        .tell = TW_PAGE_WRITTEN,
+    };
+    const uint64_t start = tw_now(&tw_monotonic);
+    for (; ask.start < ask.end; ask.start = ask.walk_end) {
+        if (ioctl(s->pagemap, TW_SCAN_IOCTL, &ask) < 0)
             bench_die("PAGEMAP_SCAN");
     }
     return tw_now(&tw_monotonic) - start;

@@ -43,6 +43,19 @@ static void read_pages(struct tw_process *p)
     }
 }
 
+/* process_vm_readv goes by pid: had the program executed another meanwhile, or ended and left its
+ * number to somebody else, we would have read that one's memory. The open file stands for the
+ * memory itself: if it is still there now, it was there before. */
+static void check_memory(struct tw_process *p)
+{
+    struct tw_batch *batch = &p->batch;
+    uint64_t entry;
+    if (batch->count == 0 || pread(p->pagemap, &entry, sizeof entry, 0) == sizeof entry)
+        return;
+    for (unsigned i = 0; i < batch->count; i++)
+        batch->failed[i] = true;
+}
+
 static void tell_whole(struct tw_process *p, uint64_t page)
 {
     p->stats.whole_pages++;
@@ -68,6 +81,7 @@ void tw_batch_deliver(struct tw_process *p)
 {
     struct tw_batch *batch = &p->batch;
     read_pages(p);
+    check_memory(p);
     for (unsigned i = 0; i < batch->count; i++) {
         const uint64_t page = batch->device_page[i];
         if (batch->failed[i]) {

@@ -12,8 +12,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SCAN_IOCTL _IOWR('f', 16, struct tw_scan)
-
 #define FEATURE_WP_HUGETLBFS_SHMEM (UINT64_C(1) << 12)
 #define FEATURE_WP_ASYNC           (UINT64_C(1) << 15)
 
@@ -33,7 +31,7 @@ int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64
         .all_of = all_of,
         .tell = TW_PAGE_WPALLOWED | TW_PAGE_WRITTEN | TW_PAGE_FILE | TW_PAGE_ZERO | TW_PAGE_HUGE,
     };
-    const int count = ioctl(pagemap_fd, SCAN_IOCTL, &scan);
+    const int count = ioctl(pagemap_fd, TW_SCAN_IOCTL, &scan);
     *reached = scan.walk_end > range.start ? scan.walk_end : scan.end;
     return count;
 }
@@ -52,7 +50,7 @@ int tw_kernel_unregistered(int pagemap_fd, struct tw_range range)
         .all_of = TW_PAGE_WPALLOWED,
         .tell = TW_PAGE_WPALLOWED,
     };
-    return ioctl(pagemap_fd, SCAN_IOCTL, &scan);
+    return ioctl(pagemap_fd, TW_SCAN_IOCTL, &scan);
 }
 
 enum tw_code tw_kernel_greet(int userfaultfd, const char *where, struct tw_error *err)

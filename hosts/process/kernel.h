@@ -42,6 +42,7 @@ struct tw_scan {
 };
 static_assert(sizeof(struct tw_page_run) == 24 && sizeof(struct tw_scan) == 96,
               "as the kernel has them");
+#define TW_SCAN_IOCTL _IOWR('f', 16, struct tw_scan) /* on /proc/PID/pagemap; <sys/ioctl.h> */
 
 /* Scans the range for pages that are in all categories of `all_of` and in one of `any_of` (0 = no
  * matter which). An absent page of a registered mapping counts as written. Fills at most `max`

@@ -162,7 +162,7 @@ enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *
                        "a pass is under way");
     enum tw_code code = tw_process_check(process, err);
     if (code)
-        return code == TW_ABORTED ? TW_FAILED_PRECONDITION : code;
+        return code;
     const uint64_t own = own_cpu_ns();
     pass->began_ns = tw_now(process->config.clock);
     pass->written = 0;

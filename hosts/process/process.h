@@ -131,7 +131,8 @@ uint64_t tw_process_device_address(const struct tw_process *process, uint64_t ad
 /* ---- Passes ---------------------------------------------------------------------------------- */
 
 /* Begins a pass over everything that is watched: reads /proc/PID/maps, follows what is new or gone.
- * FAILED_PRECONDITION while one is under way, or when the program has ended. */
+ * FAILED_PRECONDITION while one is under way; ABORTED when the program has ended (see the state).
+ */
 enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *err);
 
 /* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses and 1024 written pages.

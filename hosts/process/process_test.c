@@ -492,11 +492,36 @@ Test(process, exec_ends_tracking_with_a_clear_state, TIMED)
     must_pass(process);
     target_do(&target, TARGET_EXEC, 0, 0, 0);
     target_do(&target, TARGET_NONE, 0, 0, 0); /* the new one answers */
-    cr_expect_eq(tw_process_pass(process, TW_NEVER, &err), TW_FAILED_PRECONDITION);
+    cr_expect_eq(tw_process_pass(process, TW_NEVER, &err), TW_ABORTED);
     cr_expect_str_eq(err.given, "execed");
     cr_expect_eq(tw_process_state_get(process), TW_PROCESS_EXECED);
     session_read(&s);
     cr_expect_eq(s.count, 1, "the last answer can still be read");
+    session_end(&s);
+    end();
+}
+
+/* What a pass had found, but not read, when the memory went away: other memory stands at the same
+ * addresses of the same pid now, and must not be taken for it. */
+Test(process, pages_found_and_not_read_are_told_as_a_whole, TIMED)
+{
+    struct session s;
+    bool done, whole;
+    struct tw_error err;
+    attach();
+    const uint64_t memory = target_map(&target, TARGET_ANONYMOUS, 4 * PAGE);
+    session_start(&s, process, "s", memory, 4 * PAGE);
+    target_store(&target, memory, 1);
+    cr_assert_eq(tw_process_pass_begin(process, NULL), TW_OK);
+    cr_assert_eq(tw_process_step(process, 0, &done, NULL), TW_OK);
+    cr_assert_not(done);
+    target_do(&target, TARGET_EXEC, 0, 0, 0);
+    target_do(&target, TARGET_NONE, 0, 0, 0);
+    cr_expect_eq(tw_process_step(process, TW_SEC, &done, &err), TW_ABORTED);
+    session_read(&s);
+    cr_expect_eq(s.count, 1);
+    cr_expect_eq(session_lines(&s, memory, &whole), TW_ALL_LINES);
+    cr_expect(whole);
     session_end(&s);
     end();
 }
@@ -518,7 +543,7 @@ Test(process, exit_leaves_the_last_answer, TIMED)
     cr_expect_eq(tw_process_step(process, TW_SEC, &done, &err), TW_ABORTED);
     cr_expect_not(done);
     cr_expect_eq(tw_process_state_get(process), TW_PROCESS_EXITED);
-    cr_expect_eq(tw_process_pass_begin(process, &err), TW_FAILED_PRECONDITION);
+    cr_expect_eq(tw_process_pass_begin(process, &err), TW_ABORTED);
     session_read(&s);
     cr_expect_eq(s.count, 1);
     session_end(&s);
