@@ -18,7 +18,8 @@
 #define PROBE_PAGES 64u
 
 int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64_t all_of,
-                   uint64_t any_of, struct tw_page_run *runs, size_t max, uint64_t *reached)
+                   uint64_t any_of, uint64_t tell, struct tw_page_run *runs, size_t max,
+                   uint64_t *reached)
 {
     struct tw_scan scan = {
         .size = sizeof scan,
@@ -29,7 +30,7 @@ int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64
         .runs_max = max,
         .any_of = any_of,
         .all_of = all_of,
-        .tell = TW_PAGE_WPALLOWED | TW_PAGE_WRITTEN | TW_PAGE_FILE | TW_PAGE_ZERO | TW_PAGE_HUGE,
+        .tell = tell,
     };
     const int count = ioctl(pagemap_fd, TW_SCAN_IOCTL, &scan);
     *reached = scan.walk_end > range.start ? scan.walk_end : scan.end;
@@ -129,15 +130,15 @@ static enum tw_code try_out(int fd, int pagemap, uint8_t *memory, uint64_t *faul
     const int number = tw_kernel_register(fd, all);
     if (number)
         return tw_fail_errno(err, number, "kernel", "memory cannot be registered");
-    int count = tw_kernel_scan(pagemap, TW_SCAN_PROTECT, all, written, 0, runs, 2, &reached);
+    int count = tw_kernel_scan(pagemap, TW_SCAN_PROTECT, all, written, 0, 0, runs, 2, &reached);
     if (count < 0)
         return tw_fail(err, TW_UNIMPLEMENTED, "kernel", "PAGEMAP_SCAN (Linux 6.7)", strerror(errno),
                        "written pages cannot be asked for");
     if (count == 1)
-        count = tw_kernel_scan(pagemap, 0, all, written, 0, runs, 2, &reached) == 0;
+        count = tw_kernel_scan(pagemap, 0, all, written, 0, 0, runs, 2, &reached) == 0;
     *fault_ns = time_faults(memory);
     if (count == 1)
-        count = tw_kernel_scan(pagemap, 0, all, written, 0, runs, 2, &reached);
+        count = tw_kernel_scan(pagemap, 0, all, written, 0, 0, runs, 2, &reached);
     if (count != 1 || runs[0].end - runs[0].start != all.length)
         return tw_fail(err, TW_UNIMPLEMENTED, "kernel", NULL, NULL,
                        "written pages are not told as they should be");

@@ -45,11 +45,13 @@ static_assert(sizeof(struct tw_page_run) == 24 && sizeof(struct tw_scan) == 96,
 #define TW_SCAN_IOCTL _IOWR('f', 16, struct tw_scan) /* on /proc/PID/pagemap; <sys/ioctl.h> */
 
 /* Scans the range for pages that are in all categories of `all_of` and in one of `any_of` (0 = no
- * matter which). An absent page of a registered mapping counts as written. Fills at most `max`
- * runs, sets *reached to where to go on. Returns the number of runs, or -1 with errno (ESRCH: the
- * memory is gone). */
+ * matter which), and tells which of `tell` they are in, too (TW_PAGE_FILE and TW_PAGE_ZERO make a
+ * scan ten times dearer). An absent page of a registered mapping counts as written. Fills at most
+ * `max` runs, sets *reached to where to go on. Returns the number of runs, or -1 with errno (ESRCH:
+ * the memory is gone). */
 int tw_kernel_scan(int pagemap_fd, uint64_t flags, struct tw_range range, uint64_t all_of,
-                   uint64_t any_of, struct tw_page_run *runs, size_t max, uint64_t *reached);
+                   uint64_t any_of, uint64_t tell, struct tw_page_run *runs, size_t max,
+                   uint64_t *reached);
 
 /* Is the mapping at `range`, one line of the maps, not registered? -1 with errno as above. */
 int tw_kernel_unregistered(int pagemap_fd, struct tw_range range);

@@ -137,9 +137,11 @@ static enum tw_code scan_some(struct tw_process *p, struct tw_error *err)
     uint64_t end = (start / TW_SCAN_BYTES + 1) * TW_SCAN_BYTES, reached;
     if (end > span->end)
         end = span->end;
+    /* Asked for only where it decides something. */
+    const uint64_t tell = TW_PAGE_HUGE | (span->anonymous || span->shared ? 0 : TW_PAGE_FILE);
     const int count =
         tw_kernel_scan(p->pagemap, TW_SCAN_PROTECT, (struct tw_range){start, end - start}, WRITTEN,
-                       HELD, runs, TW_SCAN_RUNS, &reached);
+                       HELD, tell, runs, TW_SCAN_RUNS, &reached);
     if (count < 0)
         return tw_fail_errno(err, errno, p->where, "written pages cannot be asked for");
     const enum tw_code code =

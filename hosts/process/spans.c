@@ -77,8 +77,9 @@ static enum tw_code find_present(struct tw_process *p, const struct tw_map_area 
     struct tw_page_run runs[TW_SCAN_RUNS];
     enum tw_code code = TW_OK;
     for (uint64_t at = area->start, reached; at < area->end && !code; at = reached) {
-        const int count = tw_kernel_scan(p->pagemap, 0, (struct tw_range){at, area->end - at},
-                                         TW_PAGE_PRESENT, 0, runs, TW_SCAN_RUNS, &reached);
+        const int count =
+            tw_kernel_scan(p->pagemap, 0, (struct tw_range){at, area->end - at}, TW_PAGE_PRESENT, 0,
+                           TW_PAGE_HUGE, runs, TW_SCAN_RUNS, &reached);
         if (count < 0)
             return tw_fail_errno(err, errno, p->where, "shared memory cannot be scanned");
         code = tw_found_add(p, runs, (size_t)count, false, true, err);
