@@ -56,11 +56,12 @@ Test(copies, full_store_keeps_nothing_wrong)
 Test(budget, pause_follows_from_the_cost)
 {
     const struct tw_process_config config = {.fault_permille = 50, .own_permille = 100};
-    /* 10 ms of faults are 5 % of 200 ms of a program that is always busy. */
-    cr_expect_eq(tw_budget_interval_ns(&config, 10 * TW_MS, 0, TW_SEC, TW_SEC), 200 * TW_MS);
-    cr_expect_eq(tw_budget_interval_ns(&config, 10 * TW_MS, 0, TW_SEC / 2, TW_SEC), 400 * TW_MS,
+    /* 10 ms of faults, and 20 of their aftermath, are 5 % of 600 ms of a program that is always
+     * busy. */
+    cr_expect_eq(tw_budget_interval_ns(&config, 10 * TW_MS, 0, TW_SEC, TW_SEC), 600 * TW_MS);
+    cr_expect_eq(tw_budget_interval_ns(&config, 10 * TW_MS, 0, TW_SEC / 2, TW_SEC), 1200 * TW_MS,
                  "half busy, twice as long");
-    cr_expect_eq(tw_budget_interval_ns(&config, 10 * TW_MS, 0, 4 * TW_SEC, TW_SEC), 50 * TW_MS,
+    cr_expect_eq(tw_budget_interval_ns(&config, 10 * TW_MS, 0, 4 * TW_SEC, TW_SEC), 150 * TW_MS,
                  "four threads, a quarter");
     cr_expect_eq(tw_budget_interval_ns(&config, 0, 30 * TW_MS, TW_SEC, TW_SEC), 300 * TW_MS,
                  "our own time counts, too");
