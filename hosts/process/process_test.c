@@ -3,10 +3,15 @@
 #include "hosts/process/test_target.h"
 
 #include <criterion/criterion.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -590,6 +595,50 @@ Test(process, attach_refuses_what_it_must, TIMED)
     session_end(&t);
     tw_process_detach(second);
     session_end(&s);
+    end();
+}
+
+static bool install_filter(void)
+{
+    struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const struct sock_fprog program = {1, allow};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static bool drop_sys_admin(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data))
+        return false;
+    data[CAP_SYS_ADMIN / 32].effective &= ~(UINT32_C(1) << CAP_SYS_ADMIN % 32);
+    return syscall(SYS_capset, &header, data) == 0;
+}
+
+/* A filter may kill a program for calls that it never makes: it is suspended, or known to be ours.
+ */
+Test(process, system_call_filters_are_respected, TIMED)
+{
+    char *argv[3];
+    struct tw_error err;
+    target_prepare(&target, argv);
+    target.pid = fork();
+    if (target.pid == 0) {
+        if (install_filter())
+            execv(argv[0], argv);
+        _exit(127);
+    }
+    target_do(&target, TARGET_NONE, 0, 0, 0);
+    const enum tw_code suspended = tw_process_attach(NULL, target.pid, &process, &err);
+    cr_expect(suspended == TW_OK || suspended == TW_FAILED_PRECONDITION);
+    if (suspended == TW_OK)
+        tw_process_detach(process);
+    cr_assert(drop_sys_admin());
+    cr_expect_eq(tw_process_attach(NULL, target.pid, &process, &err), TW_FAILED_PRECONDITION);
+    cr_assert(install_filter());
+    cr_expect_eq(tw_process_attach(NULL, target.pid, &process, &err), TW_OK, "the same filter");
+    target_do(&target, TARGET_NONE, 0, 0, 0);
     end();
 }
 
