@@ -30,21 +30,21 @@ static void expect(bool good, const char *what, uint64_t page)
     exit(1);
 }
 
-static struct tw_process *attach(const struct target *t, struct tw_random *r)
+static struct tw_process *attach_somehow(const struct target *t, struct tw_random *r)
 {
     const struct tw_process_config config = {
         .exact = tw_random_below(r, 3) == 0,
         /* Sometimes not enough for all pages. */
         .copy_bytes_max = (PAGES / 4 + tw_random_below(r, 2 * PAGES)) * PAGE,
     };
-    struct tw_process *process;
+    struct tw_process *attached;
     struct tw_error err;
     char text[600];
-    if (tw_process_attach(&config, t->pid, &process, &err)) {
+    if (tw_process_attach(&config, t->pid, &attached, &err)) {
         fprintf(stderr, "%s\n", tw_error_text(&err, text, sizeof text));
         exit(1);
     }
-    return process;
+    return attached;
 }
 
 static void clear_written(struct target *t)
@@ -72,11 +72,11 @@ static void check_round(const struct target *t, const struct session *s, uint64_
 static void run_rounds(struct target *t, struct tw_random *r)
 {
     const uint64_t memory = target_map(t, (enum target_kind)tw_random_below(r, 4), PAGES * PAGE);
-    struct tw_process *process = attach(t, r);
+    struct tw_process *attached = attach_somehow(t, r);
     struct session s;
     for (uint64_t i = tw_random_below(r, PAGES); i > 0; i--)
         target_store(t, memory + tw_random_below(r, PAGES * 64) * 64, 1);
-    session_start(&s, process, "rounds", memory, PAGES * PAGE);
+    session_start(&s, attached, "rounds", memory, PAGES * PAGE);
     for (unsigned round = 0; round < 6; round++) {
         clear_written(t);
         t->control->threads = 1 + (uint32_t)tw_random_below(r, 3);
@@ -86,7 +86,7 @@ static void run_rounds(struct target *t, struct tw_random *r)
         check_round(t, &s, memory);
     }
     session_end(&s);
-    tw_process_detach(process);
+    tw_process_detach(attached);
     target_do(t, TARGET_UNMAP, memory, PAGES * PAGE, 0);
 }
 
@@ -114,13 +114,13 @@ static void apply(const struct target *t, const struct session *s, uint64_t memo
 static void run_running(struct target *t, struct tw_random *r)
 {
     const uint64_t memory = target_map(t, (enum target_kind)tw_random_below(r, 4), PAGES * PAGE);
-    struct tw_process *process = attach(t, r);
+    struct tw_process *attached = attach_somehow(t, r);
     uint8_t *replica = malloc(PAGES * PAGE), *final = malloc(PAGES * PAGE);
     struct session s;
     if (!replica || !final)
         exit(1);
     clear_written(t);
-    session_start(&s, process, "running", memory, PAGES * PAGE);
+    session_start(&s, attached, "running", memory, PAGES * PAGE);
     target_read_memory(t, memory, replica, PAGES * PAGE);
     atomic_store(&t->control->stop, 0);
     /* Short bursts: an update that is lost in the middle must not be covered by later ones. */
@@ -143,14 +143,13 @@ static void run_running(struct target *t, struct tw_random *r)
     free(replica);
     free(final);
     session_end(&s);
-    tw_process_detach(process);
+    tw_process_detach(attached);
     target_do(t, TARGET_UNMAP, memory, PAGES * PAGE, 0);
 }
 
 int main(int argc, char **argv)
 {
     unsigned rounds = 12;
-    struct target target;
     seed = 1;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--seed") == 0)

@@ -14,25 +14,46 @@ static void must(enum tw_code code, const struct tw_error *err)
     }
 }
 
-void must_pass(struct tw_process *process)
+struct target target;
+struct tw_process *process;
+
+void attach_with(const struct tw_process_config *config)
 {
     struct tw_error err;
-    must(tw_process_pass(process, tw_after(tw_now(&tw_monotonic), PATIENCE), &err), &err);
+    target_start(&target);
+    must(tw_process_attach(config, target.pid, &process, &err), &err);
 }
 
-void session_start(struct session *s, struct tw_process *process, const char *name,
+void attach(void)
+{
+    attach_with(NULL);
+}
+
+void end(void)
+{
+    tw_process_detach(process);
+    target_end(&target);
+}
+
+void must_pass(struct tw_process *attached)
+{
+    struct tw_error err;
+    must(tw_process_pass(attached, tw_after(tw_now(&tw_monotonic), PATIENCE), &err), &err);
+}
+
+void session_start(struct session *s, struct tw_process *attached, const char *name,
                    uint64_t address, uint64_t length)
 {
     struct tw_range range = {address, length};
     struct tw_tracker_config config = {.name = name};
     struct tw_error err;
-    *s = (struct session){.process = process};
-    must(tw_process_watch(process, &range, length ? 1 : 0, &s->watch, &err), &err);
-    must_pass(process);
+    *s = (struct session){.process = attached};
+    must(tw_process_watch(attached, &range, length ? 1 : 0, &s->watch, &err), &err);
+    must_pass(attached);
     if (!tw_process_watch_armed(s->watch))
         abort();
     config.ranges = tw_process_watch_ranges(s->watch, &config.range_count);
-    must(tw_tracker_start(tw_process_device(process), &config, &s->tracker, &err), &err);
+    must(tw_tracker_start(tw_process_device(attached), &config, &s->tracker, &err), &err);
 }
 
 void session_end(struct session *s)

@@ -4,6 +4,14 @@
 #define TOWLINE_HOSTS_PROCESS_TEST_SESSION_H
 
 #include "hosts/process/process.h"
+#include "hosts/process/test_target.h"
+
+/* The program of the present test, and what is attached to it. */
+extern struct target target;
+extern struct tw_process *process;
+void attach_with(const struct tw_process_config *config); /* NULL = the usual */
+void attach(void);
+void end(void); /* detaches, ends the program */
 
 struct told_page {
     uint64_t address; /* of the program */
@@ -20,11 +28,11 @@ struct session {
 };
 
 /* Watches the range (length 0: everything), arms it, starts the tracker. */
-void session_start(struct session *s, struct tw_process *process, const char *name,
+void session_start(struct session *s, struct tw_process *attached, const char *name,
                    uint64_t address, uint64_t length);
 void session_end(struct session *s);
 
-void must_pass(struct tw_process *process);
+void must_pass(struct tw_process *attached);
 void session_read(struct session *s);    /* collect and read, without a pass */
 void session_collect(struct session *s); /* a pass before it */
 
