@@ -83,6 +83,7 @@ struct tracker_thread *tracker_wp_sync(const struct program *p);
 struct tracker_thread *tracker_full_compare(const struct program *p);
 struct tracker_thread *tracker_sigsegv(const struct program *p);
 struct tracker_thread *tracker_process(const struct program *p);
+unsigned tracker_passes(const struct tracker_thread *t); /* of ours */
 void tracker_stop(struct tracker_thread *t);
 
 #endif

@@ -21,6 +21,7 @@
 struct tracker_thread {
     pthread_t thread;
     atomic_bool stop;
+    atomic_uint passes;
     struct program program;
     int userfaultfd;
 };
@@ -35,6 +36,11 @@ static struct tracker_thread *start(const struct program *p, void *(*run)(void *
     if (pthread_create(&t->thread, NULL, run, t))
         bench_die("no thread");
     return t;
+}
+
+unsigned tracker_passes(const struct tracker_thread *t)
+{
+    return atomic_load(&t->passes);
 }
 
 void tracker_stop(struct tracker_thread *t)
@@ -84,6 +90,7 @@ static void *run_process(void *ctx)
             break;
         if (tw_process_pass(process, TW_NEVER, NULL))
             bench_die("a pass failed");
+        atomic_fetch_add(&t->passes, 1);
         tw_tracker_collect(tracker);
         while (tw_tracker_read(tracker, pages, 512) > 0)
             ;
