@@ -24,8 +24,8 @@
  *
  * The program is stopped once, for one short stop while the descriptor is made inside it; it is not
  * traced afterwards. It never waits for us: when this process dies, the kernel takes all protection
- * away. One thread owns a tw_process (ptrace demands it for attach and catch); nothing here is
- * called from two threads. Only attach, spawn and catch_finish wait, with a deadline. */
+ * away. One thread owns a tw_process; the injection has a thread of its own for as long as it
+ * takes. Only attach, spawn and catch_finish wait, with a deadline. */
 #ifndef TOWLINE_HOSTS_PROCESS_PROCESS_H
 #define TOWLINE_HOSTS_PROCESS_PROCESS_H
 
@@ -79,7 +79,7 @@ enum tw_code tw_process_spawn(const struct tw_process_config *config, char *cons
 
 /* The same for a program that somebody else starts: `pid` waits (for a byte in a pipe, say) before
  * its execve. After catch_begin it may go on; catch_finish waits until it has executed, attaches,
- * and lets it run. Both on one thread. catch_finish takes `caught` in any case; tw_process_let_go
+ * and lets it run. catch_finish takes `caught` in any case; tw_process_let_go
  * gives it up without attaching. */
 struct tw_process_catch;
 enum tw_code tw_process_catch_begin(const struct tw_process_config *config, pid_t pid,
@@ -135,7 +135,7 @@ uint64_t tw_process_device_address(const struct tw_process *process, uint64_t ad
  */
 enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *err);
 
-/* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses and 1024 written pages.
+/* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses scanned or 64 pages read.
  * Sets *done when the pass is complete: everything written before pass_begin is in the trackers. An
  * error ends the pass; what it had found is in the trackers, and nothing is lost for the next one.
  * ABORTED: the program ended (see the state). */
