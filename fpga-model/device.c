@@ -110,6 +110,20 @@ void tw_device_message_page(struct tw_device *device, enum tw_link_message messa
     }
 }
 
+void tw_device_message_whole(struct tw_device *device, uint64_t page)
+{
+    if (page >= device->page_count) {
+        device->counters.out_of_range += TW_LINES_PER_PAGE;
+        return;
+    }
+    tw_device_settle(device);
+    device->counters.messages[TW_MEM_WR] += TW_LINES_PER_PAGE;
+    if (device->snooping)
+        tw_snoop_filter_message(&device->filter, TW_MEM_WR, page, TW_ALL_LINES);
+    for (unsigned i = 0; i < device->tracker_count; i++)
+        tw_tracker_write_back_whole(device->trackers[i], page);
+}
+
 enum tw_line_state tw_device_line_state(const struct tw_device *device, uint64_t address)
 {
     uint64_t page = tw_page_of(address);

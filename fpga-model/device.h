@@ -85,6 +85,10 @@ void tw_device_message(struct tw_device *device, enum tw_link_message message, u
 void tw_device_message_page(struct tw_device *device, enum tw_link_message message, uint64_t page,
                             uint64_t lines);
 
+/* Write-backs of a page of which the host cannot tell the lines: the page becomes dirty as a whole
+ * in every tracker that watches it, as if its buffer had overflowed. */
+void tw_device_message_whole(struct tw_device *device, uint64_t page);
+
 enum tw_line_state tw_device_line_state(const struct tw_device *device, uint64_t address);
 
 struct tw_device_counters {
@@ -110,7 +114,7 @@ struct tw_tracker_config {
 struct tw_dirty_page {
     uint64_t page;   /* page number */
     uint64_t lines;  /* bitmap; TW_ALL_LINES when whole_page */
-    bool whole_page; /* degraded by overflow: the lines are not known exactly */
+    bool whole_page; /* degraded, by overflow or by the host: the lines are not known exactly */
 };
 
 /* Registers the ranges and starts: snoops every line of them that may be held A, and does not

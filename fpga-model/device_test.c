@@ -288,6 +288,44 @@ Test(tracker, full_buffer_degrades_to_whole_pages) /* R4 */
     tw_device_close(device);
 }
 
+Test(tracker, page_without_known_lines_is_dirty_as_a_whole)
+{
+    struct tw_dirty_page got[PAGES];
+    struct tw_tracker_stats stats;
+    struct tw_device *device = open_device(NULL);
+    struct tw_tracker *tracker = start_over(device, "t", 1, PAGES - 1, 0);
+    tw_device_message_page(device, TW_MEM_WR, 2, 6);
+    tw_device_message_page(device, TW_MEM_WR, 3, 6);
+    tw_device_message_whole(device, 0); /* not watched */
+    tw_device_message_whole(device, 2);
+    tw_device_message_whole(device, 2);
+    tw_device_message_whole(device, 4);
+    tw_device_message_page(device, TW_MEM_WR, 4, 1);
+    tw_device_message_page(device, TW_MEM_WR, 2, 1);
+    tw_tracker_stats_get(tracker, &stats);
+    cr_expect_eq(stats.dirty_pages, 3);
+    cr_expect_eq(stats.dirty_lines, 64 + 2 + 64);
+    cr_expect_eq(stats.overflowed_pages, 2);
+    cr_expect_eq(tw_tracker_collect(tracker), 3);
+    tw_device_message_page(device, TW_MEM_WR, 4, 1); /* left unread as a whole */
+    tw_device_message_whole(device, 3);              /* left unread with lines */
+    cr_expect_eq(gather(tracker, got), 3);
+    for (uint64_t page = 2; page < 5; page++) {
+        cr_expect(got[page].whole_page, "page %llu", (unsigned long long)page);
+        cr_expect_eq(got[page].lines, TW_ALL_LINES);
+    }
+    cr_expect_eq(gather(tracker, got), 0);
+    tw_device_message_page(device, TW_MEM_WR, 2, 1);
+    cr_expect_eq(gather(tracker, got), 1);
+    cr_expect_eq(got[2].lines, 1, "whole in its epoch only");
+    cr_expect_not(got[2].whole_page);
+    tw_device_message_whole(device, PAGES);
+    struct tw_device_counters counters;
+    tw_device_counters_get(device, &counters);
+    cr_expect_eq(counters.out_of_range, 64);
+    tw_device_close(device);
+}
+
 Test(tracker, unread_pages_are_merged_into_the_next_epoch)
 {
     struct tw_dirty_page got[PAGES], first;

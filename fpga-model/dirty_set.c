@@ -68,6 +68,22 @@ void tw_dirty_set_add_page(struct tw_dirty_set *set, uint32_t page, uint64_t lin
     }
 }
 
+/* A page that is whole needs no lines. Its entry, if it has one, stays until the halves are
+ * swapped: entries are not found by page. */
+static void make_whole(struct tw_dirty_half *half, uint64_t page)
+{
+    half->dirty -= tw_count_lines(half->lines[page]);
+    half->emptied += half->lines[page] != 0;
+    half->lines[page] = 0;
+    overflow_add(half, page);
+}
+
+void tw_dirty_set_add_whole(struct tw_dirty_set *set, uint32_t page)
+{
+    set->overflowed += !tw_page_set_has(&set->open.overflow, page);
+    make_whole(&set->open, page);
+}
+
 /* Takes an entry's page out of a half. */
 static struct tw_dirty_page take_lines(struct tw_dirty_half *half, uint32_t entry)
 {
@@ -79,18 +95,13 @@ static struct tw_dirty_page take_lines(struct tw_dirty_half *half, uint32_t entr
 }
 
 /* Whole pages that the reader left stay whole: one that has been written to again in this epoch
- * gives up its lines, so that it is told once. Returns the number of entries left without lines. */
-static uint32_t merge_overflow(struct tw_dirty_half *open, struct tw_dirty_half *closed)
+ * gives up its lines, so that it is told once. */
+static void merge_overflow(struct tw_dirty_half *open, struct tw_dirty_half *closed)
 {
-    uint32_t emptied = 0;
     for (uint64_t page = 0; closed->overflow_count; page++) {
         page = overflow_take(closed, page);
-        open->dirty -= tw_count_lines(open->lines[page]);
-        emptied += open->lines[page] != 0;
-        open->lines[page] = 0;
-        overflow_add(open, page);
+        make_whole(open, page);
     }
-    return emptied;
 }
 
 static void pack_entries(struct tw_dirty_half *half)
@@ -101,12 +112,14 @@ static void pack_entries(struct tw_dirty_half *half)
             half->entries[kept++] = half->entries[i];
     }
     half->count = kept;
+    half->emptied = 0;
 }
 
 /* Brings what the reader left unread into the open half. */
 static void merge_unread(struct tw_dirty_set *set)
 {
-    if (merge_overflow(&set->open, &set->closed))
+    merge_overflow(&set->open, &set->closed);
+    if (set->open.emptied)
         pack_entries(&set->open);
     for (uint32_t i = 0; i < set->closed.count; i++) {
         struct tw_dirty_page unread = take_lines(&set->closed, i);

@@ -17,6 +17,7 @@ struct tw_dirty_half {
     uint64_t *lines;   /* a bitmap for each page */
     uint32_t *entries; /* the buffer: pages whose bitmap is not zero, in order of arrival */
     uint32_t count;    /* entries in use */
+    uint32_t emptied;  /* of these, without lines: their page became dirty as a whole */
     uint64_t dirty;    /* bits set in the bitmaps */
     struct tw_page_set overflow; /* pages dirty as a whole; their bitmaps are zero */
     uint64_t overflow_count;
@@ -45,6 +46,9 @@ static inline unsigned tw_count_lines(uint64_t lines)
 {
     return lines & (lines - 1) ? tw_popcount(lines) : lines != 0;
 }
+
+/* The page becomes dirty as a whole, whatever is known of its lines. */
+void tw_dirty_set_add_whole(struct tw_dirty_set *set, uint32_t page);
 
 /* `lines` is not zero. */
 static inline void tw_dirty_set_add(struct tw_dirty_set *set, uint32_t page, uint64_t lines)

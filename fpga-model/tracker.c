@@ -244,7 +244,7 @@ void tw_tracker_stats_get(const struct tw_tracker *tracker, struct tw_tracker_st
     tw_device_settle(tracker->device);
     *out = (struct tw_tracker_stats){
         .epoch = tracker->epoch,
-        .dirty_pages = open->count + open->overflow_count,
+        .dirty_pages = open->count - open->emptied + open->overflow_count,
         .dirty_lines = open->dirty + open->overflow_count * TW_LINES_PER_PAGE,
         .overflowed_pages = tracker->dirty.overflowed,
     };

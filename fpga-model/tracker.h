@@ -40,4 +40,10 @@ static inline void tw_tracker_write_back(struct tw_tracker *tracker, uint64_t pa
         tw_dirty_set_add(&tracker->dirty, (uint32_t)(page - tracker->first_page), lines);
 }
 
+static inline void tw_tracker_write_back_whole(struct tw_tracker *tracker, uint64_t page)
+{
+    if (tw_tracker_watches(tracker, page))
+        tw_dirty_set_add_whole(&tracker->dirty, (uint32_t)(page - tracker->first_page));
+}
+
 #endif

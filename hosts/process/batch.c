@@ -1,0 +1,99 @@
+/* From a program's pages to write-backs: read, compare, tell the device. */
+#include "hosts/process/process_impl.h"
+
+#include <errno.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static uint8_t *bytes_of(const struct tw_batch *batch, unsigned i)
+{
+    return batch->bytes + (size_t)i * TW_PAGE_SIZE;
+}
+
+/* Neighbours become one piece of the list. */
+static unsigned list_remote(const struct tw_batch *batch, unsigned from, struct iovec *list)
+{
+    unsigned count = 0;
+    for (unsigned i = from; i < batch->count; i++) {
+        if (i > from && batch->address[i] == batch->address[i - 1] + TW_PAGE_SIZE)
+            list[count - 1].iov_len += TW_PAGE_SIZE;
+        else
+            list[count++] = (struct iovec){(void *)(uintptr_t)batch->address[i], TW_PAGE_SIZE};
+    }
+    return count;
+}
+
+/* All pages by one call. Where it stops, the page may be gone, or be one that its own program may
+ * not read: /proc/PID/mem reads that, too. */
+static void read_pages(struct tw_process *p)
+{
+    struct tw_batch *batch = &p->batch;
+    struct iovec remote[TW_BATCH];
+    for (unsigned done = 0; done < batch->count;) {
+        struct iovec local = {bytes_of(batch, done), (size_t)(batch->count - done) * TW_PAGE_SIZE};
+        const unsigned pieces = list_remote(batch, done, remote);
+        const ssize_t got = process_vm_readv(p->pid, &local, 1, remote, pieces, 0);
+        for (size_t whole = got > 0 ? (size_t)got / TW_PAGE_SIZE : 0; whole > 0; whole--)
+            batch->failed[done++] = false;
+        if (done == batch->count)
+            break;
+        batch->failed[done] = pread(p->mem, bytes_of(batch, done), TW_PAGE_SIZE,
+                                    (off_t)batch->address[done]) != TW_PAGE_SIZE;
+        done++;
+    }
+}
+
+/* process_vm_readv goes by pid: had the program executed another meanwhile, or ended and left its
+ * number to somebody else, we would have read that one's memory. The open file stands for the
+ * memory itself: if it is still there now, it was there before. */
+static void check_memory(struct tw_process *p)
+{
+    struct tw_batch *batch = &p->batch;
+    uint64_t entry;
+    if (batch->count == 0 || pread(p->pagemap, &entry, sizeof entry, 0) == sizeof entry)
+        return;
+    for (unsigned i = 0; i < batch->count; i++)
+        batch->failed[i] = true;
+}
+
+static void tell_whole(struct tw_process *p, uint64_t page)
+{
+    p->stats.whole_pages++;
+    tw_device_message_whole(p->device, page);
+}
+
+static void tell(struct tw_process *p, unsigned i)
+{
+    const struct tw_batch *batch = &p->batch;
+    const uint64_t page = batch->device_page[i];
+    const struct tw_page_report report =
+        tw_copies_report(&p->copies, page, batch->anonymous[i], bytes_of(batch, i));
+    if (report.whole) {
+        tell_whole(p, page);
+        return;
+    }
+    p->stats.changed_lines += tw_popcount(report.lines);
+    p->stats.same_pages += report.lines == 0;
+    tw_device_message_page(p->device, TW_MEM_WR, page, report.lines);
+}
+
+void tw_batch_deliver(struct tw_process *p)
+{
+    struct tw_batch *batch = &p->batch;
+    read_pages(p);
+    check_memory(p);
+    for (unsigned i = 0; i < batch->count; i++) {
+        const uint64_t page = batch->device_page[i];
+        if (batch->failed[i]) {
+            p->stats.unread_pages += batch->deliver[i];
+            tw_copies_forget(&p->copies, page);
+            if (batch->deliver[i])
+                tell_whole(p, page);
+        } else if (batch->deliver[i]) {
+            tell(p, i);
+        } else {
+            tw_copies_start(&p->copies, page, bytes_of(batch, i));
+        }
+    }
+    batch->count = 0;
+}

@@ -1,0 +1,35 @@
+/* A userfaultfd of another program's memory: made by a few system calls that we run inside it.
+ *
+ * Only the program's own system calls can make one. So one of its threads is stopped by ptrace, its
+ * registers are put aside, the calls are run through the `syscall` instruction of the vdso, the
+ * descriptor is fetched with pidfd_getfd and closed again over there, and everything is put back.
+ * A system call that the stop interrupted is restarted by the kernel as after any signal.
+ *
+ * ptrace belongs to a thread, and a stop that never comes cannot be called off, except by the end
+ * of the tracing thread: so all of it runs in a thread of its own, which lives for as long as it
+ * takes. Thread-safe. */
+#ifndef TOWLINE_HOSTS_PROCESS_INJECT_H
+#define TOWLINE_HOSTS_PROCESS_INJECT_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct tw_inject;
+
+/* Begins. `wait_exec`: the program is stopped at its next execve, not now; this returns when it can
+ * be let go to it. `stop_timeout_ns` bounds the wait for the stop, and each step after it. */
+enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, uint64_t stop_timeout_ns,
+                             struct tw_inject **inject, struct tw_error *err);
+
+/* Waits for the end, at most until the deadline (then it is called off), and frees `inject`.
+ * *userfaultfd is the caller's, *stop_ns how long the thread was stopped. */
+enum tw_code tw_inject_finish(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
+                              uint64_t *stop_ns, struct tw_error *err);
+
+/* Calls it off. The program goes on as it was. NULL is fine. */
+void tw_inject_cancel(struct tw_inject *inject);
+
+#endif
