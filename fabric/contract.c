@@ -77,6 +77,8 @@ bool world_use_verbs(const struct tw_verbs_config *settings)
 {
     const char *address = getenv("TOWLINE_VERBS_ADDRESS");
     use_verbs = address && address[0];
+    if (!use_verbs)
+        fprintf(stderr, "skipped: TOWLINE_VERBS_ADDRESS names no address of an RDMA device\n");
     verbs_settings = settings ? *settings : (struct tw_verbs_config){0};
     return use_verbs;
 }

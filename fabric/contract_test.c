@@ -514,13 +514,13 @@ CONTRACT(many_connections)
     for (unsigned turn = 0; turn < 5; turn++)
         for (unsigned i = 0; i < 40; i++)
             cr_assert_eq(send_n(conns[i], TW_LANE_BULK, i, 5000), TW_OK);
-    cr_assert(WORLD_UNTIL(w, 2000, w->a.chunks[TW_LANE_BULK] == 200));
+    cr_assert(WORLD_UNTIL(w, 20000, w->a.chunks[TW_LANE_BULK] == 200));
     for (unsigned i = 0; i < 40; i += 2)
         tw_conn_close(conns[i]);
-    cr_assert(WORLD_UNTIL(w, 2000, w->a.downs == 20));
+    cr_assert(WORLD_UNTIL(w, 20000, w->a.downs == 20));
     for (unsigned i = 1; i < 40; i += 2)
         cr_assert_eq(send_n(conns[i], TW_LANE_URGENT, i, 50), TW_OK);
-    cr_assert(WORLD_UNTIL(w, 2000, w->a.chunks[TW_LANE_URGENT] == 20));
+    cr_assert(WORLD_UNTIL(w, 20000, w->a.chunks[TW_LANE_URGENT] == 20));
     world_close(w);
 }
 

@@ -108,6 +108,8 @@ static void verbs_close(struct tw_fabric *base)
     last_words(f);
     if (f->listener)
         rdma_destroy_id(f->listener);
+    if (f->cover)
+        ibv_destroy_cq(f->cover);
     if (f->completions)
         ibv_destroy_comp_channel(f->completions);
     if (f->events)
@@ -179,6 +181,8 @@ static void verbs_hang_up(struct tw_conn *base)
     if (conn->request)
         verbs_reject(conn->request, &why);
     conn->request = NULL;
+    verbs_link_free(conn->old); /* before the memory that it used */
+    conn->old = NULL;
     if (conn->link) {
         const uint64_t posted = conn->link->urgent.posted;
         verbs_flush(base, TW_LANE_BULK);
@@ -200,7 +204,10 @@ static void verbs_hang_up(struct tw_conn *base)
 
 /* ---- Breaks and reconnects ------------------------------------------------------------------- */
 
-/* The link has failed. A connection that was up waits for another one until it has been silent for
+/* Freeing queue pairs says farewell to the peer. With no route to it, that breaks Soft-RoCE's own
+ * queue pair for such messages for good, so the old link waits until there is a route.
+ *
+ * The link has failed. A connection that was up waits for another one until it has been silent for
  * too long; what has arrived on the old one is consumed first. */
 void verbs_break(struct verbs_conn *conn)
 {
@@ -222,8 +229,14 @@ void verbs_break(struct verbs_conn *conn)
         f->stats.breaks++;
     conn->broken = true;
     verbs_reads_rewind(conn);
-    verbs_link_free(link);
     conn->link = NULL;
+    if (link->urgent.state < VERBS_CONNECTING) {
+        verbs_link_free(link);
+        return;
+    }
+    verbs_link_silence(link);
+    verbs_link_free(conn->old);
+    conn->old = link;
 }
 
 /* One try to reconnect; several fit into the idle timeout. */

@@ -85,6 +85,8 @@ static void address_resolved(struct verbs_queue *q)
         return;
     }
     q->state = VERBS_ROUTING;
+    verbs_link_free(q->link->conn->old); /* there is a way to the peer again */
+    q->link->conn->old = NULL;
     if (rdma_resolve_route(q->id, RESOLVE_MS))
         verbs_link_fail(q->link, TW_UNAVAILABLE, "no route: %s", strerrordesc_np(errno));
 }
@@ -367,6 +369,8 @@ static enum tw_code resume(struct verbs_fabric *f, struct rdma_cm_id *id,
         return tw_fail(err, TW_NOT_FOUND, f->base.name, NULL, NULL,
                        "the connection that should be resumed is not known");
     tw_conn_heard(&conn->base);
+    verbs_link_free(conn->old);
+    conn->old = NULL;
     conn->link = verbs_link_new(conn, err);
     if (!conn->link)
         return TW_RESOURCE_EXHAUSTED;

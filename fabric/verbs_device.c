@@ -9,7 +9,8 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 
-#define SIW_VENDOR 0x626d74u /* Soft-iWARP */
+#define SIW_VENDOR    0x626d74u /* Soft-iWARP */
+#define COVER_ENTRIES 32000     /* of 32 bytes */
 
 /* What a region has at the device. */
 struct verbs_slices {
@@ -33,6 +34,15 @@ static enum tw_code open_channel(struct verbs_fabric *f, struct tw_error *err)
     return TW_OK;
 }
 
+/* Soft-iWARP's library takes a queue that the kernel offers for mapping at 0x90000 for a failed
+ * one, which a process reaches with its seventh connection or so. One queue that begins before and
+ * ends behind that place keeps all others away from it. */
+static enum tw_code cover_place(struct verbs_fabric *f, struct tw_error *err)
+{
+    f->cover = ibv_create_cq(f->context, COVER_ENTRIES, NULL, NULL, 0);
+    return f->cover ? TW_OK : tw_fail_errno(err, errno, "fabric", "completion queue");
+}
+
 enum tw_code verbs_device_adopt(struct verbs_fabric *f, struct ibv_context *context,
                                 struct tw_error *err)
 {
@@ -48,7 +58,8 @@ enum tw_code verbs_device_adopt(struct verbs_fabric *f, struct ibv_context *cont
         return tw_fail_errno(err, errno, name, "the device cannot be asked");
     f->iwarp = context->device->transport_type == IBV_TRANSPORT_IWARP;
     f->strict_memlock = f->attributes.vendor_id == SIW_VENDOR;
-    return open_channel(f, err);
+    const enum tw_code code = f->strict_memlock ? cover_place(f, err) : TW_OK;
+    return code ? code : open_channel(f, err);
 }
 
 enum tw_code verbs_device_find(struct verbs_fabric *f, struct tw_error *err)

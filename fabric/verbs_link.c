@@ -183,6 +183,20 @@ static void queue_free(struct verbs_queue *q)
     q->state = VERBS_IDLE;
 }
 
+static void queue_silence(struct verbs_queue *q)
+{
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    if (q->id && q->id->qp)
+        ibv_modify_qp(q->id->qp, &attr, IBV_QP_STATE);
+}
+
+void verbs_link_silence(struct verbs_link *link)
+{
+    queue_silence(&link->urgent);
+    for (unsigned i = 0; i < VERBS_QUEUES_MAX; i++)
+        queue_silence(&link->bulk[i]);
+}
+
 void verbs_link_free(struct verbs_link *link)
 {
     if (!link)

@@ -150,6 +150,7 @@ struct verbs_conn {
     struct rdma_cm_id *request; /* server: not yet answered */
     struct verbs_domain *domain;
     struct verbs_link *link; /* NULL = none now */
+    struct verbs_link *old;  /* broken and silenced; freed when the peer can be reached again */
     struct verbs_memory *memory;
     struct verbs_stream streams[TW_LANES];
     struct verbs_message *out[TW_LANES]; /* out_slots of them */
@@ -170,10 +171,11 @@ struct verbs_fabric {
     struct ibv_context *context; /* NULL = not decided yet */
     struct ibv_device_attr attributes;
     struct ibv_comp_channel *completions;
-    bool iwarp;          /* messages go by SEND */
-    bool strict_memlock; /* the device looks at the limit even of root */
-    int set;             /* epoll */
-    int again;           /* eventfd: there is work though no descriptor says so */
+    bool iwarp;           /* messages go by SEND */
+    bool strict_memlock;  /* the device looks at the limit even of root */
+    struct ibv_cq *cover; /* Soft-iWARP: see verbs_device.c */
+    int set;              /* epoll */
+    int again;            /* eventfd: there is work though no descriptor says so */
     struct verbs_domain *domains;
     struct verbs_link *lingering;
     uint8_t *scratch;     /* a message on its way in; the peer cannot change it any more */
@@ -243,6 +245,8 @@ enum tw_code verbs_queue_create(struct verbs_queue *queue, struct tw_error *err)
 /* Posts receives for the messages that the peer may send now. */
 enum tw_code verbs_grant(struct verbs_conn *conn, enum tw_lane lane, struct tw_error *err);
 void verbs_link_free(struct verbs_link *link);
+/* Stops all queue pairs without a word to the peer. */
+void verbs_link_silence(struct verbs_link *link);
 /* Notes that the link is of no use any more; poll does the rest. The first reason counts. */
 void verbs_link_fail(struct verbs_link *link, enum tw_code code, const char *what, ...)
     __attribute__((format(printf, 3, 4)));

@@ -120,9 +120,10 @@ static bool make_message(struct verbs_conn *conn, enum tw_lane lane)
     return true;
 }
 
+/* Why a chain of work requests ended; STOP_FULL, too, while it goes on. */
 enum stop { STOP_EMPTY, STOP_FULL, STOP_WINDOW, STOP_QUEUE };
 
-/* The message to post next, if there is one and room for it. */
+/* Makes sure of the message to post next. STOP_FULL: it is there, with room for it. */
 static enum stop next_message(struct verbs_conn *conn, enum tw_lane lane)
 {
     struct verbs_stream *s = &conn->streams[lane];
