@@ -51,7 +51,7 @@ static void need_device(void)
     cr_assert(world_use_verbs(NULL), "no RDMA device is named in TOWLINE_VERBS_ADDRESS");
 }
 
-TestSuite(faults, .init = need_device, .fini = lose_nothing, .timeout = 120);
+TestSuite(faults, .init = need_device, .fini = lose_nothing, .timeout = 240);
 
 static const struct tw_fabric_config patient = {.idle_timeout_ns = SILENCE,
                                                 .handshake_timeout_ns = SILENCE};
@@ -139,7 +139,7 @@ static void link_down_for_a_while(struct world *w)
 
 /* A suite of its own that runs last: a connection that ends while its own link is without carrier
  * leaves Soft-RoCE unable to connect (docs/fabric.md). */
-TestSuite(link, .init = need_device, .fini = lose_nothing, .timeout = 120);
+TestSuite(link, .init = need_device, .fini = lose_nothing, .timeout = 240);
 
 Test(link, down_and_up)
 {
