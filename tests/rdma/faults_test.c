@@ -46,18 +46,12 @@ static void lose_nothing(void)
         fprintf(stderr, "the wire was not mended\n");
 }
 
-static void renew(void)
-{
-    lose_nothing();
-    wire("bash -c '. \"$TOWLINE_RDMA_INSIDE\"; renew_devices'");
-}
-
 static void need_device(void)
 {
     cr_assert(world_use_verbs(NULL), "no RDMA device is named in TOWLINE_VERBS_ADDRESS");
 }
 
-TestSuite(faults, .init = need_device, .fini = renew, .timeout = 120);
+TestSuite(faults, .init = need_device, .fini = lose_nothing, .timeout = 240);
 
 static const struct tw_fabric_config patient = {.idle_timeout_ns = SILENCE,
                                                 .handshake_timeout_ns = SILENCE};
@@ -143,22 +137,14 @@ static void link_down_for_a_while(struct world *w)
     lose_nothing();
 }
 
-/* A link without carrier: the stream goes on behind it with nothing lost, or it ends with a reason
- * inside the limit. Then a new one comes up, on new devices (see renew_devices). */
-Test(faults, link_down_and_up)
+/* A suite of its own that runs last: a connection that ends while its own link is without carrier
+ * leaves Soft-RoCE unable to connect (docs/fabric.md). */
+TestSuite(link, .init = need_device, .fini = lose_nothing, .timeout = 240);
+
+Test(link, down_and_up)
 {
     struct world *w = connected();
     stream(w, link_down_for_a_while);
-    if (!w->b.downs)
-        WORLD_UNTIL(w, 3 * SILENCE / TW_MS, w->a.chunks[TW_LANE_BULK] == CHUNKS || w->b.downs);
-    if (w->b.downs)
-        cr_assert_gt(strlen(w->b.why.what), 0);
-    else
-        all_there(w);
-    world_close(w);
-    renew();
-    w = connected();
-    stream(w, NULL);
     all_there(w);
     world_close(w);
 }

@@ -48,14 +48,6 @@ add_devices() {
     rdma link add "${TOWLINE_RDMA_KIND}1" type "$TOWLINE_RDMA_KIND" netdev wire-b
 }
 
-# New devices on the same wire. Soft-RoCE needs them where its connection manager has sent into a
-# link without carrier: the queue pair for that stays in error for good.
-renew_devices() {
-    rdma link del "${TOWLINE_RDMA_KIND}0"
-    rdma link del "${TOWLINE_RDMA_KIND}1"
-    add_devices
-}
-
 # Waits until a process listens on a port by the devices' connection manager.
 await_listener() { # PORT PID
     local try
