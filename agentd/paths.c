@@ -98,7 +98,6 @@ enum tw_code tw_paths_open(struct tw_paths *paths, const struct tw_agent_config 
     struct tw_fabric_tcp_settings tcp = {tls};
     const struct tw_fabric_config fabric = {
         .name = config->name, .clock = &tw_monotonic, .events = events, .ctx = ctx};
-    struct tw_fabric_tcp_settings tcp = {tls};
     struct tw_error why = {0};
     *paths = (struct tw_paths){0};
     enum tw_code code =
