@@ -71,7 +71,8 @@ static void structures(void) /* c: assigned, copied, cleared; constant sizes too
     __builtin_memcpy(page(5) + 1536, one.bytes, 48);
     memset(page(5) + 2048, 0, 100);
     __builtin_memset(page(5) + 2560, 0, 96);
-    memmove(page(5) + 3001, page(5) + 3000, 70);
+    memcpy(page(5) + 3000, one.bytes, 70);
+    memmove(page(5) + 3064, page(5) + 3000, 70);
     memmove(page(5) + 3500, one.bytes, 130);
 }
 
