@@ -131,13 +131,33 @@ static size_t store_everything(struct tw_instrumented *p)
     return p->window_count * TW_WINDOW_PAGES * TW_LINES_PER_PAGE;
 }
 
+/* Long ones by the page: what a program announces must not cost us much more than it. */
+static size_t store_long(struct tw_instrumented *p, uint64_t first, uint64_t end)
+{
+    size_t stored = 0;
+    for (uint64_t line = first; line < end;) {
+        const uint64_t next = (line / TW_LINES_PER_PAGE + 1) * TW_LINES_PER_PAGE;
+        const uint64_t here = (next < end ? next : end) - line;
+        const uint64_t address = tw_instrumented_device_address(p, line << TW_LINE_SHIFT);
+        if (address != UINT64_MAX) {
+            const uint64_t lines =
+                here == TW_LINES_PER_PAGE ? TW_ALL_LINES : (UINT64_C(1) << here) - 1;
+            tw_device_message_page(p->device, TW_MEM_WR, tw_page_of(address),
+                                   lines << (line % TW_LINES_PER_PAGE));
+            stored += here;
+        }
+        line += here;
+    }
+    return stored;
+}
+
 static size_t store_flight(struct tw_instrumented *p, uint32_t thread, uint64_t announced)
 {
     const uint64_t count = tw_inst_flight_lines(announced);
     const uint64_t first = tw_line_of(tw_inst_flight_address(announced));
     size_t stored = 0;
-    if (count > TW_INST_MORE_MAX)
-        return store_everything(p);
+    if (count > TW_LINES_PER_PAGE)
+        return store_long(p, first, first + count);
     for (uint64_t line = first; line < first + count; line++)
         stored += store_line(p, thread, line << TW_LINE_SHIFT);
     return stored;
@@ -148,6 +168,8 @@ static size_t store_all_flights(struct tw_instrumented *p)
     size_t stored = 0;
     for (uint32_t i = 0; i < TW_INST_THREADS_MAX; i++) {
         const uint64_t announced = in_flight(p, i);
+        if (announced && announced >> TW_INST_MORE_SHIFT == TW_INST_MORE_MAX)
+            return stored + store_everything(p); /* the others with it */
         if (announced)
             stored += store_flight(p, i, announced);
     }

@@ -3,6 +3,8 @@
 #include "hosts/instrumented/test_subject.h"
 
 #include "base/clock.h"
+#include "base/random.h"
+#include "hosts/instrumented/private.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -31,13 +33,15 @@ static struct twice collect_around_the_store(struct subject *s)
 {
     struct twice result;
     struct tw_instrumented_stats stats;
+    tw_instrumented_stats_get(s->program, &stats);
+    const uint64_t carried_before = stats.carried_lines;
     subject_tell(s, 'b');
     subject_await(s, 2, 1); /* announced */
     subject_collect(s, dirty);
     result.first = dirty[FIRST + 7];
     cr_expect_neq(subject_peek(s, FIRST + 7), 4711);
     tw_instrumented_stats_get(s->program, &stats);
-    result.carried = stats.carried_lines;
+    result.carried = stats.carried_lines - carried_before;
     subject_poke(s, 1, 1);
     subject_await(s, 2, 2); /* stored */
     subject_wait(s);
@@ -141,6 +145,8 @@ Test(sharing, tells_lines_that_threads_share_and_where)
 {
     struct subject s;
     subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[1]);
+    struct tw_shared_line first;
+    tw_instrumented_sharing_take(s.program, &first, 1); /* what the main thread laid out */
     subject_tell(&s, 'd');
     subject_await(&s, 2, 6);
     nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); /* the other's sign, too */
@@ -157,4 +163,55 @@ Test(sharing, an_address_without_an_object_is_a_number)
     subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[1]);
     cr_expect_str_eq(tw_instrumented_symbol(s.program, 0x1234, text, sizeof text), "0x1234");
     subject_close(&s);
+}
+
+/* ---- A program that writes nonsense into the file -------------------------------------------- */
+
+static void scribble(const struct tw_instrumented *p, struct tw_random *r)
+{
+    for (unsigned i = 0; i < 200; i++) {
+        struct tw_inst_thread *t = &p->threads[tw_random_below(r, TW_INST_THREADS_MAX)];
+        t->tid = (uint32_t)tw_random_next(r) | 1;
+        t->in_flight = tw_random_next(r) >> tw_random_below(r, 20);
+    }
+    for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++) {
+        struct tw_link_ring *ring =
+            tw_link_ring_at(p->head + TW_INST_RINGS_AT, TW_INST_RING_STRIDE, i);
+        ring->head = tw_random_next(r) >> tw_random_below(r, 60);
+        ring->tail = ring->head - tw_random_below(r, 2 * TW_INST_RING_EVENTS);
+        for (unsigned k = 0; k < 100; k++)
+            ring->events[tw_random_below(r, TW_INST_RING_EVENTS)] = tw_random_next(r);
+    }
+    p->header->object_count = (uint32_t)tw_random_next(r);
+    memset(p->header->objects, 'x', sizeof p->header->objects);
+    p->header->mode = (uint32_t)tw_random_next(r);
+    p->header->epoch = tw_random_next(r);
+    memset(p->windows[0]->map.marks, 0xff, 4096);
+    memset(p->windows[0]->map.summary, 0xff, 4096);
+    if (p->windows[0]->lines)
+        memset(p->windows[0]->lines, 0xff, 4096);
+}
+
+Test(hostile, nonsense_in_the_file_harms_only_the_program)
+{
+    for (size_t mode = 0; mode < MODES; mode++) {
+        struct subject s;
+        struct tw_random r = {mode};
+        static struct tw_shared_line lines[16];
+        static struct tw_inst_object objects[TW_INST_OBJECTS_MAX];
+        struct tw_dirty_page pages[64];
+        subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[mode]);
+        for (int i = 0; i < 20; i++) {
+            scribble(s.program, &r);
+            tw_instrumented_sync(s.program);
+            tw_tracker_collect(s.tracker);
+            tw_instrumented_settle(s.program);
+            while (tw_tracker_read(s.tracker, pages, 64) > 0)
+                ;
+            tw_instrumented_sharing_take(s.program, lines, 16);
+            tw_instrumented_objects(s.program, objects, TW_INST_OBJECTS_MAX);
+            cr_expect_eq(strlen(objects[0].name), sizeof objects[0].name - 1);
+        }
+        subject_close(&s);
+    }
 }
