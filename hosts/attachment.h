@@ -1,0 +1,54 @@
+/* What a tracking service needs of an attachment to a program: one table for all of them.
+ *
+ * Each attachment has a device, finds the program's written lines in its own way, and tells the
+ * device. A session is a watch (which addresses) and a tracker (an epoch over their device ranges):
+ *
+ *   begin:    watch, pass until done, tw_tracker_start, settle
+ *   collect:  pass until done, tw_tracker_collect, settle, tw_tracker_read
+ *
+ * All functions are called on the thread that owns the attachment; none waits longer than a
+ * slice, unless it says so. */
+#ifndef TOWLINE_HOSTS_ATTACHMENT_H
+#define TOWLINE_HOSTS_ATTACHMENT_H
+
+#include "base/error.h"
+#include "base/line.h"
+#include "fpga-model/device.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tw_attachment_ops {
+    /* Begins to watch `ranges` of the program's addresses, page-aligned and disjoint. */
+    enum tw_code (*watch)(void *ctx, const struct tw_range *ranges, size_t count, void **watch,
+                          struct tw_error *err);
+    void (*unwatch)(void *ctx, void *watch);
+    /* The device ranges of a watch, for its tracker; valid until unwatch. */
+    const struct tw_range *(*watch_ranges)(const void *watch, size_t *count);
+
+    /* Brings what was written before pass_begin into the trackers. */
+    enum tw_code (*pass_begin)(void *ctx, struct tw_error *err);
+    enum tw_code (*step)(void *ctx, uint64_t slice_ns, bool *done, struct tw_error *err);
+    /* After a tracker was started or collected, before anyone reads data: stores that may still be
+     * on their way are put into the epoch that has just begun. Returns how many lines. */
+    size_t (*settle)(void *ctx);
+
+    /* From a device page (tw_dirty_page.page) to the program's address and back; TW_NEVER: none. */
+    uint64_t (*address)(const void *ctx, uint64_t device_page);
+    uint64_t (*device_address)(const void *ctx, uint64_t address);
+
+    bool (*alive)(void *ctx);
+    void (*close)(void *ctx); /* the program runs on */
+};
+
+struct tw_attachment {
+    const struct tw_attachment_ops *ops;
+    void *ctx;
+    struct tw_device *device;
+    bool same_value_is_dirty; /* R7: a line rewritten with what it held is reported */
+    bool whole_pages;         /* a page may be reported as a whole where lines are not known */
+    const char *const *blind_spots; /* one sentence each; ends with NULL */
+};
+
+#endif

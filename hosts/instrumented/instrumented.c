@@ -1,0 +1,303 @@
+#include "hosts/instrumented/private.h"
+
+#include "hosts/instrumented/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define DEVICE_BYTES_DEFAULT (UINT64_C(256) << 30)
+
+const char *const tw_instrumented_blind_spots[] = {
+    "stores of objects without instrumentation (listed by name), except through memcpy and the "
+    "other functions that the runtime stands in front of",
+    "the allocator's own bookkeeping, and what libc keeps for itself",
+    "inline assembly, non-temporal and wider than 16-byte vector stores",
+    "gcc: a structure that a function returns, and __builtin_memcpy without towline-cc",
+    "clang: stores of unusual sizes (long double, bit-fields of 3 bytes)",
+    "system calls other than read, recv and their kin; memory that is mapped, moved or unmapped",
+    "other processes that write to shared memory, and children after fork",
+    NULL,
+};
+
+/* ---- Opening --------------------------------------------------------------------------------- */
+
+static enum tw_code check_config(const struct tw_instrumented_config *c, struct tw_error *err)
+{
+    const char *where = "instrumented program";
+    if (c->mode < TW_INST_MARK || c->mode > TW_INST_OWNED)
+        return tw_fail(err, TW_INVALID_ARGUMENT, where, "mark, sharing or owned", NULL, "mode %d",
+                       (int)c->mode);
+    if (c->device_bytes_max % TW_INSTRUMENTED_WINDOW)
+        return tw_fail(err, TW_INVALID_ARGUMENT, where, "a multiple of 64 MiB", NULL,
+                       "device of %llu bytes", (unsigned long long)c->device_bytes_max);
+    if (c->mode != TW_INST_OWNED)
+        return TW_OK;
+    if (c->cache.l1.size_bytes == 0 && c->cache.l2.size_bytes == 0 && c->cache.last.size_bytes == 0)
+        return tw_fail(err, TW_INVALID_ARGUMENT, where, "at least one level", NULL,
+                       "line states without a cache");
+    return tw_cache_config_check(&c->cache, err);
+}
+
+/* Sealed: the program cannot take the ground from under our feet. */
+static enum tw_code make_file(struct tw_instrumented *p, struct tw_error *err)
+{
+    p->file = memfd_create("towline-instrumented", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (p->file < 0)
+        return tw_fail_errno(err, errno, p->name, "cannot make its file");
+    if (ftruncate(p->file, (off_t)TW_INST_FILE_BYTES) < 0 ||
+        fcntl(p->file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return tw_fail_errno(err, errno, p->name, "cannot size its file of %llu bytes of holes",
+                             (unsigned long long)TW_INST_FILE_BYTES);
+    void *at = mmap(NULL, TW_INST_HEAD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                    p->file, 0);
+    if (at == MAP_FAILED)
+        return tw_fail_errno(err, errno, p->name, "cannot map its file");
+    p->head = at;
+    p->header = at;
+    p->threads = (struct tw_inst_thread *)(void *)(p->head + TW_INST_THREADS_AT);
+    p->epoch = 1;
+    p->header->magic = TW_INST_MAGIC;
+    p->header->version = TW_INST_VERSION;
+    p->header->mode = (uint32_t)p->mode;
+    p->header->file_bytes = TW_INST_FILE_BYTES;
+    p->header->epoch = p->epoch;
+    return TW_OK;
+}
+
+static enum tw_code make_device(struct tw_instrumented *p,
+                                const struct tw_instrumented_config *config, struct tw_error *err)
+{
+    const uint64_t bytes =
+        config->device_bytes_max ? config->device_bytes_max : DEVICE_BYTES_DEFAULT;
+    const struct tw_snoop_ops snoop = {tw_inst_snoop, p};
+    const struct tw_device_config device = {.memory_bytes = bytes,
+                                            .snoop = p->mode == TW_INST_OWNED ? &snoop : NULL};
+    p->windows_max = bytes / TW_INSTRUMENTED_WINDOW;
+    if (p->windows_max > TW_INSTRUMENTED_WINDOWS_MAX)
+        p->windows_max = TW_INSTRUMENTED_WINDOWS_MAX;
+    p->windows = calloc(p->windows_max, sizeof(void *));
+    p->by_address = calloc(p->windows_max, sizeof(void *));
+    if (p->windows == NULL || p->by_address == NULL)
+        return tw_fail_errno(err, ENOMEM, p->name, "cannot attach");
+    const enum tw_code code = tw_device_open(&device, &p->device, err);
+    if (code || p->mode != TW_INST_OWNED)
+        return code;
+    const struct tw_link_sink sink = {tw_inst_message, p};
+    p->cores = config->cache.cores;
+    return tw_cache_open(&config->cache, &sink, &p->cache, err);
+}
+
+static enum tw_code shake_hands(struct tw_instrumented *p,
+                                const struct tw_instrumented_config *config, uint64_t deadline_ns,
+                                struct tw_error *err)
+{
+    struct tw_inst_hello hello;
+    enum tw_code code = tw_inst_receive_hello(p->connection, deadline_ns, &hello, &p->pid, err);
+    if (code)
+        return code;
+    snprintf(p->name, sizeof p->name, "program %d", (int)p->pid);
+    p->same_pids = (pid_t)hello.pid == p->pid;
+    if ((code = make_file(p, err)) || (code = make_device(p, config, err)) ||
+        (code = tw_inst_send_welcome(p->connection, p->file, p->mode, err)))
+        return code;
+    return tw_inst_receive_ready(p->connection, deadline_ns, err);
+}
+
+enum tw_code tw_instrumented_accept(struct tw_instrumented_server *server,
+                                    const struct tw_instrumented_config *config,
+                                    uint64_t deadline_ns, struct tw_instrumented **out,
+                                    struct tw_error *err)
+{
+    *out = NULL;
+    enum tw_code code = check_config(config, err);
+    if (code)
+        return code;
+    struct tw_instrumented *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return tw_fail_errno(err, ENOMEM, "instrumented program", "cannot attach");
+    p->file = p->connection = -1;
+    p->mode = config->mode;
+    code = tw_inst_take_connection(server, deadline_ns, &p->connection, err);
+    if (code == TW_OK)
+        code = shake_hands(p, config, deadline_ns, err);
+    if (code) {
+        tw_instrumented_close(p);
+        return code;
+    }
+    *out = p;
+    return TW_OK;
+}
+
+void tw_instrumented_close(struct tw_instrumented *p)
+{
+    if (p == NULL)
+        return;
+    if (p->connection >= 0)
+        close(p->connection); /* by this the program knows */
+    tw_inst_windows_close(p);
+    free(p->windows);
+    free(p->by_address);
+    tw_device_close(p->device);
+    if (p->cache)
+        tw_cache_close(p->cache);
+    if (p->head)
+        munmap(p->head, TW_INST_HEAD_BYTES);
+    if (p->file >= 0)
+        close(p->file);
+    free(p);
+}
+
+/* ---- What there is to know ------------------------------------------------------------------- */
+
+pid_t tw_instrumented_pid(const struct tw_instrumented *p)
+{
+    return p->pid;
+}
+
+bool tw_instrumented_alive(const struct tw_instrumented *p)
+{
+    struct pollfd poll_fd = {.fd = p->connection, .events = POLLRDHUP};
+    return poll(&poll_fd, 1, 0) == 0;
+}
+
+struct tw_device *tw_instrumented_device(struct tw_instrumented *p)
+{
+    return p->device;
+}
+
+enum tw_code tw_instrumented_read(const struct tw_instrumented *p, uint64_t address, void *buffer,
+                                  size_t size, struct tw_error *err)
+{
+    const struct iovec local = {.iov_base = buffer, .iov_len = size};
+    const struct iovec remote = {.iov_base = (void *)(uintptr_t)address, .iov_len = size};
+    const ssize_t got = process_vm_readv(p->pid, &local, 1, &remote, 1, 0);
+    if (got == (ssize_t)size)
+        return TW_OK;
+    if (got >= 0 || errno == EFAULT)
+        return tw_fail(err, TW_NOT_FOUND, p->name, NULL, NULL,
+                       "not all of %zu bytes at %#llx is mapped", size,
+                       (unsigned long long)address);
+    return tw_fail_errno(err, errno, p->name, "cannot read %zu bytes at %#llx", size,
+                         (unsigned long long)address);
+}
+
+void tw_instrumented_stats_get(const struct tw_instrumented *p, struct tw_instrumented_stats *out)
+{
+    const struct tw_inst_header *h = p->header;
+    *out = (struct tw_instrumented_stats){
+        .threads_refused = __atomic_load_n(&h->threads_refused, __ATOMIC_RELAXED),
+        .unsettled = __atomic_load_n(&h->threads_unsettled, __ATOMIC_RELAXED),
+        .objects = __atomic_load_n(&h->object_count, __ATOMIC_RELAXED),
+        .carried_lines = p->carried,
+        .loads = p->loads,
+        .stores = p->stores,
+    };
+    for (uint32_t i = 0; i < TW_INST_THREADS_MAX; i++) {
+        out->threads += __atomic_load_n(&p->threads[i].tid, __ATOMIC_RELAXED) != 0;
+        out->ring_full += __atomic_load_n(&p->threads[i].ring_full, __ATOMIC_RELAXED);
+    }
+}
+
+size_t tw_instrumented_objects(const struct tw_instrumented *p, struct tw_inst_object *out,
+                               size_t max)
+{
+    const size_t count = __atomic_load_n(&p->header->object_count, __ATOMIC_ACQUIRE);
+    for (size_t i = 0; i < max && i < count && i < TW_INST_OBJECTS_MAX; i++) {
+        memcpy(&out[i], &p->header->objects[i], sizeof out[i]);
+        out[i].name[sizeof out[i].name - 1] = 0;
+    }
+    return count;
+}
+
+/* ---- As a table ------------------------------------------------------------------------------ */
+
+static enum tw_code table_watch(void *ctx, const struct tw_range *ranges, size_t count,
+                                void **watch, struct tw_error *err)
+{
+    struct tw_instrumented_watch *w;
+    const enum tw_code code = tw_instrumented_watch(ctx, ranges, count, &w, err);
+    *watch = w;
+    return code;
+}
+
+static void table_unwatch(void *ctx, void *watch)
+{
+    (void)ctx;
+    tw_instrumented_unwatch(watch);
+}
+
+static const struct tw_range *table_watch_ranges(const void *watch, size_t *count)
+{
+    return tw_instrumented_watch_ranges(watch, count);
+}
+
+static enum tw_code table_pass_begin(void *ctx, struct tw_error *err)
+{
+    (void)ctx;
+    (void)err;
+    return TW_OK;
+}
+
+/* A pass is short: it costs what was written, plus 1/4096 of what is watched. */
+static enum tw_code table_step(void *ctx, uint64_t slice_ns, bool *done, struct tw_error *err)
+{
+    (void)slice_ns;
+    (void)err;
+    tw_instrumented_sync(ctx);
+    *done = true;
+    return TW_OK;
+}
+
+static size_t table_settle(void *ctx)
+{
+    return tw_instrumented_settle(ctx);
+}
+
+static uint64_t table_address(const void *ctx, uint64_t device_page)
+{
+    return tw_instrumented_address(ctx, device_page);
+}
+
+static uint64_t table_device_address(const void *ctx, uint64_t address)
+{
+    return tw_instrumented_device_address(ctx, address);
+}
+
+static bool table_alive(void *ctx)
+{
+    return tw_instrumented_alive(ctx);
+}
+
+static void table_close(void *ctx)
+{
+    tw_instrumented_close(ctx);
+}
+
+struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
+{
+    static const struct tw_attachment_ops ops = {
+        .watch = table_watch,
+        .unwatch = table_unwatch,
+        .watch_ranges = table_watch_ranges,
+        .pass_begin = table_pass_begin,
+        .step = table_step,
+        .settle = table_settle,
+        .address = table_address,
+        .device_address = table_device_address,
+        .alive = table_alive,
+        .close = table_close,
+    };
+    return (struct tw_attachment){.ops = &ops,
+                                  .ctx = p,
+                                  .device = p->device,
+                                  .same_value_is_dirty = true,
+                                  .whole_pages = false,
+                                  .blind_spots = tw_instrumented_blind_spots};
+}

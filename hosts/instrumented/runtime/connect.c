@@ -1,0 +1,225 @@
+/* Finding the agent, taking its file, losing it again.
+ *
+ * One thread of the runtime's own holds the connection. Without an agent it looks for one now and
+ * then; the program runs on. With one it waits for the connection's end. The file is mapped at a
+ * place that is never given up: a thread that has read the mode may store a little later. */
+#include "hosts/instrumented/runtime/runtime.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ANSWER_MS  2000 /* an agent that says nothing is none */
+#define RETRY_MS   500
+#define SETTLE_MS  100
+#define STACK_SIZE (128u << 10)
+
+static char socket_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
+static int connection = -1;
+
+static int connect_to_agent(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, socket_path, sizeof address.sun_path);
+    const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    if (connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static bool readable_within(int fd, int timeout_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, timeout_ms) > 0 && (p.revents & POLLIN);
+}
+
+/* The agent's answer and the file with it; -1 when it is not one. */
+static int receive_file(int fd, struct tw_inst_welcome *welcome)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {.iov_base = welcome, .iov_len = sizeof *welcome};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    if (!readable_within(fd, ANSWER_MS) ||
+        recvmsg(fd, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *welcome)
+        return -1;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    if (c == NULL || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
+        c->cmsg_len != CMSG_LEN(sizeof(int)))
+        return -1;
+    int file;
+    memcpy(&file, CMSG_DATA(c), sizeof file);
+    struct stat st;
+    if (welcome->magic == TW_INST_MAGIC && welcome->version == TW_INST_VERSION &&
+        welcome->file_bytes == TW_INST_FILE_BYTES && welcome->mode >= TW_INST_MARK &&
+        welcome->mode <= TW_INST_OWNED && fstat(file, &st) == 0 &&
+        (uint64_t)st.st_size == TW_INST_FILE_BYTES)
+        return file;
+    close(file);
+    return -1;
+}
+
+static int handshake(int fd, struct tw_inst_welcome *welcome)
+{
+    const struct tw_inst_hello hello = {
+        .magic = TW_INST_MAGIC, .version = TW_INST_VERSION, .pid = (uint32_t)getpid()};
+    if (send(fd, &hello, sizeof hello, MSG_NOSIGNAL) != (ssize_t)sizeof hello)
+        return -1;
+    return receive_file(fd, welcome);
+}
+
+static bool map_file(int file)
+{
+    const int fixed = tw_rt.base ? MAP_FIXED : 0;
+    void *at = mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_NORESERVE | fixed, file, 0);
+    if (at == MAP_FAILED)
+        return false;
+    madvise(at, TW_INST_FILE_BYTES, MADV_DONTDUMP);
+    tw_rt.base = at;
+    tw_rt.summary = tw_rt.base + TW_INST_SUMMARY_AT;
+    tw_rt.marks = tw_rt.base + TW_INST_MARKS_AT;
+    tw_rt.lines = tw_rt.base + TW_INST_LINES_AT;
+    return true;
+}
+
+/* Threads that read the mode before it changed may have a store under way that nobody announced.
+ * Each is waited for until it has entered the runtime again or sleeps in a system call. */
+static uint32_t settle(void)
+{
+    uint32_t unsettled = tw_rt_threads_unsettled();
+    for (int waited_ms = 0; unsettled && waited_ms < SETTLE_MS; waited_ms++) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        unsettled = tw_rt_threads_unsettled();
+    }
+    return unsettled;
+}
+
+static bool attach(int fd)
+{
+    struct tw_inst_welcome welcome;
+    const int file = handshake(fd, &welcome);
+    if (file < 0)
+        return false;
+    const bool mapped = map_file(file);
+    close(file);
+    if (!mapped)
+        return false;
+    struct tw_inst_header *header = (struct tw_inst_header *)(void *)tw_rt.base;
+    const bool barrier =
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+    __atomic_store_n(&header->barrier_ready, barrier, __ATOMIC_RELAXED);
+    __atomic_store_n(&tw_rt.generation, tw_rt.generation + 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&tw_rt.mode, welcome.mode, __ATOMIC_SEQ_CST);
+    tw_rt_objects_scan();
+    __atomic_store_n(&header->threads_unsettled, settle(), __ATOMIC_RELAXED);
+    __atomic_store_n(&header->attached, 1, __ATOMIC_RELEASE);
+    const struct tw_inst_ready ready = {.magic = TW_INST_MAGIC};
+    return send(fd, &ready, sizeof ready, MSG_NOSIGNAL) == (ssize_t)sizeof ready;
+}
+
+/* Memory of nobody takes the file's place: its pages go back to the system. */
+static void detach(void)
+{
+    __atomic_store_n(&tw_rt.mode, TW_INST_DETACHED, __ATOMIC_SEQ_CST);
+    if (tw_rt.base)
+        mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (connection >= 0)
+        close(connection);
+    connection = -1;
+}
+
+static bool try_agent(void)
+{
+    connection = connect_to_agent();
+    if (connection < 0)
+        return false;
+    if (attach(connection))
+        return true;
+    detach();
+    return false;
+}
+
+static void wait_for_the_end(void)
+{
+    struct pollfd p = {.fd = connection, .events = POLLRDHUP};
+    while (poll(&p, 1, -1) < 0 && errno == EINTR)
+        ;
+}
+
+static void *keep_connected(void *unused)
+{
+    (void)unused;
+    pthread_setname_np(pthread_self(), "towline");
+    for (;;) {
+        if (connection >= 0) {
+            wait_for_the_end();
+            detach();
+        }
+        nanosleep(&(struct timespec){.tv_nsec = RETRY_MS * 1000000L}, NULL);
+        try_agent();
+    }
+    return NULL;
+}
+
+/* The child has the parent's marks mapped: its stores are not the parent's. */
+static void leave_in_child(void)
+{
+    detach();
+}
+
+static bool choose_socket(void)
+{
+    const char *path = getenv(TW_INST_SOCKET_ENV);
+    if (path == NULL || *path == 0)
+        path = TW_INST_SOCKET_DEFAULT;
+    if (strcmp(path, "off") == 0 || strlen(path) >= sizeof socket_path)
+        return false;
+    strncpy(socket_path, path, sizeof socket_path - 1);
+    return true;
+}
+
+static void start_thread(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (pthread_create(&thread, &attributes, keep_connected, NULL) != 0)
+        detach(); /* nobody would notice the agent's end */
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+void tw_rt_connect_init(void)
+{
+    if (!choose_socket())
+        return;
+    pthread_atfork(NULL, NULL, leave_in_child);
+    try_agent();
+    start_thread();
+}

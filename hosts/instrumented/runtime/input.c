@@ -1,0 +1,180 @@
+/* The kernel and stdio write into the program's buffers; so do the allocator and qsort. All of it
+ * is marked when it has happened. */
+#include "hosts/instrumented/runtime/real.h"
+#include "hosts/instrumented/runtime/runtime.h"
+
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+
+static void wrote(const void *buffer, ssize_t count, uintptr_t pc)
+{
+    if (count > 0)
+        tw_rt_stored((uintptr_t)buffer, (size_t)count, pc);
+}
+
+static void wrote_parts(const struct iovec *parts, size_t part_count, ssize_t count, uintptr_t pc)
+{
+    size_t rest = count > 0 ? (size_t)count : 0;
+    for (size_t i = 0; i < part_count && rest; i++) {
+        const size_t here = parts[i].iov_len < rest ? parts[i].iov_len : rest;
+        tw_rt_stored((uintptr_t)parts[i].iov_base, here, pc);
+        rest -= here;
+    }
+}
+
+TW_RT_EXPORT ssize_t read(int fd, void *buffer, size_t size)
+{
+    const ssize_t count = tw_real(read)(fd, buffer, size);
+    wrote(buffer, count, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
+{
+    const ssize_t count = tw_real(pread)(fd, buffer, size, offset);
+    wrote(buffer, count, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t pread64(int fd, void *buffer, size_t size, off64_t offset)
+{
+    const ssize_t count = tw_real(pread64)(fd, buffer, size, offset);
+    wrote(buffer, count, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t readv(int fd, const struct iovec *parts, int part_count)
+{
+    const ssize_t count = tw_real(readv)(fd, parts, part_count);
+    wrote_parts(parts, part_count > 0 ? (size_t)part_count : 0, count, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t preadv(int fd, const struct iovec *parts, int part_count, off_t offset)
+{
+    const ssize_t count = tw_real(preadv)(fd, parts, part_count, offset);
+    wrote_parts(parts, part_count > 0 ? (size_t)part_count : 0, count, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags)
+{
+    const ssize_t count = tw_real(recv)(fd, buffer, size, flags);
+    /* With MSG_TRUNC the count may exceed what was written. */
+    wrote(buffer, count > 0 && (size_t)count > size ? (ssize_t)size : count, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t size, int flags,
+                              struct sockaddr *restrict from, socklen_t *restrict from_size)
+{
+    const socklen_t room = from_size ? *from_size : 0;
+    const ssize_t count = tw_real(recvfrom)(fd, buffer, size, flags, from, from_size);
+    wrote(buffer, count > 0 && (size_t)count > size ? (ssize_t)size : count, TW_RT_PC);
+    if (count >= 0 && from && from_size) {
+        wrote(from, (ssize_t)(*from_size < room ? *from_size : room), TW_RT_PC);
+        wrote(from_size, sizeof *from_size, TW_RT_PC);
+    }
+    return count;
+}
+
+TW_RT_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    const ssize_t count = tw_real(recvmsg)(fd, message, flags);
+    if (count < 0)
+        return count;
+    wrote_parts(message->msg_iov, message->msg_iovlen, count, TW_RT_PC);
+    wrote(message->msg_name, (ssize_t)message->msg_namelen, TW_RT_PC);
+    wrote(message->msg_control, (ssize_t)message->msg_controllen, TW_RT_PC);
+    wrote(message, sizeof *message, TW_RT_PC);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t getrandom(void *buffer, size_t size, unsigned flags)
+{
+    const ssize_t count = tw_real(getrandom)(buffer, size, flags);
+    wrote(buffer, count, TW_RT_PC);
+    return count;
+}
+
+/* ---- stdio ----------------------------------------------------------------------------------- */
+
+TW_RT_EXPORT size_t fread(void *restrict buffer, size_t size, size_t count, FILE *restrict file)
+{
+    const size_t got = tw_real(fread)(buffer, size, count, file);
+    /* Part of one more may have been written: it is not told. */
+    wrote(buffer, (ssize_t)(got < count ? (got + 1) * size : got * size), TW_RT_PC);
+    return got;
+}
+
+TW_RT_EXPORT char *fgets(char *restrict buffer, int size, FILE *restrict file)
+{
+    char *got = tw_real(fgets)(buffer, size, file);
+    if (got)
+        wrote(buffer, (ssize_t)strlen(buffer) + 1, TW_RT_PC);
+    return got;
+}
+
+static ssize_t get_until(char **restrict line, size_t *restrict size, int stop, FILE *restrict file,
+                         uintptr_t pc)
+{
+    const ssize_t count = tw_real(getdelim)(line, size, stop, file);
+    wrote(line, sizeof *line, pc);
+    wrote(size, sizeof *size, pc);
+    if (count > 0)
+        wrote(*line, count + 1, pc);
+    return count;
+}
+
+TW_RT_EXPORT ssize_t getdelim(char **restrict line, size_t *restrict size, int stop,
+                              FILE *restrict file)
+{
+    return get_until(line, size, stop, file, TW_RT_PC);
+}
+
+TW_RT_EXPORT ssize_t getline(char **restrict line, size_t *restrict size, FILE *restrict file)
+{
+    return get_until(line, size, '\n', file, TW_RT_PC);
+}
+
+/* ---- The allocator's writes of contents (not its bookkeeping), and sorting ------------------- */
+
+TW_RT_EXPORT void *calloc(size_t count, size_t size)
+{
+    void *memory = tw_real(calloc)(count, size);
+    if (memory)
+        tw_rt_stored((uintptr_t)memory, count * size, TW_RT_PC);
+    return memory;
+}
+
+TW_RT_EXPORT void *realloc(void *memory, size_t size)
+{
+    const size_t usable = memory ? malloc_usable_size(memory) : 0;
+    const uintptr_t before = (uintptr_t)memory;
+    void *moved = tw_real(realloc)(memory, size);
+    if (moved && (uintptr_t)moved != before)
+        tw_rt_stored((uintptr_t)moved, usable < size ? usable : size, TW_RT_PC);
+    return moved;
+}
+
+TW_RT_EXPORT void *reallocarray(void *memory, size_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return tw_real(reallocarray)(memory, count, size); /* which says so */
+    return realloc(memory, bytes);
+}
+
+TW_RT_EXPORT void qsort(void *base, size_t count, size_t size,
+                        int (*compare)(const void *, const void *))
+{
+    tw_real(qsort)(base, count, size, compare);
+    tw_rt_stored((uintptr_t)base, count * size, TW_RT_PC);
+}

@@ -1,0 +1,208 @@
+/* Windows: which part of the program is which part of the device, and where its marks are. */
+#include "hosts/instrumented/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define SUMMARY_BYTES TW_WINDOW_PAGES
+#define LINES_BYTES   (TW_WINDOW_PAGES * TW_LINES_PER_PAGE)
+
+/* The first window at or beyond `address`, as an index of by_address. */
+static size_t find(const struct tw_instrumented *p, uint64_t address)
+{
+    size_t low = 0, high = p->window_count;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (p->by_address[middle]->address < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct tw_inst_window *tw_inst_window_at(const struct tw_instrumented *p, uint64_t address)
+{
+    const uint64_t start = address & ~(TW_INSTRUMENTED_WINDOW - 1);
+    const size_t at = find(p, start);
+    return at < p->window_count && p->by_address[at]->address == start ? p->by_address[at] : NULL;
+}
+
+static uint8_t *map_part(const struct tw_instrumented *p, uint64_t offset, uint64_t bytes)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, p->file,
+                    (off_t)offset);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static void unmap(struct tw_inst_window *w)
+{
+    if (w->map.summary)
+        munmap(w->map.summary, SUMMARY_BYTES);
+    if (w->map.marks)
+        munmap(w->map.marks, LINES_BYTES);
+    if (w->lines)
+        munmap(w->lines, LINES_BYTES);
+    free(w);
+}
+
+/* States from before the window was known say what the cache model never heard of (R1). */
+static void forget_states(struct tw_inst_window *w)
+{
+    uint64_t *words = (uint64_t *)(void *)w->lines;
+    for (size_t i = 0; i < LINES_BYTES / sizeof *words; i++) {
+        if (__atomic_load_n(&words[i], __ATOMIC_RELAXED))
+            __atomic_exchange_n(&words[i], 0, __ATOMIC_SEQ_CST);
+    }
+}
+
+static struct tw_inst_window *map_window(const struct tw_instrumented *p, uint64_t start)
+{
+    struct tw_inst_window *w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return NULL;
+    w->address = start;
+    w->device_address = p->window_count * TW_INSTRUMENTED_WINDOW;
+    w->map.page_count = TW_WINDOW_PAGES;
+    w->map.summary = map_part(p, TW_INST_SUMMARY_AT + tw_page_of(start), SUMMARY_BYTES);
+    w->map.marks = map_part(p, TW_INST_MARKS_AT + tw_line_of(start), LINES_BYTES);
+    const bool has_lines = p->mode != TW_INST_MARK;
+    if (has_lines)
+        w->lines = map_part(p, TW_INST_LINES_AT + tw_line_of(start), LINES_BYTES);
+    if (w->map.summary && w->map.marks && (w->lines || !has_lines))
+        return w;
+    const int number = errno;
+    unmap(w);
+    errno = number;
+    return NULL;
+}
+
+enum tw_code tw_inst_window_add(struct tw_instrumented *p, uint64_t address,
+                                struct tw_inst_window **out, struct tw_error *err)
+{
+    const uint64_t start = address & ~(TW_INSTRUMENTED_WINDOW - 1);
+    *out = tw_inst_window_at(p, start);
+    if (*out)
+        return TW_OK;
+    if (p->window_count == p->windows_max)
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, p->name, NULL, NULL,
+                       "no room in its device for another 64 MiB: %zu windows are watched",
+                       p->window_count);
+    struct tw_inst_window *w = map_window(p, start);
+    if (w == NULL)
+        return tw_fail_errno(err, errno, p->name, "cannot map the marks of %#llx",
+                             (unsigned long long)start);
+    const size_t at = find(p, start);
+    memmove(&p->by_address[at + 1], &p->by_address[at],
+            (p->window_count - at) * sizeof *p->by_address);
+    p->by_address[at] = w;
+    p->windows[p->window_count++] = w;
+    if (p->mode == TW_INST_OWNED)
+        forget_states(w);
+    *out = w;
+    return TW_OK;
+}
+
+void tw_inst_windows_close(struct tw_instrumented *p)
+{
+    for (size_t i = 0; i < p->window_count; i++)
+        unmap(p->windows[i]);
+    p->window_count = 0;
+}
+
+uint64_t tw_instrumented_address(const struct tw_instrumented *p, uint64_t device_page)
+{
+    const uint64_t address = device_page << TW_PAGE_SHIFT;
+    const struct tw_inst_window *w = tw_inst_window_of_device(p, address);
+    return w ? w->address + (address - w->device_address) : UINT64_MAX;
+}
+
+uint64_t tw_instrumented_device_address(const struct tw_instrumented *p, uint64_t address)
+{
+    const struct tw_inst_window *w = tw_inst_window_at(p, address);
+    return w ? w->device_address + (address - w->address) : UINT64_MAX;
+}
+
+/* ---- Watches --------------------------------------------------------------------------------- */
+
+struct tw_instrumented_watch {
+    size_t count;
+    struct tw_range ranges[]; /* of the device */
+};
+
+static enum tw_code check_ranges(const struct tw_instrumented *p, const struct tw_range *ranges,
+                                 size_t count, size_t *pieces, struct tw_error *err)
+{
+    const uint64_t limit = UINT64_C(1) << TW_INST_ADDRESS_BITS;
+    *pieces = 0;
+    if (count == 0 || count > TW_INSTRUMENTED_RANGES_MAX)
+        return tw_fail(err, TW_INVALID_ARGUMENT, p->name, "1..4096 ranges", NULL, "%zu ranges",
+                       count);
+    for (size_t i = 0; i < count; i++) {
+        const struct tw_range *r = &ranges[i];
+        if (r->length == 0 || (r->start | r->length) % TW_PAGE_SIZE || !tw_range_fits(*r, limit))
+            return tw_fail(err, TW_INVALID_ARGUMENT, p->name, "whole pages of addresses below 2^47",
+                           NULL, "range of %llu bytes at %#llx", (unsigned long long)r->length,
+                           (unsigned long long)r->start);
+        *pieces += (r->start + r->length - 1) / TW_INSTRUMENTED_WINDOW -
+                   r->start / TW_INSTRUMENTED_WINDOW + 1;
+    }
+    if (*pieces > TW_INSTRUMENTED_WINDOWS_MAX)
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, p->name, "up to 1 TiB", NULL,
+                       "the ranges lie in %zu windows of 64 MiB", *pieces);
+    return TW_OK;
+}
+
+static enum tw_code add_range(struct tw_instrumented *p, struct tw_range r,
+                              struct tw_instrumented_watch *watch, struct tw_error *err)
+{
+    while (r.length) {
+        struct tw_inst_window *w;
+        const enum tw_code code = tw_inst_window_add(p, r.start, &w, err);
+        if (code)
+            return code;
+        const uint64_t rest = w->address + TW_INSTRUMENTED_WINDOW - r.start;
+        const uint64_t here = r.length < rest ? r.length : rest;
+        watch->ranges[watch->count++] =
+            (struct tw_range){.start = w->device_address + (r.start - w->address), .length = here};
+        r.start += here;
+        r.length -= here;
+    }
+    return TW_OK;
+}
+
+enum tw_code tw_instrumented_watch(struct tw_instrumented *p, const struct tw_range *ranges,
+                                   size_t count, struct tw_instrumented_watch **watch,
+                                   struct tw_error *err)
+{
+    size_t pieces;
+    enum tw_code code = check_ranges(p, ranges, count, &pieces, err);
+    *watch = NULL;
+    if (code)
+        return code;
+    struct tw_instrumented_watch *w = calloc(1, sizeof *w + pieces * sizeof w->ranges[0]);
+    if (w == NULL)
+        return tw_fail_errno(err, ENOMEM, p->name, "cannot watch %zu ranges", count);
+    for (size_t i = 0; i < count && code == TW_OK; i++)
+        code = add_range(p, ranges[i], w, err);
+    if (code) {
+        free(w);
+        return code;
+    }
+    *watch = w;
+    return TW_OK;
+}
+
+void tw_instrumented_unwatch(struct tw_instrumented_watch *watch)
+{
+    free(watch);
+}
+
+const struct tw_range *tw_instrumented_watch_ranges(const struct tw_instrumented_watch *watch,
+                                                    size_t *count)
+{
+    *count = watch->count;
+    return watch->ranges;
+}
