@@ -283,6 +283,12 @@ bool tw_conn_drained(const struct tw_conn *conn, enum tw_lane lane)
     return !l->begun && l->next == l->consumed;
 }
 
+uint32_t tw_conn_in_flight(const struct tw_conn *conn, enum tw_lane lane)
+{
+    const struct tw_lane_state *l = &conn->lanes[lane];
+    return (uint32_t)(l->next - l->consumed);
+}
+
 enum tw_code tw_conn_read(struct tw_conn *conn, uint32_t key, uint64_t address, uint32_t length,
                           void *into, uint64_t cookie, struct tw_error *err)
 {

@@ -130,6 +130,9 @@ enum tw_code tw_conn_send(struct tw_conn *conn, enum tw_lane lane, enum tw_chunk
 
 /* True when everything sent on the lane was consumed by the peer (all credits are back). */
 bool tw_conn_drained(const struct tw_conn *conn, enum tw_lane lane);
+/* Chunks sent on the lane that the peer is not known to have consumed. It tells of a quarter of its
+ * credits at a time, so the last few of a group stay in this number until more follow. */
+uint32_t tw_conn_in_flight(const struct tw_conn *conn, enum tw_lane lane);
 
 /* ---- Registered memory and one-sided reads --------------------------------------------------- */
 

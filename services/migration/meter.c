@@ -66,11 +66,13 @@ void tw_meter_idle(struct tw_meter *m, uint64_t now_ns)
     m->held_back = false;
 }
 
-void tw_meter_held_back(struct tw_meter *m, bool drained, uint64_t now_ns)
+void tw_meter_held_back(struct tw_meter *m, uint64_t unconfirmed, uint64_t now_ns)
 {
     m->held_back = true;
-    if (drained && m->sample_bytes)
-        take_sample(m, GROUP_BYTES_MIN, 1, now_ns);
+    if (m->sample_bytes == 0 || unconfirmed > m->sample_bytes / 2)
+        return;
+    m->sample_bytes -= unconfirmed;
+    take_sample(m, GROUP_BYTES_MIN, 1, now_ns);
 }
 
 static void turn_buckets(struct tw_meter *m, uint64_t now_ns)

@@ -34,8 +34,9 @@ void tw_meter_sent(struct tw_meter *m, uint64_t bytes, uint64_t now_ns);
 /* The link was idle: what comes next is a new sample of its speed. */
 void tw_meter_idle(struct tw_meter *m, uint64_t now_ns);
 /* A bandwidth limit holds us back: the pause says nothing about the link. What was sent before it
- * does, once the peer has consumed it all (`drained`). Called again and again while it lasts. */
-void tw_meter_held_back(struct tw_meter *m, bool drained, uint64_t now_ns);
+ * does, once the peer has told that it consumed half of it or more; `unconfirmed` bytes it may not
+ * have. Called again and again while the pause lasts. */
+void tw_meter_held_back(struct tw_meter *m, uint64_t unconfirmed, uint64_t now_ns);
 
 uint64_t tw_meter_rate(const struct tw_meter *m, uint64_t now_ns); /* over the last second */
 

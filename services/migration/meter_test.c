@@ -63,17 +63,17 @@ Test(meter, a_limit_of_our_own_says_nothing_about_the_link)
     for (unsigned group = 0; group < 50; group++) { /* 1 MiB in 2 ms, then a pause of 8 ms */
         for (unsigned i = 0; i < 16; i++)
             tw_meter_sent(&m, 64 << 10, now + i * 20 * TW_US);
-        tw_meter_held_back(&m, false, now + TW_MS);
-        tw_meter_held_back(&m, true, now + 2 * TW_MS);
-        tw_meter_held_back(&m, true, now + 8 * TW_MS);
+        tw_meter_held_back(&m, 768 << 10, now + TW_MS);
+        tw_meter_held_back(&m, 128 << 10, now + 2 * TW_MS);
+        tw_meter_held_back(&m, 0, now + 8 * TW_MS);
         now += 10 * TW_MS;
     }
-    cr_assert(m.link_rate > UINT64_C(450) << 20 && m.link_rate < UINT64_C(550) << 20, "%lu",
+    cr_assert(m.link_rate > UINT64_C(400) << 20 && m.link_rate < UINT64_C(500) << 20, "%lu",
               (unsigned long)m.link_rate);
     m.link_rate = 0;
     for (unsigned group = 0; group < 50; group++) { /* not consumed before the next group */
         tw_meter_sent(&m, 1 << 20, now);
-        tw_meter_held_back(&m, false, now + 8 * TW_MS);
+        tw_meter_held_back(&m, 768 << 10, now + 8 * TW_MS);
         now += 10 * TW_MS;
     }
     cr_assert_eq(m.link_rate, 0);

@@ -60,7 +60,8 @@ static uint8_t *begin_chunk(struct tw_source *s, uint64_t now_ns)
 {
     uint64_t ready = tw_throttle_ready_ns(&s->throttle, now_ns);
     if (ready > now_ns) {
-        tw_meter_held_back(&s->meter, tw_conn_drained(s->conn, TW_LANE_BULK), now_ns);
+        uint64_t chunks = tw_conn_in_flight(s->conn, TW_LANE_BULK);
+        tw_meter_held_back(&s->meter, chunks * TW_CHUNK_PAYLOAD, now_ns);
         wait_until(s, ready);
         return NULL;
     }
