@@ -201,35 +201,46 @@ static void want_rounds(Towline__V1__MigrationLimits *limits)
     limits->on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
 }
 
+static struct tw_cluster cluster;
+static bool opened;
+
+/* Also after a check that failed: no process is left behind. */
+static void close_cluster(void)
+{
+    if (opened)
+        tw_cluster_close(&cluster);
+    opened = false;
+}
+
 static void run(const struct crash *k)
 {
-    struct tw_cluster c;
+    struct tw_cluster *c = &cluster;
     struct tw_error err = {0};
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
     char id[64];
-    tw_cluster_open(&c);
-    arm(&c, k);
-    strcpy(c.settings[TW_AGENT_A], "switchover_hook: /bin/true\n");
-    tw_cluster_start(&c);
-    tw_cluster_create_guest(&c, 16, "mode=sparse pages=1024 rate=50000 fill=1");
+    tw_cluster_open(c);
+    opened = true;
+    arm(c, k);
+    strcpy(c->settings[TW_AGENT_A], "switchover_hook: /bin/true\n");
+    tw_cluster_start(c);
+    tw_cluster_create_guest(c, 16, "mode=sparse pages=1024 rate=50000 fill=1");
     if (k->way == CANCEL || k->way == LOSE_SOURCE)
         limits.bandwidth_bytes_per_s = 1u << 20;
     if (strcmp(k->point, "source.round") == 0)
         want_rounds(&limits);
-    cr_assert_eq(tw_cluster_migrate(&c, "guest", "node-b", &limits, id, &err), TW_OK, "%s: %s",
+    cr_assert_eq(tw_cluster_migrate(c, "guest", "node-b", &limits, id, &err), TW_OK, "%s: %s",
                  err.where, err.what);
-    go_the_way(&c, k, id);
-    await_point(&c, k);
-    kill_victim(&c, k);
-    restart(&c);
-    Towline__V1__Migration *m = tw_cluster_await_end(&c, id, END_MS);
+    go_the_way(c, k, id);
+    await_point(c, k);
+    kill_victim(c, k);
+    restart(c);
+    Towline__V1__Migration *m = tw_cluster_await_end(c, id, END_MS);
     cr_assert(m, "%s killed at %s: the migration did not end; logs in %s", victim_names[k->victim],
-              k->point, c.dir);
-    check_one_copy(&c, k, m);
-    cr_assert_eq(c.two_running, 0, "%s killed at %s: two copies ran at once (%u samples)",
-                 victim_names[k->victim], k->point, c.two_running);
+              k->point, c->dir);
+    check_one_copy(c, k, m);
+    cr_assert_eq(c->two_running, 0, "%s killed at %s: two copies ran at once (%u samples)",
+                 victim_names[k->victim], k->point, c->two_running);
     towline__v1__migration__free_unpacked(m, NULL);
-    tw_cluster_close(&c);
 }
 
 ParameterizedTestParameters(crash, kill_9)
@@ -248,7 +259,7 @@ ParameterizedTestParameters(crash, kill_9)
     return cr_make_param_array(struct crash, cases, n);
 }
 
-ParameterizedTest(struct crash *k, crash, kill_9, .timeout = 90)
+ParameterizedTest(struct crash *k, crash, kill_9, .timeout = 90, .fini = close_cluster)
 {
     cr_log_info("%s at %s", victim_names[k->victim], k->point);
     run(k);
