@@ -1,6 +1,7 @@
 /* The host interface: what a service may ask of the machine whose memory it moves.
  *
- * Each attachment (hosts/qemu, later process and instrumented) fills one table. Slow operations
+ * Each attachment that can move its guest (hosts/qemu) fills one table; those that only track fill
+ * hosts/attachment.h. Slow operations
  * are begun and then polled, so the data thread never blocks in one. All functions are called on
  * the thread that owns the attachment. */
 #ifndef TOWLINE_HOSTS_HOST_H

@@ -265,7 +265,11 @@ static enum tw_code on_heartbeat(void *ctx, const struct tw_rpc_call *call,
 Test(rpc_tls, an_agent_speaks_for_itself_only)
 {
     static const struct tw_rpc_method methods[] = {
-        {"Heartbeat", on_heartbeat}, {"List", on_heartbeat}, {"Get", on_heartbeat}};
+        {"Heartbeat", on_heartbeat},
+        {"List", on_heartbeat},
+        {"Get", on_heartbeat},
+        {"Diagnose", on_heartbeat},
+    };
     struct door d = {.tls = material("controller")};
     struct tw_error err = {0};
     ProtobufCMessage *response;
@@ -274,7 +278,7 @@ Test(rpc_tls, an_agent_speaks_for_itself_only)
     const struct tw_rpc_server_config config = {.url = "tls+tcp://127.0.0.1:0", .tls = d.tls};
     cr_assert_eq(tw_rpc_server_open(&config, &d.server, &err), TW_OK);
     cr_assert_eq(
-        tw_rpc_server_add(d.server, &towline__v1__host_service__descriptor, methods, 3, NULL, &err),
+        tw_rpc_server_add(d.server, &towline__v1__host_service__descriptor, methods, 4, NULL, &err),
         TW_OK);
     cr_assert_eq(tw_rpc_server_start(d.server, &err), TW_OK);
     issue("ca", "node-a", TW_ROLE_AGENT, "node-a", DAY);

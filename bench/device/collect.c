@@ -5,7 +5,7 @@
 #include "base/random.h"
 #include "bench/device/bench.h"
 #include "fpga-model/device.h"
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  *
  *   file:  header | threads | rings | recent stores | summary | marks | line bytes
  *
- * Summary (a byte a page) and marks (a byte a line) are those of hosts/qemu/link.h, here indexed by
+ * Summary (a byte a page) and marks (a byte a line) are those of hosts/link/link.h, here indexed by
  * the program's own addresses, the whole 47 bits of them: no store has to be looked up in a list of
  * regions. The file is 4 TiB of holes; memory is used where the program writes, a 64th of it.
  *
@@ -42,7 +42,7 @@
 #define TOWLINE_HOSTS_INSTRUMENTED_SHARED_H
 
 #include "base/line.h"
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -23,7 +23,7 @@
  *
  * Each vCPU's callbacks run on one thread; several vCPUs run at once. For tests: mismatch=N makes
  * the Nth comparison come out different, recheck=N compares one store in N (a power of two). */
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 #include "hosts/qemu/plugin_abi.h"
 #include "hosts/qemu/ram_base.h"
 #include "hosts/qemu/remap.h"

@@ -1,6 +1,6 @@
 /* The plugin inside a QEMU that is played here: where each access goes, what the API answers and
  * what stands in the opaque handle are the test's to say. */
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 #include "hosts/qemu/plugin_abi.h"
 #include "hosts/qemu/remap.h"
 

@@ -2,7 +2,7 @@
 #ifndef TOWLINE_HOSTS_QEMU_QEMU_IMPL_H
 #define TOWLINE_HOSTS_QEMU_QEMU_IMPL_H
 
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 #include "hosts/qemu/qemu.h"
 #include "hosts/qemu/qmp.h"
 

@@ -18,8 +18,8 @@
  *
  * Thread rules: one writer thread a vCPU, one reader. Fields written by the plugin and by the agent
  * never share a cache line. Addresses are offsets into the RAM file. */
-#ifndef TOWLINE_HOSTS_QEMU_LINK_H
-#define TOWLINE_HOSTS_QEMU_LINK_H
+#ifndef TOWLINE_HOSTS_LINK_LINK_H
+#define TOWLINE_HOSTS_LINK_LINK_H
 
 #include "base/error.h"
 #include "base/line.h"

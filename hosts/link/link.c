@@ -1,4 +1,4 @@
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 
 #include <errno.h>
 #include <fcntl.h>

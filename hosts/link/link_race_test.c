@@ -4,7 +4,7 @@
  * callback do. The reader scans and copies marked lines. After the writers' end one more scan must
  * make the copy equal. A scanner that reads data before it takes the mark, or a writer that tests
  * before it sets, fails here. */
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 
 #include "base/clock.h"
 #include "base/random.h"

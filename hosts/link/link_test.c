@@ -1,5 +1,5 @@
 /* Link file and scanner, single-threaded; link_race_test.c has the threads. */
-#include "hosts/qemu/link.h"
+#include "hosts/link/link.h"
 
 #include "base/random.h"
 
