@@ -33,8 +33,8 @@ static void teardown(void)
     world_close(w);
 }
 
-TestSuite(hostile, .init = setup, .fini = teardown, .timeout = 30);
-TestSuite(hostile_tls, .init = setup_tls, .fini = teardown, .timeout = 60);
+TestSuite(hostile, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(hostile_tls, .init = setup_tls, .fini = teardown, .timeout = 120);
 
 /* In plain text, and by an agent whose certificate is good. */
 #define HOSTILE(name)                                                                              \

@@ -30,7 +30,7 @@ static void teardown(void)
     fixture_close(&fixture);
 }
 
-TestSuite(tls, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(tls, .init = setup, .fini = teardown, .timeout = 120);
 
 /* Gives a side another certificate, for connections to come. */
 static void reissue(struct side *s, struct fixture_leaf leaf)
