@@ -236,7 +236,7 @@ Test(config, errors_name_the_line)
 
 static bool await_hook(struct tw_hook *hook, enum tw_code *code, struct tw_error *err)
 {
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 20000; i++) {
         if (tw_hook_poll(hook, code, err))
             return true;
         usleep(1000);
@@ -256,11 +256,11 @@ Test(config, hook_status_decides)
     struct tw_hook *hook;
     struct tw_error err;
     enum tw_code code;
-    cr_assert_eq(tw_hook_start(path, good, 5 * TW_SEC, &hook, &err), TW_OK);
+    cr_assert_eq(tw_hook_start(path, good, 20 * TW_SEC, &hook, &err), TW_OK);
     cr_assert(await_hook(hook, &code, &err));
     cr_assert_eq(code, TW_OK);
     tw_hook_free(hook);
-    cr_assert_eq(tw_hook_start(path, bad, 5 * TW_SEC, &hook, &err), TW_OK);
+    cr_assert_eq(tw_hook_start(path, bad, 20 * TW_SEC, &hook, &err), TW_OK);
     cr_assert(await_hook(hook, &code, &err));
     cr_assert_eq(code, TW_ABORTED);
     cr_assert_str_eq(err.given, "3");

@@ -94,7 +94,7 @@ static bool read_some(struct run *run, uint64_t deadline_ns)
 
 bool run_wait_for(struct run *run, const char *text)
 {
-    uint64_t deadline_ns = tw_now(&tw_monotonic) + 5 * TW_SEC;
+    uint64_t deadline_ns = tw_now(&tw_monotonic) + 20 * TW_SEC;
     while (!strstr(run->out_text, text) && !strstr(run->err_text, text))
         if (!read_some(run, deadline_ns))
             return false;

@@ -57,7 +57,7 @@ endfunction()
 
 function(towline_register_test name)
     if(NOT ARG_TIMEOUT)
-        set(ARG_TIMEOUT 120)
+        set(ARG_TIMEOUT 300) # a bound for what hangs, on a busy machine too
     endif()
     if(NOT ARG_LABELS)
         set(ARG_LABELS unit)

@@ -16,8 +16,8 @@
 
 struct work {
     _Atomic unsigned runs, inside, freed;
-    unsigned until; /* over after that many runs */
-    unsigned sleep_ms;
+    unsigned until;     /* over after that many runs */
+    _Atomic bool *gate; /* waits until it is open; may be NULL */
     uint64_t period_ns;
 };
 
@@ -25,7 +25,8 @@ static uint64_t run(void *ctx)
 {
     struct work *w = ctx;
     CHECK(atomic_fetch_add(&w->inside, 1) == 0);
-    usleep(w->sleep_ms * 1000);
+    for (unsigned ms = 0; w->gate && ms < 30000 && !atomic_load(w->gate); ms++)
+        usleep(1000);
     atomic_fetch_sub(&w->inside, 1);
     unsigned n = atomic_fetch_add(&w->runs, 1) + 1;
     return w->until && n >= w->until ? TW_NEVER : tw_now(&tw_monotonic) + w->period_ns;
@@ -52,15 +53,19 @@ static void slow_ones_hold_up_nobody(void)
 {
     struct tw_jobs *jobs;
     struct tw_error err;
+    _Atomic bool gate = false;
     struct work slow[6] = {{0}}, quick = {.period_ns = TW_MS};
     CHECK(tw_jobs_open(8, &jobs, &err) == TW_OK);
     for (unsigned i = 0; i < 6; i++) {
-        slow[i].sleep_ms = 400;
+        slow[i].gate = &gate;
         slow[i].until = 1;
         CHECK(tw_jobs_add(jobs, run, &slow[i], freed, &err) == TW_OK);
     }
     CHECK(tw_jobs_add(jobs, run, &quick, freed, &err) == TW_OK);
-    CHECK(await(&quick.runs, 20, 350));
+    CHECK(await(&quick.runs, 20, 20000));
+    for (unsigned i = 0; i < 6; i++)
+        CHECK(slow[i].runs == 0);
+    atomic_store(&gate, true);
     tw_jobs_close(jobs);
     for (unsigned i = 0; i < 6; i++)
         CHECK(slow[i].freed == 1 && slow[i].runs == 1);
@@ -75,10 +80,10 @@ static void over_is_over_and_wake_is_soon(void)
     CHECK(tw_jobs_open(2, &jobs, &err) == TW_OK);
     CHECK(tw_jobs_add(jobs, run, &three, freed, &err) == TW_OK);
     CHECK(tw_jobs_add(jobs, run, &sleeper, freed, &err) == TW_OK);
-    CHECK(await(&three.freed, 1, 1000) && three.runs == 3);
-    CHECK(await(&sleeper.runs, 1, 1000));
+    CHECK(await(&three.freed, 1, 20000) && three.runs == 3);
+    CHECK(await(&sleeper.runs, 1, 20000));
     tw_jobs_wake(jobs, &sleeper);
-    CHECK(await(&sleeper.runs, 2, 1000));
+    CHECK(await(&sleeper.runs, 2, 20000));
     tw_jobs_wake(jobs, &three); /* gone: nothing happens */
     CHECK(sleeper.freed == 0);
     tw_jobs_close(jobs);
@@ -101,7 +106,7 @@ static void storm(void)
     for (unsigned i = 0; i < 2000; i++)
         tw_jobs_wake(jobs, &works[i % N]);
     for (unsigned i = 0; i < N; i++)
-        CHECK(await(&works[i].freed, 1, 5000));
+        CHECK(await(&works[i].freed, 1, 20000));
     tw_jobs_close(jobs);
     for (unsigned i = 0; i < N; i++)
         CHECK(works[i].runs >= 20 && works[i].freed == 1);

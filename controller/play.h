@@ -68,7 +68,8 @@ Towline__V1__Migration *play_migration(struct play *p, const char *id);
 Towline__V1__Vm *play_vm(struct play *p, const char *name);
 
 Towline__V1__MigrationState play_state(struct play *p, const char *id);
-/* Fails the test when the migration is not in that state in time. */
+/* Fails the test when the migration is not in that state in time, which is ten times what is given
+ * here and below: a bound on waiting, not a measure. */
 void play_await_state(struct play *p, const char *id, Towline__V1__MigrationState state,
                       unsigned within_ms);
 /* Any end; returns it. */

@@ -33,7 +33,7 @@ void scene_migrate(struct play *p, char id[64])
 
 void scene_await_hand_over(struct play *p, unsigned agent, const char *id, enum tw_known known)
 {
-    for (unsigned ms = 0; ms < 3000; ms += 2) {
+    for (unsigned ms = 0; ms < 30000; ms += 2) {
         if (fake_hand_over(&p->world, agent, id) == known)
             return;
         usleep(2000);
@@ -43,7 +43,7 @@ void scene_await_hand_over(struct play *p, unsigned agent, const char *id, enum 
 
 void scene_await_step(struct play *p, const char *id, unsigned step)
 {
-    for (unsigned ms = 0; ms < 5000 && fake_step_of(&p->world, A, id) + 1 != step; ms += 2)
+    for (unsigned ms = 0; ms < 50000 && fake_step_of(&p->world, A, id) + 1 != step; ms += 2)
         usleep(2000);
     CHECK(fake_step_of(&p->world, A, id) + 1 == step, "the source is not before step %u", step);
     play_await_state(p, id, step > FAKE_STOPPING ? PLAY_STATE(SWITCHING) : PLAY_STATE(COPYING),

@@ -35,7 +35,11 @@ struct side {
 
 struct world {
     struct tw_sim *sim; /* NULL: tcp or verbs */
+    /* Deadlines given to these fabrics are times of this clock: virtual with sim, the machine's
+     * with verbs, and with tcp one that stands still while the process gets no processor. */
     const struct tw_clock *clock;
+    struct tw_clock own_clock; /* tcp's */
+    uint64_t own_ns, seen_ns;  /* what it shows, and what the machine's showed then */
     struct side a, b;
     bool a_is_deaf; /* tcp's stand-in for a cut: nobody polls a */
 };

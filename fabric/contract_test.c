@@ -1,60 +1,6 @@
-/* What every back end must do; each test runs on all of them. */
+/* What every back end must do: greeting, chunks and credits, refusals, ends. */
 #include "fabric/backend.h"
-#include "fabric/contract.h"
-
-#include <criterion/criterion.h>
-#include <stdio.h>
-#include <string.h>
-
-#define CONTRACT(name)                                                                             \
-    static void name(bool sim);                                                                    \
-    Test(sim, name)                                                                                \
-    {                                                                                              \
-        name(true);                                                                                \
-    }                                                                                              \
-    Test(tcp, name)                                                                                \
-    {                                                                                              \
-        name(false);                                                                               \
-    }                                                                                              \
-    Test(tls, name)                                                                                \
-    {                                                                                              \
-        world_use_tls();                                                                           \
-        name(false);                                                                               \
-    }                                                                                              \
-    Test(verbs, name)                                                                              \
-    {                                                                                              \
-        if (!world_use_verbs(NULL))                                                                \
-            cr_skip_test("no RDMA device is named in TOWLINE_VERBS_ADDRESS");                      \
-        name(false);                                                                               \
-    }                                                                                              \
-    static void name(bool sim)
-
-static uint8_t block[TW_CHUNK_PAYLOAD];
-
-static struct world *connected(bool sim)
-{
-    struct world *w = world_open(sim, NULL, NULL);
-    cr_assert(world_connect(w), "%s: %s", w->b.why.where, w->b.why.what);
-    return w;
-}
-
-static enum tw_code send_n(struct tw_conn *conn, enum tw_lane lane, uint32_t tag, uint32_t length)
-{
-    memset(block, (int)tag, length);
-    return tw_conn_send(conn, lane, TW_CHUNK_BLOB, tag, tag + 1, block, length, NULL);
-}
-
-/* The sender's own connection does not send until the caller has spoilt what lies in its ring. */
-static void send_spoilt(struct tw_conn *conn, unsigned flip_at)
-{
-    const uint64_t sequence = conn->lanes[TW_LANE_BULK].next;
-    conn->fabric->polling = true;
-    cr_assert_eq(send_n(conn, TW_LANE_BULK, 1, 100), TW_OK);
-    conn->fabric->polling = false;
-    conn->lanes[TW_LANE_BULK]
-        .ring[sequence % conn->lanes[TW_LANE_BULK].credits * TW_FRAME_MAX + flip_at] ^= 4;
-    tw_conn_settle(conn);
-}
+#include "fabric/contract_suite.h"
 
 CONTRACT(hello_brings_both_up)
 {
@@ -324,97 +270,6 @@ CONTRACT(connect_ends_by_its_deadline)
     world_close(w);
 }
 
-/* ---- Chunks that are not right --------------------------------------------------------------- */
-
-/* Both go down: a with `code`, b with a's word. a's owner never saw the chunk. */
-static void expect_down(struct world *w, enum tw_code code)
-{
-    cr_assert(WORLD_UNTIL(w, 1000, w->a.downs == 1 && w->b.downs == 1));
-    cr_expect_eq(w->a.why.code, code, "%s: %s", w->a.why.where, w->a.why.what);
-    cr_expect_eq(w->b.why.code, code, "%s: %s", w->b.why.where, w->b.why.what);
-    cr_expect_eq(w->a.logged, 0);
-    cr_expect_null(w->a.conn);
-    cr_expect_not_null(strstr(w->a.why.where, "b ("), "%s", w->a.why.where);
-    world_close(w);
-}
-
-CONTRACT(foreign_token)
-{
-    struct world *w = connected(sim);
-    w->b.conn->ours.owner[0] ^= 1;
-    cr_assert_eq(send_n(w->b.conn, TW_LANE_BULK, 1, 10), TW_OK);
-    expect_down(w, TW_PERMISSION_DENIED);
-}
-
-CONTRACT(other_epoch)
-{
-    struct world *w = connected(sim);
-    w->b.conn->ours.epoch++;
-    cr_assert_eq(send_n(w->b.conn, TW_LANE_URGENT, 1, 10), TW_OK);
-    expect_down(w, TW_FAILED_PRECONDITION);
-}
-
-CONTRACT(flipped_bit_in_a_payload)
-{
-    struct world *w = connected(sim);
-    send_spoilt(w->b.conn, TW_FRAME_HEADER + 77);
-    expect_down(w, TW_DATA_LOSS);
-}
-
-CONTRACT(flipped_bit_in_a_header)
-{
-    struct world *w = connected(sim);
-    send_spoilt(w->b.conn, offsetof(struct tw_chunk_header, tag));
-    expect_down(w, TW_DATA_LOSS);
-}
-
-CONTRACT(chunk_of_another_version)
-{
-    struct world *w = connected(sim);
-    send_spoilt(w->b.conn, offsetof(struct tw_chunk_header, version));
-    expect_down(w, TW_FAILED_PRECONDITION);
-}
-
-CONTRACT(replayed_chunk)
-{
-    struct world *w = connected(sim);
-    cr_assert_eq(send_n(w->b.conn, TW_LANE_BULK, 1, 10), TW_OK);
-    cr_assert(WORLD_UNTIL(w, 1000, tw_conn_drained(w->b.conn, TW_LANE_BULK)));
-    w->a.logged = 0;
-    w->b.conn->lanes[TW_LANE_BULK].next = w->b.conn->lanes[TW_LANE_BULK].pulled = 0;
-    w->b.conn->lanes[TW_LANE_BULK].consumed = 0;
-    cr_assert_eq(send_n(w->b.conn, TW_LANE_BULK, 1, 10), TW_OK);
-    expect_down(w, TW_DATA_LOSS);
-}
-
-CONTRACT(missing_chunk)
-{
-    struct world *w = connected(sim);
-    w->b.conn->lanes[TW_LANE_BULK].next = w->b.conn->lanes[TW_LANE_BULK].pulled = 1;
-    cr_assert_eq(send_n(w->b.conn, TW_LANE_BULK, 1, 10), TW_OK);
-    expect_down(w, TW_DATA_LOSS);
-}
-
-CONTRACT(receiver_refuses_a_chunk)
-{
-    struct world *w = connected(sim);
-    w->a.spoil = TW_RESOURCE_EXHAUSTED;
-    cr_assert_eq(send_n(w->b.conn, TW_LANE_BULK, 1, 10), TW_OK);
-    cr_assert(WORLD_UNTIL(w, 1000, w->a.downs == 1 && w->b.downs == 1));
-    cr_assert_eq(w->a.why.code, TW_RESOURCE_EXHAUSTED);
-    cr_assert_eq(w->b.why.code, TW_RESOURCE_EXHAUSTED);
-    cr_assert_not_null(strstr(w->b.why.what, "cannot take it"), "%s", w->b.why.what);
-    world_close(w);
-}
-
-CONTRACT(credit_for_nothing)
-{
-    struct world *w = connected(sim);
-    w->b.conn->lanes[TW_LANE_BULK].expected = 7;
-    world_step(w);
-    expect_down(w, TW_INVALID_ARGUMENT);
-}
-
 /* ---- Ends ------------------------------------------------------------------------------------ */
 
 CONTRACT(close_is_silent_here_and_heard_there)
@@ -500,7 +355,7 @@ CONTRACT(a_dead_connection_takes_nothing)
     tw_fail(&err, TW_DATA_LOSS, "x", NULL, NULL, "gone");
     tw_conn_lost(conn, &err); /* on_down is due, not yet given */
     cr_assert_null(tw_conn_chunk_begin(conn, TW_LANE_BULK));
-    cr_assert_eq(tw_conn_send(conn, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, block, 1, &err),
+    cr_assert_eq(tw_conn_send(conn, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, "x", 1, &err),
                  TW_UNAVAILABLE);
     cr_assert_not_null(strstr(err.what, "gone"));
     world_step(w);
@@ -528,87 +383,5 @@ CONTRACT(many_connections)
     for (unsigned i = 1; i < 40; i += 2)
         cr_assert_eq(send_n(conns[i], TW_LANE_URGENT, i, 50), TW_OK);
     cr_assert(WORLD_UNTIL(w, 20000, w->a.chunks[TW_LANE_URGENT] == 20));
-    world_close(w);
-}
-
-/* ---- One-sided reads ------------------------------------------------------------------------- */
-
-CONTRACT(reads_are_answered_by_the_fabric)
-{
-    struct world *w = connected(sim);
-    static uint8_t memory[3 * TW_CHUNK_PAYLOAD], into[TW_CHUNK_PAYLOAD];
-    const struct tw_hello hello = world_hello();
-    uint32_t key;
-    for (unsigned i = 0; i < sizeof memory; i++)
-        memory[i] = (uint8_t)(i >> 8 ^ i);
-    cr_assert_eq(tw_fabric_register(w->a.fabric, memory, sizeof memory, hello.owner, &key, NULL),
-                 TW_OK);
-    const struct {
-        uint64_t address;
-        uint32_t length;
-    } cases[] = {{0, 64}, {4096, 4096}, {77, TW_CHUNK_PAYLOAD}, {sizeof memory - 1, 1}};
-    for (unsigned i = 0; i < 4; i++) {
-        cr_assert_eq(tw_conn_read(w->b.conn, key, cases[i].address, cases[i].length, into, i, NULL),
-                     TW_OK);
-        cr_assert(WORLD_UNTIL(w, 1000, w->b.reads == i + 1));
-        cr_assert_eq(w->b.read_code, TW_OK);
-        cr_assert_eq(w->b.cookie, i);
-        cr_assert_arr_eq(into, memory + cases[i].address, cases[i].length);
-    }
-    cr_assert_eq(w->a.logged, 0);
-    world_close(w);
-}
-
-CONTRACT(reads_outside_end_in_out_of_range)
-{
-    struct world *w = connected(sim);
-    uint8_t memory[4096], into[64] = {0};
-    struct tw_hello hello = world_hello();
-    uint32_t key, foreign, old;
-    cr_assert_eq(tw_fabric_register(w->a.fabric, memory, 4096, hello.owner, &key, NULL), TW_OK);
-    cr_assert_eq(tw_fabric_register(w->a.fabric, memory, 4096, hello.owner, &old, NULL), TW_OK);
-    tw_fabric_unregister(w->a.fabric, old);
-    hello.owner[15] ^= 1;
-    cr_assert_eq(tw_fabric_register(w->a.fabric, memory, 4096, hello.owner, &foreign, NULL), TW_OK);
-    const struct {
-        uint32_t key;
-        uint64_t address;
-    } cases[] = {{key, 4096 - 63}, {key, UINT64_MAX - 10}, {foreign, 0}, {old, 0}, {4711, 0}};
-    for (unsigned i = 0; i < 5; i++) {
-        cr_assert_eq(tw_conn_read(w->b.conn, cases[i].key, cases[i].address, 64, into, i, NULL),
-                     TW_OK);
-        cr_assert(WORLD_UNTIL(w, 1000, w->b.reads == i + 1));
-        cr_assert_eq(w->b.read_code, TW_OUT_OF_RANGE, "case %u", i);
-    }
-    cr_assert_eq(w->b.downs, 0, "the connection goes on");
-    cr_assert_eq(into[0], 0);
-    world_close(w);
-}
-
-CONTRACT(reads_are_bounded_and_end_with_the_connection)
-{
-    struct world *w = connected(sim);
-    uint8_t into[64];
-    world_cut(w);
-    for (unsigned i = 0; i < TW_READS_MAX; i++)
-        cr_assert_eq(tw_conn_read(w->b.conn, 1, 0, 64, into, i, NULL), TW_OK);
-    cr_assert_eq(tw_conn_read(w->b.conn, 1, 0, 64, into, 99, NULL), TW_RESOURCE_EXHAUSTED);
-    cr_assert_eq(tw_conn_read(w->b.conn, 1, 0, TW_CHUNK_PAYLOAD + 1, into, 99, NULL),
-                 TW_INVALID_ARGUMENT);
-    cr_assert(WORLD_UNTIL(w, 2000, w->b.downs == 1));
-    cr_assert_eq(w->b.reads, TW_READS_MAX);
-    cr_assert_eq(w->b.read_code, TW_UNAVAILABLE);
-    world_close(w);
-}
-
-CONTRACT(regions_are_limited)
-{
-    struct world *w = world_open(sim, NULL, NULL);
-    const struct tw_hello hello = world_hello();
-    uint32_t key;
-    for (unsigned i = 0; i < TW_REGIONS_MAX; i++)
-        cr_assert_eq(tw_fabric_register(w->a.fabric, block, 1, hello.owner, &key, NULL), TW_OK);
-    cr_assert_eq(tw_fabric_register(w->a.fabric, block, 1, hello.owner, &key, NULL),
-                 TW_RESOURCE_EXHAUSTED);
     world_close(w);
 }

@@ -11,8 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static struct world *w;
@@ -34,8 +33,8 @@ static void teardown(void)
     world_close(w);
 }
 
-TestSuite(hostile, .init = setup, .fini = teardown, .timeout = 30);
-TestSuite(hostile_tls, .init = setup_tls, .fini = teardown, .timeout = 60);
+TestSuite(hostile, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(hostile_tls, .init = setup_tls, .fini = teardown, .timeout = 120);
 
 /* In plain text, and by an agent whose certificate is good. */
 #define HOSTILE(name)                                                                              \
@@ -64,7 +63,7 @@ static void secure(int fd)
     SSL_set_fd(ssl, fd);
     for (unsigned tries = 0; SSL_connect(ssl) != 1; tries++) {
         cr_assert_lt(tries, 2000);
-        tw_fabric_poll(w->a.fabric, tw_now(&tw_monotonic) + TW_MS);
+        tw_fabric_poll(w->a.fabric, tw_now(w->clock) + TW_MS);
     }
 }
 
@@ -110,13 +109,14 @@ static int dial(void)
 static void put(int fd, const void *bytes, size_t size)
 {
     const uint8_t *at = bytes;
-    for (unsigned tries = 0; size && tries < 2000; tries++) {
+    for (unsigned tries = 0; size; tries++) {
+        cr_assert_lt(tries, 2000, "%zu bytes do not go", size);
         const ssize_t n = wire_send(fd, at, size);
         if (n < 0 && errno != EAGAIN)
             return;
         at += n > 0 ? n : 0;
         size -= n > 0 ? (size_t)n : 0;
-        tw_fabric_poll(w->a.fabric, 0);
+        tw_fabric_poll(w->a.fabric, n > 0 ? 0 : tw_now(w->clock) + TW_MS);
     }
 }
 
@@ -144,15 +144,15 @@ static bool get(int fd, struct tw_frame *frame)
     static uint8_t in[TW_FRAME_MAX];
     size_t got = 0;
     struct tw_error err;
-    const uint64_t until = tw_now(&tw_monotonic) + 3 * TW_SEC;
+    const uint64_t until = tw_now(w->clock) + 3 * TW_SEC;
     while (tw_frame_parse(in, got, frame, &err) != TW_OK) {
         const ssize_t n = wire_recv(fd, in + got, frame->size - got);
         if (n == 0 || (n < 0 && errno != EAGAIN))
             return false;
         got += n > 0 ? (size_t)n : 0;
         if (n < 0)
-            tw_fabric_poll(w->a.fabric, tw_now(&tw_monotonic) + TW_MS);
-        cr_assert_lt(tw_now(&tw_monotonic), until, "neither a frame nor the end");
+            tw_fabric_poll(w->a.fabric, tw_now(w->clock) + TW_MS);
+        cr_assert_lt(tw_now(w->clock), until, "neither a frame nor the end");
     }
     return true;
 }
@@ -244,17 +244,17 @@ HOSTILE(endless_handshake_ends_by_the_deadline)
     const int fd = dial();
     const struct tw_frame_header h = {
         .magic = TW_FRAME_MAGIC, .version = 1, .kind = TW_FRAME_HELLO, .length = TW_HELLO_BYTES};
-    const uint64_t before = tw_now(&tw_monotonic);
+    const uint64_t before = tw_now(w->clock);
     uint8_t byte;
-    for (unsigned i = 0; i < sizeof h && tw_now(&tw_monotonic) - before < 3 * TW_SEC; i++) {
+    for (unsigned i = 0; i < sizeof h && tw_now(w->clock) - before < 3 * TW_SEC; i++) {
         put(fd, (const uint8_t *)&h + i, 1); /* a byte now and then is no sign of good will */
         WORLD_UNTIL(w, 20, false);
         if (recv(fd, &byte, 1, 0) == 0)
             break;
     }
     cr_assert(closed(fd));
-    cr_assert_lt(tw_now(&tw_monotonic) - before, TW_SEC);
-    cr_assert_geq(tw_now(&tw_monotonic) - before, 350 * TW_MS);
+    cr_assert_lt(tw_now(w->clock) - before, TW_SEC);
+    cr_assert_geq(tw_now(w->clock) - before, 350 * TW_MS);
     hang(fd);
 }
 
@@ -363,6 +363,7 @@ HOSTILE(truncated_chunk_then_gone)
     struct tw_chunk_header h = {
         .magic = TW_CHUNK_MAGIC, .version = 1, .kind = TW_CHUNK_BLOB, .length = 1000};
     put(p.bulk, &h, sizeof h);
+    cr_assert(WORLD_UNTIL(w, 1000, w->a.logged == 1));
     hang(p.bulk);
     cr_assert(WORLD_UNTIL(w, 1000, w->a.downs == 1));
     cr_assert_eq(w->a.logged, 1);
@@ -517,92 +518,4 @@ Test(hostile, server_that_lies)
     cr_assert_eq(w->b.ups, 0);
     cr_assert_eq(w->b.why.code, TW_DEADLINE_EXCEEDED, "the last one said nothing");
     close(listener);
-}
-
-/* ---- Our own limits -------------------------------------------------------------------------- */
-
-Test(hostile, no_descriptors_left_is_survived)
-{
-    struct rlimit old, none;
-    getrlimit(RLIMIT_NOFILE, &old);
-    int fds[16];
-    for (unsigned i = 0; i < 16; i++)
-        fds[i] = dial();
-    const int next = dup(0);
-    close(next);
-    none = (struct rlimit){(rlim_t)next, old.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &none);
-    unsigned events = 0;
-    for (unsigned i = 0; i < 50; i++)
-        events += tw_fabric_poll(w->a.fabric, tw_now(&tw_monotonic) + TW_MS);
-    cr_assert_lt(events, 20, "the listener rests instead of spinning");
-    setrlimit(RLIMIT_NOFILE, &old);
-    cr_assert(world_connect(w), "and comes back");
-    for (unsigned i = 0; i < 16; i++)
-        hang(fds[i]);
-}
-
-Test(hostile, addresses_that_are_none)
-{
-    struct tw_error err;
-    union tcp_address address;
-    const char *bad[] = {"",
-                         "127.0.0.1",
-                         "127.0.0.1:",
-                         ":7202",
-                         "[::1]7202",
-                         "[::1:7202",
-                         "node-a:7202",
-                         "127.0.0.1:65536",
-                         "127.0.0.1:-1",
-                         "1.2.3.4.5:1",
-                         "[127.0.0.1]:1",
-                         "127.0.0.1: 7",
-                         "]:1",
-                         "[]:1",
-                         "127.0.0.1:7202x"};
-    for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++)
-        cr_expect_eq(tcp_address_parse(bad[i], &address, &err), TW_INVALID_ARGUMENT, "%s", bad[i]);
-    char text[TW_FABRIC_ADDRESS_MAX];
-    cr_assert_eq(tcp_address_parse("[2001:db8::1]:7202", &address, &err), TW_OK);
-    tcp_address_format(&address, text);
-    cr_assert_str_eq(text, "[2001:db8::1]:7202");
-    cr_assert_eq(tw_fabric_listen(w->b.fabric, "here", &err), TW_INVALID_ARGUMENT);
-    cr_assert_eq(tw_fabric_listen(w->a.fabric, "127.0.0.1:0", &err), TW_FAILED_PRECONDITION);
-    cr_assert_eq(tw_fabric_listen(w->b.fabric, tw_fabric_address(w->a.fabric), &err),
-                 TW_ALREADY_EXISTS);
-}
-
-/* Not hostile, but only here: the other family. */
-Test(hostile, version_6_addresses)
-{
-    struct tw_error err;
-    struct tw_conn *conn;
-    const struct tw_hello hello = world_hello();
-    if (tw_fabric_listen(w->b.fabric, "[::1]:0", &err))
-        cr_skip("no IPv6 here: %s", err.what);
-    cr_assert_eq(tw_fabric_connect(w->a.fabric, tw_fabric_address(w->b.fabric), &hello,
-                                   tw_now(w->clock) + TW_SEC, &w->a, &conn, &err),
-                 TW_OK);
-    cr_assert(WORLD_UNTIL(w, 1000, w->a.ups == 1 && w->b.accepts == 1));
-}
-
-Test(hostile, wake_descriptor_ends_the_wait)
-{
-
-    struct tw_fabric *fabric;
-    const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    struct tw_fabric_config config = w->a.fabric->config;
-
-    config.wake_fd = wake;
-
-    cr_assert_eq(tw_fabric_open(&tw_fabric_tcp, NULL, &config, &fabric, NULL), TW_OK);
-    const uint64_t before = tw_now(&tw_monotonic);
-    tw_fabric_poll(fabric, before + 50 * TW_MS);
-    cr_assert_geq(tw_now(&tw_monotonic) - before, 49 * TW_MS, "sleeps to the deadline");
-    cr_assert_eq(eventfd_write(wake, 1), 0);
-    tw_fabric_poll(fabric, TW_NEVER);
-    cr_assert_lt(tw_now(&tw_monotonic) - before, TW_SEC);
-    tw_fabric_close(fabric);
-    close(wake);
 }

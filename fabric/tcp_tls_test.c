@@ -30,7 +30,7 @@ static void teardown(void)
     fixture_close(&fixture);
 }
 
-TestSuite(tls, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(tls, .init = setup, .fini = teardown, .timeout = 120);
 
 /* Gives a side another certificate, for connections to come. */
 static void reissue(struct side *s, struct fixture_leaf leaf)
@@ -254,11 +254,11 @@ Test(tls, half_a_handshake_ends_by_the_deadline)
     cr_assert_neq(SSL_connect(l.ssl), 1);
     const long size = BIO_get_mem_data(bio, &first);
     cr_assert_gt(size, 100);
-    const uint64_t before = tw_now(&tw_monotonic);
+    const uint64_t before = tw_now(w->clock);
     cr_assert_eq(send(l.fd, first, (size_t)size / 2, MSG_NOSIGNAL), size / 2);
     cr_assert(world_connect(w), "others are served");
     cr_assert(WORLD_UNTIL(w, 5000, ended(&l)));
-    cr_assert_geq(tw_now(&tw_monotonic) - before, 350 * TW_MS);
+    cr_assert_geq(tw_now(w->clock) - before, 350 * TW_MS);
     cr_assert_eq(server()->refusal.code, TW_DEADLINE_EXCEEDED);
     hang(&l);
 }
@@ -374,9 +374,9 @@ static void send_much(unsigned chunks)
 {
     static uint8_t payload[TW_CHUNK_PAYLOAD];
     struct tw_conn *conn = w->b.conn;
-    const uint64_t until = tw_now(&tw_monotonic) + 20 * TW_SEC;
+    const uint64_t until = tw_now(w->clock) + 20 * TW_SEC;
     for (unsigned sent = 0; sent < chunks || !tw_conn_drained(conn, TW_LANE_BULK);) {
-        cr_assert_lt(tw_now(&tw_monotonic), until);
+        cr_assert_lt(tw_now(w->clock), until);
         if (sent < chunks && tw_conn_send(conn, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, payload,
                                           sizeof payload, NULL) == TW_OK)
             sent++;

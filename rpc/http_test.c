@@ -38,7 +38,7 @@ static int ask(const char *url, const char *request, char *text, size_t size)
     size_t length = 0;
     cr_assert_eq(write(fd, request, strlen(request)), (ssize_t)strlen(request));
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    while (length < size - 1 && poll(&p, 1, 3000) == 1) {
+    while (length < size - 1 && poll(&p, 1, 20000) == 1) {
         ssize_t n = read(fd, text + length, size - 1 - length);
         if (n <= 0)
             break;

@@ -28,8 +28,8 @@ static nng_socket raw_socket(const char *url)
     nng_socket s;
     cr_assert_eq(nng_req0_open(&s), 0);
     nng_socket_set_ms(s, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-    nng_socket_set_ms(s, NNG_OPT_RECVTIMEO, 3000);
-    nng_socket_set_ms(s, NNG_OPT_SENDTIMEO, 3000);
+    nng_socket_set_ms(s, NNG_OPT_RECVTIMEO, 20000);
+    nng_socket_set_ms(s, NNG_OPT_SENDTIMEO, 20000);
     cr_assert_eq(nng_dial(s, url, NULL, 0), 0);
     return s;
 }
@@ -67,7 +67,7 @@ static Towline__V1__RpcRequest good_head(void)
     Towline__V1__RpcRequest head = TOWLINE__V1__RPC_REQUEST__INIT;
     head.version = TW_RPC_VERSION;
     head.request_id = test_text("raw-1");
-    head.deadline_ms = 1000;
+    head.deadline_ms = 20000;
     head.service = test_text("towline.v1.VmService");
     head.method = test_text("Get");
     return head;
@@ -173,7 +173,7 @@ static void oversized(const char *url, bool answered)
     }
     free(frame);
     struct tw_rpc_client *client = test_client(tw_rpc_server_url(raw.server));
-    cr_assert_eq(test_get(client, "web", 3000, TW_RPC_ONCE, NULL, NULL), TW_OK,
+    cr_assert_eq(test_get(client, "web", 20000, TW_RPC_ONCE, NULL, NULL), TW_OK,
                  "others are served on");
     tw_rpc_client_close(client);
     cr_assert_eq(atomic_load(&raw.service.calls), 1);
@@ -253,11 +253,11 @@ static enum tw_code call_liar(enum lie lie, struct tw_error *err)
     struct liar liar = {.lie = lie};
     pthread_t thread;
     cr_assert_eq(nng_rep0_open(&liar.socket), 0);
-    nng_socket_set_ms(liar.socket, NNG_OPT_RECVTIMEO, 3000);
+    nng_socket_set_ms(liar.socket, NNG_OPT_RECVTIMEO, 20000);
     cr_assert_eq(nng_listen(liar.socket, "inproc://liar", NULL, 0), 0);
     pthread_create(&thread, NULL, liar_main, &liar);
     struct tw_rpc_client *client = test_client("inproc://liar");
-    enum tw_code code = test_get(client, "web", 3000, TW_RPC_ONCE, NULL, err);
+    enum tw_code code = test_get(client, "web", 20000, TW_RPC_ONCE, NULL, err);
     pthread_join(thread, NULL);
     tw_rpc_client_close(client);
     nng_close(liar.socket);
@@ -307,11 +307,11 @@ static enum tw_code call_dying(enum tw_rpc_flags flags, unsigned *calls)
     snprintf(dying.url, sizeof dying.url, "%s", tw_rpc_server_url(finder));
     tw_rpc_server_close(finder);
     cr_assert_eq(nng_rep0_open(&dying.socket), 0);
-    nng_socket_set_ms(dying.socket, NNG_OPT_RECVTIMEO, 3000);
+    nng_socket_set_ms(dying.socket, NNG_OPT_RECVTIMEO, 20000);
     cr_assert_eq(nng_listen(dying.socket, dying.url, NULL, 0), 0);
     pthread_create(&thread, NULL, dying_main, &dying);
     struct tw_rpc_client *client = test_client(dying.url);
-    enum tw_code code = test_get(client, "web", 3000, flags, NULL, NULL);
+    enum tw_code code = test_get(client, "web", 20000, flags, NULL, NULL);
     pthread_join(thread, NULL);
     test_sleep_ms(100); /* a repetition that nobody asked for would arrive now */
     *calls = atomic_load(&dying.service.calls);

@@ -31,8 +31,15 @@ static Towline__V1__Vm *vm_new(const char *name, const char *reason)
     return vm;
 }
 
-static enum tw_code act(const char *name, const struct tw_rpc_call *call, Towline__V1__Vm **vm,
-                        struct tw_error *err)
+/* Bounded, so that a test that fails ends. */
+static void hold(struct test_service *service)
+{
+    for (unsigned ms = 0; ms < 30000 && !atomic_load(&service->let_go); ms++)
+        test_sleep_ms(1);
+}
+
+static enum tw_code act(struct test_service *service, const char *name,
+                        const struct tw_rpc_call *call, Towline__V1__Vm **vm, struct tw_error *err)
 {
     unsigned n = 0;
     *vm = vm_new(name, call->request_id);
@@ -42,6 +49,8 @@ static enum tw_code act(const char *name, const struct tw_rpc_call *call, Towlin
         return (enum tw_code)n;
     if (sscanf(name, "sleep:%u", &n) == 1)
         test_sleep_ms(n);
+    if (strcmp(name, "hold") == 0)
+        hold(service);
     if (sscanf(name, "large:%u", &n) == 1) {
         (*vm)->spec->command_line = malloc(n + 1);
         memset((*vm)->spec->command_line, 'x', n);
@@ -57,7 +66,8 @@ static enum tw_code on_get(void *ctx, const struct tw_rpc_call *call,
     struct test_service *service = ctx;
     begin(service);
     const char *name = ((const Towline__V1__GetVmRequest *)request)->name;
-    enum tw_code code = act(name, call, &((Towline__V1__GetVmResponse *)response)->vm, err);
+    enum tw_code code =
+        act(service, name, call, &((Towline__V1__GetVmResponse *)response)->vm, err);
     atomic_fetch_sub(&service->running, 1);
     return code;
 }
@@ -69,7 +79,8 @@ static enum tw_code on_stop(void *ctx, const struct tw_rpc_call *call,
     struct test_service *service = ctx;
     begin(service);
     const char *name = ((const Towline__V1__StopVmRequest *)request)->name;
-    enum tw_code code = act(name, call, &((Towline__V1__StopVmResponse *)response)->vm, err);
+    enum tw_code code =
+        act(service, name, call, &((Towline__V1__StopVmResponse *)response)->vm, err);
     atomic_fetch_sub(&service->running, 1);
     return code;
 }

@@ -2,6 +2,7 @@
  *   Get "fail:N"    fails with code N and full details
  *   Get "bare:N"    fails with code N and no details
  *   Get "sleep:MS"  answers after MS milliseconds
+ *   Get "hold"      answers when the test has set let_go
  *   Get "large:N"   answers with a command line of N characters
  *   Get other       answers with that name and the call's id as reason
  *   Create          echoes the specification
@@ -19,6 +20,7 @@ struct test_service {
     _Atomic unsigned calls;   /* handlers begun */
     _Atomic unsigned running; /* handlers begun and not ended */
     _Atomic unsigned running_max;
+    _Atomic bool let_go;
 };
 
 #define VM_SERVICE (&towline__v1__vm_service__descriptor)

@@ -328,7 +328,8 @@ Test(life, program_survives_the_death_of_its_tracker, TIMED)
     cr_assert_eq(read(ready[0], &byte, 1), 1);
     kill(tracker, SIGKILL);
     waitpid(tracker, NULL, 0);
-    usleep(20000);
+    for (unsigned i = 0; i < 1000 && smaps_say(target.pid, memory, " uw"); i++)
+        usleep(10000);
     cr_expect_not(smaps_say(target.pid, memory, " uw"), "the kernel took everything back");
     atomic_store(&target.control->stop, 1);
     target_wait(&target);
