@@ -32,7 +32,7 @@ double bench_ratio(double ours, double peer, bool more_is_better)
 json_t *bench_row(const char *bench, const char *case_name, const char *metric, const char *unit,
                   double ours, const char *peer, double peer_value, double ratio)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:o}", "bench", bench, "case", case_name,
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s?, s:o, s:o}", "bench", bench, "case", case_name,
                      "metric", metric, "unit", unit, "ours", bench_number(ours), "peer", peer,
                      "peer_value", bench_number(peer_value), "ratio", bench_number(ratio));
 }

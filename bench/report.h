@@ -15,7 +15,7 @@ json_t *bench_number(double value);
 double bench_ratio(double ours, double peer, bool more_is_better);
 
 /* {bench, case, metric, unit, ours, peer, peer_value, ratio}; ratio = how many times better ours
- * is. */
+ * is. `peer` is NULL where there is none, peer_value and ratio NAN then. */
 json_t *bench_row(const char *bench, const char *case_name, const char *metric, const char *unit,
                   double ours, const char *peer, double peer_value, double ratio);
 

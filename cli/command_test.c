@@ -1,46 +1,13 @@
 /* The real program against a controller with canned answers: output and exit status. */
-#include "cli/fake_controller.h"
-#include "cli/run.h"
+#include "cli/test_tow.h"
 
 #include <criterion/criterion.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static struct fake_controller fake;
-static struct run run;
-
-static void setup(void)
-{
-    fake_controller_open(&fake);
-}
-
-static void teardown(void)
-{
-    fake_controller_close(&fake);
-}
-
-TestSuite(command, .init = setup, .fini = teardown, .timeout = 60);
-
-static bool said(const char *text)
-{
-    return strstr(run.out_text, text) != NULL;
-}
-
-static bool complained(const char *text)
-{
-    return strstr(run.err_text, text) != NULL;
-}
-
-static json_t *json_output(void)
-{
-    json_error_t error;
-    json_t *root = json_loads(run.out_text, 0, &error);
-    cr_assert_not_null(root, "%s in %s", error.text, run.out_text);
-    return root;
-}
+TestSuite(command, .init = tow_setup, .fini = tow_teardown, .timeout = 60);
 
 Test(command, status)
 {

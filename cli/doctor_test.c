@@ -1,37 +1,14 @@
 /* tow doctor, the real program: of this machine, and through a controller with canned answers. */
-#include "cli/fake_controller.h"
-#include "cli/run.h"
+#include "cli/test_tow.h"
 
 #include <criterion/criterion.h>
-#include <jansson.h>
 #include <string.h>
 
-static struct fake_controller fake;
-static struct run run;
-
-static void setup(void)
-{
-    fake_controller_open(&fake);
-}
-
-static void teardown(void)
-{
-    fake_controller_close(&fake);
-}
-
-TestSuite(doctor, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(doctor, .init = tow_setup, .fini = tow_teardown, .timeout = 120);
 
 #define SAID(text) cr_expect(strstr(run.out_text, text), "no \"%s\" in %s", text, run.out_text)
 #define COMPLAINED(text)                                                                           \
     cr_expect(strstr(run.err_text, text), "no \"%s\" in %s", text, run.err_text)
-
-static json_t *json_output(void)
-{
-    json_error_t error;
-    json_t *root = json_loads(run.out_text, 0, &error);
-    cr_assert_not_null(root, "%s in %s", error.text, run.out_text);
-    return root;
-}
 
 static const char *text_of(const json_t *object, const char *name)
 {

@@ -1,39 +1,14 @@
 /* Following a migration and events with the real program. */
-#include "cli/fake_controller.h"
-#include "cli/run.h"
+#include "cli/test_tow.h"
 
 #include <criterion/criterion.h>
-#include <jansson.h>
 #include <string.h>
 #include <time.h>
 
-static struct fake_controller fake;
-static struct run run;
-
-static void setup(void)
-{
-    fake_controller_open(&fake);
-}
-
-static void teardown(void)
-{
-    fake_controller_close(&fake);
-}
-
-TestSuite(follow, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(follow, .init = tow_setup, .fini = tow_teardown, .timeout = 60);
 
 #define START(terminal, ...)                                                                       \
     run_start(&run, fake.url, (const char *const[]){__VA_ARGS__, NULL}, terminal)
-
-static bool said(const char *text)
-{
-    return strstr(run.out_text, text) != NULL;
-}
-
-static bool complained(const char *text)
-{
-    return strstr(run.err_text, text) != NULL;
-}
 
 static void sleep_ms(long ms)
 {

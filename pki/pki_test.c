@@ -1,9 +1,9 @@
 #include "pki/issue.h"
 #include "pki/openssl.h"
+#include "pki/test_folder.h"
 #include "pki/tls.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,45 +14,7 @@
 
 #define DAY INT64_C(86400)
 
-static char dir[64], path_buffer[4][160];
-
-static const char *in_dir(const char *name)
-{
-    static unsigned next;
-    char *path = path_buffer[next++ % 4];
-    snprintf(path, sizeof path_buffer[0], "%s/%s", dir, name);
-    return path;
-}
-
-static void setup(void)
-{
-    strcpy(dir, "/tmp/towline-pki-XXXXXX");
-    cr_assert(mkdtemp(dir));
-}
-
-static void folder_empty(const char *folder)
-{
-    char path[512];
-    DIR *d = opendir(folder);
-    for (const struct dirent *e; d && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        if (e->d_type == DT_DIR)
-            folder_empty(path);
-        remove(path);
-    }
-    if (d)
-        closedir(d);
-}
-
-static void teardown(void)
-{
-    folder_empty(dir);
-    rmdir(dir);
-}
-
-TestSuite(pki, .init = setup, .fini = teardown);
+TestSuite(pki, .init = test_folder_make, .fini = test_folder_remove);
 
 static struct tw_pki_leaf leaf(enum tw_identity_role role, const char *name)
 {

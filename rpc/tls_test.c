@@ -6,11 +6,11 @@
 #include "rpc/tls_shake.h"
 
 #include "pki/issue.h"
+#include "pki/test_folder.h"
 #include "towline/v1/host.pb-c.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -22,17 +22,6 @@
 #define DAY        INT64_C(86400)
 #define TIMEOUT_MS 20000u
 #define REFUSED_MS 5000u
-
-static char dir[64];
-
-static const char *in_dir(const char *name)
-{
-    static char paths[4][160];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
-}
 
 static void issue(const char *authority, const char *out, enum tw_identity_role role,
                   const char *name, int64_t ends_s)
@@ -51,36 +40,13 @@ static void issue(const char *authority, const char *out, enum tw_identity_role 
 
 static void setup(void)
 {
-    strcpy(dir, "/tmp/towline-rpc-XXXXXX");
-    cr_assert(mkdtemp(dir));
+    test_folder_make();
     cr_assert_eq(tw_pki_init(in_dir("ca"), 3650, NULL), TW_OK);
     issue("ca", "controller", TW_ROLE_CONTROLLER, "main", 30 * DAY);
     issue("ca", "operator", TW_ROLE_OPERATOR, "alice", 30 * DAY);
 }
 
-static void folder_empty(const char *folder)
-{
-    char path[512];
-    DIR *d = opendir(folder);
-    for (const struct dirent *e; d && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        if (e->d_type == DT_DIR)
-            folder_empty(path);
-        remove(path);
-    }
-    if (d)
-        closedir(d);
-}
-
-static void teardown(void)
-{
-    folder_empty(dir);
-    rmdir(dir);
-}
-
-TestSuite(rpc_tls, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(rpc_tls, .init = setup, .fini = test_folder_remove, .timeout = 100);
 
 static struct tw_tls *material(const char *folder)
 {
@@ -310,8 +276,8 @@ static void replace(const char *folder, const char *by)
     static const char *const names[] = {"ca.crt", "tls.crt", "tls.key"};
     for (size_t i = 0; i < 3; i++) {
         char from[200], to[200];
-        snprintf(from, sizeof from, "%s/%s/%s", dir, by, names[i]);
-        snprintf(to, sizeof to, "%s/%s/%s", dir, folder, names[i]);
+        snprintf(from, sizeof from, "%s/%s/%s", test_folder(), by, names[i]);
+        snprintf(to, sizeof to, "%s/%s/%s", test_folder(), folder, names[i]);
         cr_assert_eq(rename(from, to), 0);
     }
 }

@@ -5,11 +5,11 @@
 #ifndef TOWLINE_BENCH_DEVICE_BENCH_H
 #define TOWLINE_BENCH_DEVICE_BENCH_H
 
+#include "bench/options.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define BENCH_RUNS_MAX 99u
 
 /* One way of doing the work: does it once over, and says how many pieces that were. */
 typedef uint64_t bench_work(void *ctx);

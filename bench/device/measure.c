@@ -1,5 +1,7 @@
 #include "bench/device/bench.h"
 
+#include "bench/median.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -9,19 +11,6 @@ static double now_s(void)
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a;
-    double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-    qsort(values, count, sizeof *values, by_value);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
 static double time_once(const struct bench_pair *pair, bench_work *work, uint64_t *pieces)
@@ -44,8 +33,8 @@ struct bench_result bench_measure(const struct bench_pair *pair, unsigned runs)
         ours[i] = time_once(pair, pair->ours, &result.pieces);
         ceiling[i] = time_once(pair, pair->ceiling, &pieces);
     }
-    result.ours_s = median(ours, runs);
-    result.ceiling_s = median(ceiling, runs);
+    result.ours_s = bench_median(ours, runs);
+    result.ceiling_s = bench_median(ceiling, runs);
     return result;
 }
 

@@ -12,8 +12,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define BENCH_RUNS_MAX 99u
-
 /* ---- The data (memory.c) --------------------------------------------------------------------- */
 
 #define MEMORY_BYTES (UINT64_C(64) << 20) /* of each side */
@@ -78,7 +76,6 @@ extern const struct contender contender_ours, contender_ours_tls, contender_sock
 
 #define READS 4000u                                  /* latencies of one measurement */
 struct latency latency_of(double *us, size_t count); /* sorts */
-double bench_median(double *values, unsigned count); /* sorts */
 double bench_now_s(void);
 
 #endif

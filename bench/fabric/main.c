@@ -1,15 +1,13 @@
 #include "bench/fabric/bench.h"
 
 #include "base/log.h"
+#include "bench/median.h"
+#include "bench/options.h"
 #include "bench/report.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-#define RUNS_DEFAULT 5u
 
 struct report {
     json_t *rows;
@@ -166,96 +164,29 @@ static const struct {
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
-/* ---- Options --------------------------------------------------------------------------------- */
-
-struct options {
-    const char *json;
-    unsigned runs;
-    bool wanted[CASES];
-};
-
-static int usage(FILE *out)
+static struct bench_choice choice(size_t index)
 {
-    fprintf(out,
-            "usage: towline-bench-fabric [--json FILE] [--runs N] [--case NAME]...\n"
-            "  --json FILE  rows {bench, case, metric, unit, ours, peer, peer_value, ratio}\n"
-            "  --runs N     of each, 1 to %u; the figures are medians [%u]\n"
-            "  --case NAME  only this case; may be repeated:\n",
-            BENCH_RUNS_MAX, RUNS_DEFAULT);
-    for (size_t i = 0; i < CASES; i++)
-        fprintf(out, "    %-12s %s\n", cases[i].name, cases[i].about);
-    return out == stderr ? 2 : 0;
+    return (struct bench_choice){cases[index].name, cases[index].about};
 }
 
-static bool want(struct options *o, const char *name)
-{
-    for (size_t i = 0; i < CASES; i++)
-        if (strcmp(cases[i].name, name) == 0)
-            return o->wanted[i] = true;
-    fprintf(stderr, "--case: expected a case, given '%s'\n", name);
-    return false;
-}
-
-static bool parse_runs(struct options *o, const char *text)
-{
-    char *end;
-    const unsigned long runs = strtoul(text, &end, 10);
-    if (*text == 0 || *end || runs == 0 || runs > BENCH_RUNS_MAX) {
-        fprintf(stderr, "--runs: expected a number up to %u, given '%s'\n", BENCH_RUNS_MAX, text);
-        return false;
-    }
-    o->runs = (unsigned)runs;
-    return true;
-}
-
-/* -1: go on; else the exit status. */
-static int parse(struct options *o, int argc, char **argv)
-{
-    static const struct option known[] = {
-        {"json", required_argument, NULL, 'j'},
-        {"runs", required_argument, NULL, 'r'},
-        {"case", required_argument, NULL, 'c'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
-    };
-    bool some = false;
-    *o = (struct options){.runs = RUNS_DEFAULT};
-    for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
-        if (c == 'h')
-            return usage(stdout);
-        if (c == 'j')
-            o->json = optarg;
-        some |= c == 'c';
-        if ((c == 'c' && !want(o, optarg)) || (c == 'r' && !parse_runs(o, optarg)) || c == '?')
-            return usage(stderr);
-    }
-    if (optind < argc)
-        return usage(stderr);
-    for (size_t i = 0; i < CASES && !some; i++)
-        o->wanted[i] = true;
-    return -1;
-}
+static const struct bench_suite suite = {.program = "towline-bench-fabric",
+                                         .bench = "fabric",
+                                         .runs_default = 5,
+                                         .runs_min = 1,
+                                         .case_count = CASES,
+                                         .choice = choice};
 
 int main(int argc, char **argv)
 {
-    struct options o;
-    struct tw_error err = {0};
-    int status = parse(&o, argc, argv);
+    struct bench_options o;
+    const int status = bench_options_parse(&suite, argc, argv, &o);
     if (status >= 0)
         return status;
-    tw_log_configure("towline-bench-fabric", TW_LOG_ERROR);
+    tw_log_configure(suite.program, TW_LOG_ERROR);
     json_t *rows = json_array();
     printf("%-12s %-34s %12s %12s %-7s %7s\n", "case", "metric", "ours", "peer", "", "ratio");
     for (size_t i = 0; i < CASES; i++)
         if (o.wanted[i])
             cases[i].run(&(struct report){rows, cases[i].name, o.runs}, cases[i].number);
-    json_t *document =
-        json_pack("{s:s, s:i, s:o}", "bench", "fabric", "runs", (int)o.runs, "rows", rows);
-    status = 0;
-    if (o.json && bench_json_write(o.json, document, &err)) {
-        fprintf(stderr, "%s: %s\n", o.json, err.what);
-        status = 1;
-    }
-    json_decref(document);
-    return status;
+    return bench_options_finish(&suite, &o, rows);
 }

@@ -1,6 +1,7 @@
 #include "bench/fabric/verbs_ours.h"
 
 #include "base/clock.h"
+#include "bench/median.h"
 #include "fabric/verbs.h"
 
 #include <errno.h>
@@ -251,12 +252,6 @@ static enum tw_code read_once(struct end *end, uint32_t key, uint64_t at, uint32
     return TW_OK;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 enum tw_code bench_ours_read(const struct bench_server *server, const char *source, unsigned reads,
                              uint32_t length, double *median_us, struct tw_error *err)
 {
@@ -277,10 +272,8 @@ enum tw_code bench_ours_read(const struct bench_server *server, const char *sour
                          err);
         times[i] = (double)(tw_now(&tw_monotonic) - start) / TW_US;
     }
-    if (!code) {
-        qsort(times, reads, sizeof *times, by_value);
-        *median_us = times[reads / 2];
-    }
+    if (!code)
+        *median_us = bench_median(times, reads);
     tw_fabric_close(end.fabric);
     return code;
 }

@@ -1,5 +1,7 @@
 #include "bench/migration/figures.h"
 
+#include "bench/median.h"
+
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -29,21 +31,8 @@ void bench_sample_clear(struct bench_sample *sample)
         sample->value[m] = NAN;
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-static double median_of(double *values, size_t count)
-{
-    if (count == 0)
-        return NAN;
-    qsort(values, count, sizeof *values, compare);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
-}
-
-double bench_median(const struct bench_sample *samples, size_t count, enum bench_metric metric)
+double bench_sample_median(const struct bench_sample *samples, size_t count,
+                           enum bench_metric metric)
 {
     double values[BENCH_RUNS_MAX];
     size_t n = 0;
@@ -51,7 +40,7 @@ double bench_median(const struct bench_sample *samples, size_t count, enum bench
     for (size_t i = 0; i < count; i++)
         if (!isnan(samples[i].value[metric]))
             values[n++] = samples[i].value[metric];
-    return median_of(values, n);
+    return bench_median(values, n);
 }
 
 double bench_result(const struct bench_sample *samples, size_t count, enum bench_metric metric)
@@ -60,11 +49,11 @@ double bench_result(const struct bench_sample *samples, size_t count, enum bench
     size_t n = 0;
     assert(count <= BENCH_RUNS_MAX);
     if (!bench_metrics[metric].needs_convergence)
-        return bench_median(samples, count, metric);
+        return bench_sample_median(samples, count, metric);
     for (size_t i = 0; i < count; i++)
         if (samples[i].value[BENCH_CONVERGED] > 0)
             converged[n++] = samples[i];
-    return 2 * n > count ? bench_median(converged, n, metric) : NAN;
+    return 2 * n > count ? bench_sample_median(converged, n, metric) : NAN;
 }
 
 uint64_t bench_qemu_full_copy_bytes(uint64_t pages, uint64_t zero_pages)

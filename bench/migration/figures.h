@@ -46,7 +46,8 @@ struct bench_sample {
 void bench_sample_clear(struct bench_sample *sample);
 
 /* Median of the values that are numbers; NAN when there is none. At most BENCH_RUNS_MAX. */
-double bench_median(const struct bench_sample *samples, size_t count, enum bench_metric metric);
+double bench_sample_median(const struct bench_sample *samples, size_t count,
+                           enum bench_metric metric);
 
 /* Median over the runs of one contender: a metric that needs convergence counts only when most runs
  * converged, and then only their values. */

@@ -16,11 +16,11 @@ Test(figures, median_of_odd_even_and_none)
     double values[] = {30, 10, 20, 40};
     for (size_t i = 0; i < 4; i++)
         set(&s[i], 1, values[i]);
-    cr_assert_eq(bench_median(s, 3, BENCH_DOWNTIME), 20);
-    cr_assert_eq(bench_median(s, 4, BENCH_DOWNTIME), 25);
+    cr_assert_eq(bench_sample_median(s, 3, BENCH_DOWNTIME), 20);
+    cr_assert_eq(bench_sample_median(s, 4, BENCH_DOWNTIME), 25);
     s[0].value[BENCH_DOWNTIME] = NAN;
-    cr_assert_eq(bench_median(s, 2, BENCH_DOWNTIME), 10);
-    cr_assert(isnan(bench_median(s, 3, BENCH_TOTAL)));
+    cr_assert_eq(bench_sample_median(s, 2, BENCH_DOWNTIME), 10);
+    cr_assert(isnan(bench_sample_median(s, 3, BENCH_TOTAL)));
 }
 
 Test(figures, runs_that_did_not_converge_give_no_downtime)

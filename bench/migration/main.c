@@ -193,8 +193,8 @@ static void slowdown_row(struct state *s, const char *guest, const char *what, c
         a[i].value[BENCH_OPS] = ours[i];
         b[i].value[BENCH_OPS] = plain[i];
     }
-    double mine = bench_median(a, s->plan.runs, BENCH_OPS);
-    double ceiling = bench_median(b, s->plan.runs, BENCH_OPS);
+    double mine = bench_sample_median(a, s->plan.runs, BENCH_OPS);
+    double ceiling = bench_sample_median(b, s->plan.runs, BENCH_OPS);
     snprintf(metric, sizeof metric, "%s_ops_per_s_%s", guest, what);
     json_array_append_new(s->rows, bench_row("device", "guest_slowdown", metric, "1/s", mine,
                                              "ceiling", ceiling, bench_ratio(mine, ceiling, true)));

@@ -5,6 +5,8 @@
 
 #include "base/clock.h"
 #include "base/line.h"
+#include "bench/median.h"
+#include "bench/options.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -12,7 +14,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define BENCH_RUNS_MAX  99u
 #define BENCH_PEERS_MAX 4u
 
 /* ---- Results --------------------------------------------------------------------------------- */
@@ -41,7 +42,6 @@ unsigned bench_arm(const struct bench_case *self, unsigned runs, struct bench_ro
 unsigned bench_collect(const struct bench_case *self, unsigned runs, struct bench_row *rows);
 unsigned bench_random_store(const struct bench_case *self, unsigned runs, struct bench_row *rows);
 
-double bench_median(double *values, unsigned count);
 _Noreturn void bench_die(const char *what);
 static inline double bench_ms(uint64_t ns)
 {

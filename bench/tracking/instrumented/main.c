@@ -2,9 +2,11 @@
  * program), without an agent, and with one in each way of tracking, with and without a collect
  * every 0.1 s. All programs run in turn, in one run; the figures are medians. */
 #include "base/clock.h"
+#include "bench/median.h"
+#include "bench/options.h"
+#include "bench/report.h"
 #include "hosts/instrumented/instrumented.h"
 
-#include <getopt.h>
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,11 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RUNS_MAX     99u
-#define RUNS_DEFAULT 9
 #define PATIENCE_NS  (60 * TW_SEC)
 #define COLLECT_MS   100
 #define MEMORY_BYTES (UINT64_C(256) << 20)
+#define CASE         "random_store"
 #define INSTRUMENTED "bench-store-instrumented"
 #define PLAIN        "bench-store-plain"
 
@@ -34,7 +35,7 @@ struct contender {
     struct tw_instrumented *attachment;
     struct tw_instrumented_watch *watch;
     struct tw_tracker *tracker;
-    double ns[RUNS_MAX];
+    double ns[BENCH_RUNS_MAX];
 };
 
 static struct contender contenders[] = {
@@ -48,9 +49,22 @@ static struct contender contenders[] = {
 };
 #define CONTENDERS (sizeof contenders / sizeof contenders[0])
 
+static struct bench_choice choice(size_t index)
+{
+    (void)index;
+    return (struct bench_choice){CASE, "stores at random over 256 MiB"};
+}
+
+static const struct bench_suite suite = {.program = "towline-bench-instrumented",
+                                         .bench = "tracking",
+                                         .runs_default = 9,
+                                         .runs_min = 1,
+                                         .case_count = 1,
+                                         .choice = choice};
+
 static void die(const char *what)
 {
-    fprintf(stderr, "towline-bench-instrumented: %s\n", what);
+    fprintf(stderr, "%s: %s\n", suite.program, what);
     for (size_t i = 0; i < CONTENDERS; i++) {
         if (contenders[i].pid > 0)
             kill(contenders[i].pid, SIGKILL);
@@ -153,31 +167,16 @@ static void stop(struct contender *c)
     tw_instrumented_close(c->attachment);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-    qsort(values, count, sizeof *values, by_value);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
-}
-
 static json_t *report(unsigned runs)
 {
     json_t *rows = json_array();
-    const double plain = median(contenders[0].ns, runs);
-    printf("%-14s %10s %10s %9s\n", "random_store", "ns/store", "plain", "slowdown");
+    const double plain = bench_median(contenders[0].ns, runs);
+    printf("%-14s %10s %10s %9s\n", CASE, "ns/store", "plain", "slowdown");
     for (size_t i = 1; i < CONTENDERS; i++) {
-        const double ours = median(contenders[i].ns, runs);
+        const double ours = bench_median(contenders[i].ns, runs);
         printf("%-14s %10.3f %10.3f %9.2f\n", contenders[i].name, ours, plain, ours / plain);
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s, s:f, s:s, s:f, s:f}", "bench",
-                                              "tracking", "case", "random_store", "metric",
-                                              contenders[i].name, "unit", "ns/store", "ours", ours,
-                                              "peer", "plain", "peer_value", plain, "ratio",
-                                              plain / ours));
+        json_array_append_new(rows, bench_row(suite.bench, CASE, contenders[i].name, "ns/store",
+                                              ours, "plain", plain, plain / ours));
     }
     return rows;
 }
@@ -212,24 +211,10 @@ static void measure(unsigned runs)
 
 int main(int argc, char **argv)
 {
-    const char *json = NULL;
-    int runs = RUNS_DEFAULT;
-    for (int c; (c = getopt(argc, argv, "j:r:h")) != -1;) {
-        if (c == 'j')
-            json = optarg;
-        else if (c == 'r')
-            runs = atoi(optarg);
-        if (c == 'h' || c == '?' || runs < 1 || runs > (int)RUNS_MAX) {
-            fprintf(stderr, "usage: towline-bench-instrumented [-j FILE] [-r RUNS (1..%u)]\n",
-                    RUNS_MAX);
-            return c == 'h' ? 0 : 2;
-        }
-    }
-    measure((unsigned)runs);
-    json_t *document = json_pack("{s:s, s:i, s:o}", "bench", "tracking", "runs", runs, "rows",
-                                 report((unsigned)runs));
-    if (json && json_dump_file(document, json, JSON_INDENT(2) | JSON_REAL_PRECISION(6)))
-        die("cannot write the rows");
-    json_decref(document);
-    return 0;
+    struct bench_options o;
+    const int status = bench_options_parse(&suite, argc, argv, &o);
+    if (status >= 0)
+        return status;
+    measure(o.runs);
+    return bench_options_finish(&suite, &o, report(o.runs));
 }
