@@ -1,10 +1,12 @@
 /* Help, version and shell completion: all read from the table of commands. */
 #include "cli/command.h"
+#include "cli/format.h"
 #include "cli/options.h"
 
 #include <string.h>
 
-#define HELP_COLUMN 36
+#define HELP_COLUMN 34
+#define HELP_WIDTH  80
 
 static int command_text(const struct tow_command *c, char *out, size_t size)
 {
@@ -12,16 +14,26 @@ static int command_text(const struct tow_command *c, char *out, size_t size)
                     c->arguments ? " " : "", c->arguments ? c->arguments : "");
 }
 
+static void print_line(const struct tow_command *c, FILE *out)
+{
+    char text[96];
+    command_text(c, text, sizeof text);
+    fprintf(out, "  %-*s ", HELP_COLUMN - 3, text);
+    tow_text_wrap(c->help, HELP_COLUMN, HELP_WIDTH, out);
+    fputc('\n', out);
+}
+
 static void print_options(const struct tow_option *options, FILE *out)
 {
     for (const struct tow_option *o = options; o && o->name; o++) {
-        char text[64];
+        char text[64], help[256];
         snprintf(text, sizeof text, "%c%c%s--%s%s%s", o->letter ? '-' : ' ',
                  o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->value ? " " : "",
                  o->value ? o->value : "");
-        fprintf(out, "  %-*s %s", HELP_COLUMN - 1, text, o->help);
-        if (o->choices)
-            fprintf(out, " (%s)", o->choices);
+        fprintf(out, "  %-*s ", HELP_COLUMN - 3, text);
+        snprintf(help, sizeof help, "%s%s%s%s", o->help, o->choices ? " (" : "",
+                 o->choices ? o->choices : "", o->choices ? ")" : "");
+        tow_text_wrap(help, HELP_COLUMN, HELP_WIDTH, out);
         fputc('\n', out);
     }
 }
@@ -39,9 +51,7 @@ static void print_general(FILE *out)
           "Usage: tow [OPTIONS] COMMAND [ARGUMENTS]\n\n",
           out);
     for (const struct tow_command *c = tow_commands; c->name; c++) {
-        char text[96];
-        command_text(c, text, sizeof text);
-        fprintf(out, "  %-*s %s\n", HELP_COLUMN - 1, text, c->help);
+        print_line(c, out);
     }
     fputs("\nOptions of every command\n", out);
     print_options(tow_global_options, out);
@@ -70,11 +80,8 @@ static void print_command(const struct tow_command *command, FILE *out)
 static int print_group(const char *group, FILE *out)
 {
     for (const struct tow_command *c = tow_commands; c->name; c++) {
-        char text[96];
-        if (!c->group || strcmp(c->group, group) != 0)
-            continue;
-        command_text(c, text, sizeof text);
-        fprintf(out, "  %-*s %s\n", HELP_COLUMN - 1, text, c->help);
+        if (c->group && strcmp(c->group, group) == 0)
+            print_line(c, out);
     }
     return TOW_EXIT_OK;
 }
