@@ -1,4 +1,5 @@
 /* The real program against a controller with canned answers: output and exit status. */
+#include "cli/command.h"
 #include "cli/fake_controller.h"
 #include "cli/run.h"
 
@@ -273,6 +274,20 @@ Test(command, color_only_when_wanted)
     cr_expect(said("\033[32mrunning\033[0m"));
     cr_assert_eq(TOW(&run, &fake, "vm", "show", "gone", "--color=always"), 4);
     cr_expect(complained("\033[31mtow:\033[0m"));
+}
+
+Test(command, help_fits_a_terminal)
+{
+    for (const struct tow_command *c = tow_commands; c->name; c++) {
+        cr_assert_eq(c->group ? TOW(&run, &fake, "help", c->group, c->name)
+                              : TOW(&run, &fake, "help", c->name),
+                     0);
+        for (const char *line = run.out_text; *line;) {
+            size_t length = strcspn(line, "\n");
+            cr_expect_leq(length, 80, "%s: %.*s", c->name, (int)length, line);
+            line += length + (line[length] == '\n');
+        }
+    }
 }
 
 Test(command, help_and_version)
