@@ -79,8 +79,8 @@ Test(table, too_wide_breaks_the_last_column)
     text = table_text(&table, false);
     cr_assert_str_eq(text, "NAME     SIZE  WHY\n"
                            "web   256 MiB  killed by signal 9\n"
-                           "               while m\xc3\xbcller\n"
-                           "               looked at it\n");
+                           "               while m\xc3\xbcller looked\n"
+                           "               at it\n");
     free(text);
     tow_table_free(&table);
 }
