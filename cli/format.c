@@ -5,7 +5,12 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
+
+#define TERMINAL_USUAL 80u
+#define TERMINAL_MIN   20u /* a terminal that says less does not know */
 
 const char *tow_tone_begin(enum tow_tone tone, bool color)
 {
@@ -114,16 +119,58 @@ static size_t character_width(uint32_t c)
     return in_ranges(c, wide, sizeof wide / sizeof *wide) ? 2 : 1;
 }
 
-size_t tow_text_width(const char *text)
+/* Columns of the first `length` bytes. */
+static size_t part_width(const char *text, size_t length)
 {
     size_t width = 0;
-    while (*text) {
+    for (size_t i = 0; i < length;) {
         uint32_t c;
-        size_t length = decode(text, &c);
-        width += length ? character_width(c) : 1;
-        text += length ? length : 1;
+        size_t bytes = decode(text + i, &c);
+        width += bytes ? character_width(c) : 1;
+        i += bytes ? bytes : 1;
     }
     return width;
+}
+
+size_t tow_text_width(const char *text)
+{
+    return part_width(text, strlen(text));
+}
+
+void tow_pad(size_t columns, FILE *out)
+{
+    for (; columns > 0; columns--)
+        fputc(' ', out);
+}
+
+size_t tow_terminal_width(FILE *out)
+{
+    struct winsize size = {0};
+    int fd = fileno(out);
+    if (fd < 0 || !isatty(fd))
+        return 0;
+    bool known = ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > TERMINAL_MIN;
+    return known ? size.ws_col : TERMINAL_USUAL;
+}
+
+void tow_text_wrap(const char *text, size_t indent, size_t width, FILE *out)
+{
+    size_t column = indent;
+    while (*text) {
+        size_t length = strcspn(text, " "), columns = part_width(text, length);
+        if (column > indent && column + 1 + columns > width) {
+            fputc('\n', out);
+            tow_pad(indent, out);
+            column = indent;
+        } else if (column > indent) {
+            fputc(' ', out);
+            column++;
+        }
+        fwrite(text, 1, length, out);
+        column += columns;
+        text += length;
+        text += strspn(text, " ");
+    }
 }
 
 /* ---- Times ---------------------------------------------------------------------------------- */

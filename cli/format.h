@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum tow_tone { TOW_TONE_PLAIN, TOW_TONE_GOOD, TOW_TONE_BUSY, TOW_TONE_BAD, TOW_TONE_TITLE };
 
@@ -24,6 +25,15 @@ size_t tow_utf8_length(const char *text);
 
 /* Columns on a terminal: one for each character, none for combining marks, two for wide ones. */
 size_t tow_text_width(const char *text);
+
+/* Columns of the terminal behind `out` (80 when it does not say); 0 = it is none. */
+size_t tow_terminal_width(FILE *out);
+
+void tow_pad(size_t columns, FILE *out);
+
+/* Prints text from column `indent` on, where the cursor is, and breaks it at spaces so that it
+ * stays within `width` columns; only a single longer word sticks out. No line's end behind it. */
+void tow_text_wrap(const char *text, size_t indent, size_t width, FILE *out);
 
 #define TOW_TIME_TEXT 40
 /* "2026-11-22 10:00:00" in local time; "-" for 0. */

@@ -1,10 +1,14 @@
 /* Help, version and shell completion: all read from the table of commands. */
 #include "cli/command.h"
+#include "cli/format.h"
 #include "cli/options.h"
 
+#include <ctype.h>
 #include <string.h>
 
-#define HELP_COLUMN 36
+#define HELP_COLUMN  34
+#define HELP_WIDTH   80
+#define DETAILS_TEXT 1024u /* of a paragraph */
 
 static int command_text(const struct tow_command *c, char *out, size_t size)
 {
@@ -12,16 +16,26 @@ static int command_text(const struct tow_command *c, char *out, size_t size)
                     c->arguments ? " " : "", c->arguments ? c->arguments : "");
 }
 
+static void print_line(const struct tow_command *c, FILE *out)
+{
+    char text[96];
+    command_text(c, text, sizeof text);
+    fprintf(out, "  %-*s ", HELP_COLUMN - 3, text);
+    tow_text_wrap(c->help, HELP_COLUMN, HELP_WIDTH, out);
+    fputc('\n', out);
+}
+
 static void print_options(const struct tow_option *options, FILE *out)
 {
     for (const struct tow_option *o = options; o && o->name; o++) {
-        char text[64];
+        char text[64], help[256];
         snprintf(text, sizeof text, "%c%c%s--%s%s%s", o->letter ? '-' : ' ',
                  o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->value ? " " : "",
                  o->value ? o->value : "");
-        fprintf(out, "  %-*s %s", HELP_COLUMN - 1, text, o->help);
-        if (o->choices)
-            fprintf(out, " (%s)", o->choices);
+        fprintf(out, "  %-*s ", HELP_COLUMN - 3, text);
+        snprintf(help, sizeof help, "%s%s%s%s", o->help, o->choices ? " (" : "",
+                 o->choices ? o->choices : "", o->choices ? ")" : "");
+        tow_text_wrap(help, HELP_COLUMN, HELP_WIDTH, out);
         fputc('\n', out);
     }
 }
@@ -39,26 +53,53 @@ static void print_general(FILE *out)
           "Usage: tow [OPTIONS] COMMAND [ARGUMENTS]\n\n",
           out);
     for (const struct tow_command *c = tow_commands; c->name; c++) {
-        char text[96];
-        command_text(c, text, sizeof text);
-        fprintf(out, "  %-*s %s\n", HELP_COLUMN - 1, text, c->help);
+        print_line(c, out);
     }
     fputs("\nOptions of every command\n", out);
     print_options(tow_global_options, out);
-    fputs(
-        "\nSizes are written as 64KiB, 1.5GiB, rates as 128MiB/s, durations as 250us, 300ms, 2s.\n"
-        "See \"tow help COMMAND\" for one command and \"tow help exit-codes\".\n",
-        out);
+    fputs("\nSizes are written as 64KiB, 1.5GiB, rates as 128MiB/s, durations as 250us, 2s.\n"
+          "See \"tow help COMMAND\" for one command and \"tow help exit-codes\".\n",
+          out);
+}
+
+/* An indented one stays as it is, in others the ends of lines are spaces. */
+static void print_paragraph(char *text, FILE *out)
+{
+    size_t length = strlen(text);
+    if (length > 0 && text[length - 1] == '\n')
+        text[length - 1] = 0;
+    if (text[0] == ' ') {
+        fprintf(out, "%s\n", text);
+        return;
+    }
+    for (char *p = text; *p; p++)
+        *p = *p == '\n' ? ' ' : *p;
+    tow_text_wrap(text, 0, HELP_WIDTH, out);
+    fputc('\n', out);
+}
+
+/* Paragraphs, each with an empty line before it. */
+static void print_details(const char *text, FILE *out)
+{
+    char paragraph[DETAILS_TEXT];
+    while (*text) {
+        const char *end = strstr(text, "\n\n");
+        size_t length = end ? (size_t)(end - text) : strlen(text);
+        snprintf(paragraph, sizeof paragraph, "%.*s", (int)length, text);
+        fputc('\n', out);
+        print_paragraph(paragraph, out);
+        text += length + (end ? 2 : 0);
+    }
 }
 
 static void print_command(const struct tow_command *command, FILE *out)
 {
     char text[96];
     command_text(command, text, sizeof text);
-    fprintf(out, "Usage: tow %s%s\n\n%s.\n", text, command->options ? " [OPTIONS]" : "",
-            command->help);
+    fprintf(out, "Usage: tow %s%s\n\n%c%s.\n", text, command->options ? " [OPTIONS]" : "",
+            toupper((unsigned char)command->help[0]), command->help + 1);
     if (command->details)
-        fprintf(out, "\n%s", command->details);
+        print_details(command->details, out);
     if (command->options) {
         fputs("\nOptions\n", out);
         print_options(command->options, out);
@@ -70,11 +111,8 @@ static void print_command(const struct tow_command *command, FILE *out)
 static int print_group(const char *group, FILE *out)
 {
     for (const struct tow_command *c = tow_commands; c->name; c++) {
-        char text[96];
-        if (!c->group || strcmp(c->group, group) != 0)
-            continue;
-        command_text(c, text, sizeof text);
-        fprintf(out, "  %-*s %s\n", HELP_COLUMN - 1, text, c->help);
+        if (c->group && strcmp(c->group, group) == 0)
+            print_line(c, out);
     }
     return TOW_EXIT_OK;
 }

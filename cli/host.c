@@ -114,6 +114,10 @@ static void print_reports(struct tow *tow, Towline__V1__VmReport *const *vms, si
         {"VM", false},        {"STATE", false}, {"MEMORY", true}, {"EPOCH", true},
         {"MIGRATION", false}, {"PID", true},    {"LINES", true},  {"REASON", false}};
     struct tow_table table;
+    if (count == 0) {
+        fputs("no VMs\n", tow->out);
+        return;
+    }
     tow_table_init(&table, columns, sizeof columns / sizeof *columns);
     for (size_t i = 0; i < count; i++) {
         char state[TOW_ENUM_TEXT], size[TW_SIZE_TEXT];

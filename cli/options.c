@@ -23,6 +23,16 @@ const struct tow_command *tow_command_find(const char *group, const char *name)
     return NULL;
 }
 
+#define NAME_TEXT 64u
+
+/* "vm show" */
+static const char *full_name(const struct tow_command *command, char out[NAME_TEXT])
+{
+    snprintf(out, NAME_TEXT, "%s%s%s", command->group ? command->group : "",
+             command->group ? " " : "", command->name);
+    return out;
+}
+
 bool tow_group_exists(const char *group)
 {
     for (const struct tow_command *c = tow_commands; c->name; c++)
@@ -167,8 +177,9 @@ static enum tw_code word_take(const char *word, const char **group, struct tow_a
         return TW_OK;
     }
     const struct tow_command *command = arguments->command;
+    char name[NAME_TEXT];
     if (arguments->word_count == command->words_max)
-        return tw_fail(err, TW_INVALID_ARGUMENT, command->name,
+        return tw_fail(err, TW_INVALID_ARGUMENT, full_name(command, name),
                        command->arguments ? command->arguments : "no arguments", word,
                        "too many arguments");
     arguments->words[arguments->word_count++] = word;
@@ -178,6 +189,7 @@ static enum tw_code word_take(const char *word, const char **group, struct tow_a
 static enum tw_code complete(const char *group, struct tow_arguments *arguments,
                              struct tw_error *err)
 {
+    char name[NAME_TEXT];
     if (tow_option_value(arguments, "help"))
         return TW_OK;
     if (group && !arguments->command) {
@@ -192,7 +204,7 @@ static enum tw_code complete(const char *group, struct tow_arguments *arguments,
     if (!arguments->command)
         arguments->command = tow_command_find(NULL, "status");
     if (arguments->word_count < arguments->command->words_min)
-        return tw_fail(err, TW_INVALID_ARGUMENT, arguments->command->name,
+        return tw_fail(err, TW_INVALID_ARGUMENT, full_name(arguments->command, name),
                        arguments->command->arguments, NULL, "argument missing");
     return TW_OK;
 }

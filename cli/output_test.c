@@ -62,6 +62,29 @@ Test(table, color_does_not_move_columns)
     tow_table_free(&table);
 }
 
+Test(table, too_wide_breaks_the_last_column)
+{
+    struct tow_table table;
+    tow_table_init(&table, columns, 3);
+    table.width = 40;
+    tow_table_add(&table, TOW_TONE_PLAIN, "web");
+    tow_table_add(&table, TOW_TONE_PLAIN, "256 MiB");
+    tow_table_add(&table, TOW_TONE_BAD, "killed by signal 9 while m\xc3\xbcller looked at it");
+    char *text = table_text(&table, false);
+    cr_assert_str_eq(text, "NAME     SIZE  WHY\n"
+                           "web   256 MiB  killed by signal 9 while\n"
+                           "               m\xc3\xbcller looked at it\n");
+    free(text);
+    table.width = 5;
+    text = table_text(&table, false);
+    cr_assert_str_eq(text, "NAME     SIZE  WHY\n"
+                           "web   256 MiB  killed by signal 9\n"
+                           "               while m\xc3\xbcller looked\n"
+                           "               at it\n");
+    free(text);
+    tow_table_free(&table);
+}
+
 Test(table, no_rows)
 {
     struct tow_table table;

@@ -9,7 +9,6 @@
 #include "base/units.h"
 
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define LINE_EVERY_NS (3 * TW_SEC)
@@ -43,11 +42,10 @@ bool tow_migration_ended(const Towline__V1__Migration *migration)
 
 void tow_progress_init(struct tow_progress *progress, FILE *out, bool color)
 {
-    struct winsize size = {0};
     *progress = (struct tow_progress){.out = out, .color = color, .columns = 80};
     progress->terminal = isatty(fileno(out));
-    if (progress->terminal && ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20)
-        progress->columns = size.ws_col;
+    if (progress->terminal)
+        progress->columns = (unsigned)tow_terminal_width(out);
 }
 
 /* ---- Pieces --------------------------------------------------------------------------------- */

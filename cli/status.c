@@ -103,7 +103,7 @@ static void print_hosts(struct tow *tow, const Towline__V1__ListHostsResponse *h
             tw_size_format(capacity, all));
 }
 
-/* How hosts reach, or last reached, each other; more than a screen of it is in `tow host show`. */
+/* How hosts reach, or last reached, each other; the reasons are in `tow host show`. */
 static void print_paths(struct tow *tow, const Towline__V1__ListHostsResponse *hosts)
 {
     size_t count = 0;
@@ -116,9 +116,8 @@ static void print_paths(struct tow *tow, const Towline__V1__ListHostsResponse *h
             char line[512], safe[512];
             if (count >= PATHS_SHOWN)
                 continue;
-            snprintf(line, sizeof line, "%s -> %s by %s%s%s (%s)", d->name, path->peer,
-                     path->fabric, *path->migration ? ", in use by " : "", path->migration,
-                     path->reason);
+            snprintf(line, sizeof line, "%s -> %s by %s%s%s", d->name, path->peer, path->fabric,
+                     *path->migration ? ", in use by " : "", path->migration);
             fprintf(tow->out, "%s%s\n", count ? "            " : "paths       ",
                     tow_safe_text(line, safe, sizeof safe));
         }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WRAPPED_MIN 20u
+
 void tow_table_init(struct tow_table *table, const struct tow_column *columns, unsigned count)
 {
     *table = (struct tow_table){.columns = columns, .column_count = count};
@@ -47,27 +49,41 @@ void tow_table_add(struct tow_table *table, enum tow_tone tone, const char *form
     table->cells[table->count++] = (struct tow_cell){text, tone};
 }
 
-static void pad(size_t columns, FILE *out)
-{
-    for (; columns > 0; columns--)
-        fputc(' ', out);
-}
-
 static void print_row(const struct tow_table *table, const struct tow_cell *row,
                       const size_t *widths, bool color, FILE *out)
 {
+    size_t column = 0;
     for (unsigned c = 0; c < table->column_count; c++) {
-        size_t gap = widths[c] - tow_text_width(row[c].text);
+        size_t used = tow_text_width(row[c].text), gap = widths[c] > used ? widths[c] - used : 0;
         if (c > 0)
             fputs("  ", out);
+        column += c > 0 ? 2 : 0;
         if (table->columns[c].right)
-            pad(gap, out);
-        fprintf(out, "%s%s%s", tow_tone_begin(row[c].tone, color), row[c].text,
-                tow_tone_end(row[c].tone, color));
+            tow_pad(gap, out);
+        fputs(tow_tone_begin(row[c].tone, color), out);
+        if (c + 1 < table->column_count)
+            fputs(row[c].text, out);
+        else
+            tow_text_wrap(row[c].text, column, column + widths[c], out);
+        fputs(tow_tone_end(row[c].tone, color), out);
+        column += widths[c];
         if (!table->columns[c].right && c + 1 < table->column_count)
-            pad(gap, out);
+            tow_pad(gap, out);
     }
     fputc('\n', out);
+}
+
+/* What the last column may have of `width`; a very narrow rest would help nobody. */
+static void narrow_last(const struct tow_table *table, size_t *widths, size_t width)
+{
+    size_t before = 0, last = table->column_count - 1;
+    for (size_t c = 0; c < last; c++)
+        before += widths[c] + 2;
+    if (width == 0 || table->columns[last].right || before + widths[last] <= width)
+        return;
+    size_t room = width > before + WRAPPED_MIN ? width - before : WRAPPED_MIN;
+    if (room < widths[last])
+        widths[last] = room;
 }
 
 void tow_table_print(const struct tow_table *table, bool color, FILE *out)
@@ -91,6 +107,7 @@ void tow_table_print(const struct tow_table *table, bool color, FILE *out)
             widths[c] = width > widths[c] ? width : widths[c];
         }
     }
+    narrow_last(table, widths, table->width ? table->width : tow_terminal_width(out));
     print_row(table, titles, widths, color, out);
     for (size_t r = 0; r < rows; r++)
         print_row(table, table->cells + r * table->column_count, widths, color, out);

@@ -1,4 +1,5 @@
-/* Aligned tables of text. Cells are copied, made safe for a terminal, and coloured by tone. */
+/* Aligned tables of text. Cells are copied, made safe for a terminal, and coloured by tone. On a
+ * terminal that is too narrow the last column is broken at its spaces. */
 #ifndef TOWLINE_CLI_TABLE_H
 #define TOWLINE_CLI_TABLE_H
 
@@ -25,7 +26,8 @@ struct tow_table {
     unsigned column_count;
     struct tow_cell *cells; /* row by row */
     size_t count, capacity;
-    bool failed; /* out of memory */
+    unsigned width; /* in columns; 0 = that of the terminal it is printed on, if it is one */
+    bool failed;    /* out of memory */
 };
 
 void tow_table_init(struct tow_table *table, const struct tow_column *columns, unsigned count);

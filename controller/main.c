@@ -214,7 +214,7 @@ int main(int argc, char **argv)
         return EXIT_FINE;
     }
     if (a.check) {
-        printf("configuration is fine: %s, store %s\n", config.listen, config.store);
+        printf("%s: good\n", a.config ? a.config : "configuration");
         return EXIT_FINE;
     }
     return serve(&a, &config);

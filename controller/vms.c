@@ -114,15 +114,20 @@ static void count_vm(void *ctx, const struct tw_vm_record *vm)
     *(unsigned *)ctx += !tw_vm_forgotten(vm);
 }
 
+static enum tw_code name_taken(const struct tw_vm_record *old, struct tw_error *err)
+{
+    return tw_fail(err, TW_ALREADY_EXISTS, "VM name", "a new one", old->name,
+                   "taken by a VM on %s%s", old->host,
+                   old->wanted == TW_WANTED_GONE ? " that is still being deleted" : "");
+}
+
 static enum tw_code record_new(struct tw_vms *vms, struct tw_vm_record *vm, struct tw_error *err)
 {
     struct tw_vm_record old;
     unsigned count = 0;
     enum tw_code code = tw_store_vm_get(vms->store, vm->name, &old, NULL);
     if (code == TW_OK && !tw_vm_forgotten(&old))
-        return tw_fail(err, TW_ALREADY_EXISTS, vm->name, "a new name",
-                       old.wanted == TW_WANTED_GONE ? "a VM that is still being deleted" : old.host,
-                       "there is a VM of this name");
+        return name_taken(&old, err);
     /* Epochs of a name never come twice, whatever old copy turns up one day. */
     vm->epoch = vm->epoch_issued = code == TW_OK ? old.epoch_issued + 1 : 1;
     code = tw_store_vms_each(vms->store, "", count_vm, &count, err);
@@ -234,8 +239,7 @@ enum tw_code tw_vms_create(struct tw_vms *vms, const Towline__V1__VmSpec *spec, 
     if (code == TW_OK) {
         struct tw_vm_record old;
         if (tw_vms_get(vms, vm->name, &old, NULL) == TW_OK)
-            return tw_fail(err, TW_ALREADY_EXISTS, vm->name, "a new name", old.host,
-                           "there is a VM of this name");
+            return name_taken(&old, err);
         code = place(vms, vm, host, vm->host, err);
     }
     if (code != TW_OK)

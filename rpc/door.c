@@ -25,7 +25,8 @@ static enum tw_code plain_check(const nng_url *url, const char *text, bool insec
         return tw_fail(err, TW_INVALID_ARGUMENT, text, "tls+tcp://, or an address of loopback",
                        url->u_hostname, "plain text would leave this machine");
     if (!insecure)
-        return tw_fail(err, TW_INVALID_ARGUMENT, text, "tls+tcp://, or insecure: true", NULL,
+        return tw_fail(err, TW_INVALID_ARGUMENT, text,
+                       "tls+tcp://, or insecure: true in a configuration, --insecure of tow", NULL,
                        "plain text has to be asked for");
     return TW_OK;
 }
