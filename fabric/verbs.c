@@ -18,6 +18,8 @@
 #define SLICE_DEFAULT (UINT64_C(64) << 20)
 #define REDIAL_NS     (100 * TW_MS)
 #define CLOSE_NS      (300 * TW_MS) /* for the last words of all connections */
+#define SPIN_NS       (500 * TW_US) /* that a poll looks out for reads before it sleeps */
+#define LOOK_NS       TW_MS         /* while it does, descriptors are looked at so often */
 
 /* ---- Open, close ----------------------------------------------------------------------------- */
 
@@ -381,6 +383,33 @@ static unsigned serve_bulk(struct verbs_fabric *f)
     return 0;
 }
 
+static bool is_reading(const struct verbs_fabric *f)
+{
+    for (const struct tw_conn *c = f->base.conns; c; c = c->sibling) {
+        const struct verbs_conn *conn = (const struct verbs_conn *)c;
+        if (!c->hung_up && c->reads.done < c->reads.next && verbs_lane_ready(conn, TW_LANE_URGENT))
+            return true;
+    }
+    return false;
+}
+
+/* What is read comes sooner than a thread would wake up, and looking for it takes no system call,
+ * as everything about descriptors does. */
+static unsigned await_reads(struct verbs_fabric *f, uint64_t deadline_ns)
+{
+    const uint64_t enough = tw_after(tw_fabric_now(&f->base), SPIN_NS);
+    const uint64_t until = deadline_ns < enough ? deadline_ns : enough;
+    unsigned handled = 0;
+    for (unsigned round = 0; round < ROUNDS;) {
+        const unsigned n = serve_urgent(f);
+        handled += n;
+        round += n > 0;
+        if (!n && (handled || tw_fabric_now(&f->base) >= until))
+            break;
+    }
+    return handled;
+}
+
 static unsigned verbs_poll(struct tw_fabric *base, uint64_t deadline_ns)
 {
     struct verbs_fabric *f = (struct verbs_fabric *)base;
@@ -388,6 +417,15 @@ static unsigned verbs_poll(struct tw_fabric *base, uint64_t deadline_ns)
     unsigned handled = 0;
     if (due < deadline_ns)
         deadline_ns = due;
+    if (is_reading(f)) {
+        handled = await_reads(f, deadline_ns);
+        const uint64_t now = tw_fabric_now(base);
+        if ((handled || now >= deadline_ns) && now - f->looked_ns < LOOK_NS) {
+            if (is_hot(f))
+                verbs_wake(f);
+            return handled;
+        }
+    }
     for (unsigned round = 0; round < ROUNDS; round++) {
         const bool busy = handled || is_hot(f);
         const bool woken = wait_events(f, busy ? 0 : deadline_ns);
@@ -399,6 +437,7 @@ static unsigned verbs_poll(struct tw_fabric *base, uint64_t deadline_ns)
         if (woken || (!events && !n && !is_hot(f)))
             break;
     }
+    f->looked_ns = tw_fabric_now(base);
     if (is_hot(f))
         verbs_wake(f); /* for those who wait on the descriptor */
     return handled;

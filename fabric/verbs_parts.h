@@ -180,6 +180,7 @@ struct verbs_fabric {
     struct verbs_link *lingering;
     uint8_t *scratch;     /* a message on its way in; the peer cannot change it any more */
     struct tw_conn *turn; /* whose bulk is served next */
+    uint64_t looked_ns;   /* when poll last looked at descriptors */
     struct tw_verbs_stats stats;
 };
 

@@ -71,10 +71,8 @@ static void finish(struct verbs_conn *conn, uint64_t number, enum tw_code code)
 {
     conn->reads.state[number % TW_READS_MAX] = VERBS_READ_DONE;
     conn->reads.code[number % TW_READS_MAX] = code;
-    if (conn->link) {
+    if (conn->link)
         conn->link->hot[TW_LANE_URGENT] = true;
-        verbs_wake(conn->link->fabric);
-    }
 }
 
 /* From the first read on; it costs memory that must stay resident. */
@@ -155,6 +153,7 @@ void verbs_reads_pump(struct verbs_conn *conn)
             continue;
         if (!have_buffer(conn)) {
             finish(conn, r->sent, TW_RESOURCE_EXHAUSTED);
+            verbs_wake(conn->link->fabric); /* poll may be over, or not have begun */
             continue;
         }
         const struct verbs_slice *slice = known(&conn->reads, read);

@@ -384,6 +384,27 @@ Test(verbs, a_read_of_what_is_gone_ends_and_the_connection_lives)
     world_close(w);
 }
 
+/* Poll looks out for what is read before it asks the kernel what else there is; but it does ask. */
+Test(verbs, reads_in_close_order_do_not_keep_a_chunk_out)
+{
+    struct world *w = connected(NULL);
+    const struct tw_hello hello = world_hello();
+    static uint8_t memory[4096], into[64];
+    uint32_t key;
+    cr_assert_eq(tw_fabric_register(w->a.fabric, memory, sizeof memory, hello.owner, &key, NULL),
+                 TW_OK);
+    for (unsigned n = 0; !w->b.chunks[TW_LANE_BULK]; n++) {
+        cr_assert_lt(n, 3000);
+        if (n == 50)
+            cr_assert_eq(tw_conn_send(w->a.conn, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, "x", 1, NULL),
+                         TW_OK);
+        cr_assert_eq(tw_conn_read(w->b.conn, key, 0, 64, into, n, NULL), TW_OK);
+        cr_assert(WORLD_UNTIL(w, 5000, w->b.reads == n + 1));
+        cr_assert_eq(w->b.read_code, TW_OK);
+    }
+    world_close(w);
+}
+
 /* A reader in the middle of a break gets its bytes, or a clear word; never silence. */
 Test(verbs, reads_survive_a_break)
 {

@@ -241,7 +241,7 @@ static enum tw_code read_once(struct end *end, uint32_t key, uint64_t at, uint32
     const uint64_t until = tw_after(tw_now(&tw_monotonic), LIMIT);
     enum tw_code code = tw_conn_read(end->conn, key, at, length, into, at, err);
     while (!code && end->reads == before && !end->down && tw_now(&tw_monotonic) < until)
-        tw_fabric_poll(end->fabric, 0); /* spins, as perftest does */
+        turn(end);
     if (code)
         return code;
     if (end->reads == before)
