@@ -1,9 +1,8 @@
 /* The host interface: what a service may ask of the machine whose memory it moves.
  *
- * Each attachment that can move its guest (hosts/qemu) fills one table; those that only track fill
- * hosts/attachment.h. Slow operations
- * are begun and then polled, so the data thread never blocks in one. All functions are called on
- * the thread that owns the attachment. */
+ * Each attachment that can move its guest (hosts/qemu) fills one table; those that only track have
+ * hosts/attachment.h. Slow operations are begun and then polled, so the data thread never blocks in
+ * one. All functions are called on the thread that owns the attachment. */
 #ifndef TOWLINE_HOSTS_HOST_H
 #define TOWLINE_HOSTS_HOST_H
 
