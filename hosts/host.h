@@ -49,13 +49,34 @@ struct tw_host_ops {
     enum tw_code (*reserve)(void *host, struct tw_range range, struct tw_error *err);
 };
 
+/* A touch of guest memory that waits until its page is ready. */
+struct tw_host_fault {
+    uint64_t address; /* in memory; where the host cannot tell, the start of the page */
+};
+
+/* Running a machine whose memory is not there yet. An incoming machine is put under guard before it
+ * is touched by anything; from then on the first touch of each page, by a vCPU or by the machine's
+ * own process, waits until that page is declared ready. None of these allocates or blocks. */
+struct tw_host_fault_ops {
+    /* Begins to guard, or goes on with it: true when that has ended, well or badly (*code). */
+    bool (*guard)(void *host, enum tw_code *code, struct tw_error *err);
+    /* Touches that wait and were not told of before; at most `max`, 0 = none now. */
+    size_t (*take)(void *host, struct tw_host_fault *out, size_t max);
+    /* The pages' contents are final: touches of the first need not wait any more, and of the others
+     * where that can be had for little. */
+    enum tw_code (*ready)(void *host, uint64_t page, uint64_t pages, struct tw_error *err);
+    /* Ends the guard: all that is not ready yet may be touched as it is. Fine without a guard. */
+    void (*release)(void *host);
+};
+
 struct tw_host {
     const struct tw_host_ops *ops;
     void *ctx;       /* first argument of every function */
     uint8_t *memory; /* the machine's memory, mapped here */
     uint64_t memory_bytes;
     struct tw_device *device; /* its home agent; NULL for a machine that only receives */
-    bool sees_all_writers;    /* false: some writers are found by comparing only (R5, R7) */
+    const struct tw_host_fault_ops *faults; /* NULL: it needs all of its memory before it runs */
+    bool sees_all_writers; /* false: some writers are found by comparing only (R5, R7) */
 };
 
 #endif

@@ -1,5 +1,7 @@
 #include "services/migration/control.h"
 
+#include "services/migration/migration.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +21,10 @@ static const struct {
     [TW_CONTROL_COMMIT] = {"commit", sizeof(struct tw_control_epoch), TW_LANE_URGENT},
     [TW_CONTROL_RUNNING] = {"running", sizeof(struct tw_control_epoch), TW_LANE_URGENT},
     [TW_CONTROL_ABORT] = {"abort", sizeof(struct tw_control_abort), TW_LANE_URGENT},
+    [TW_CONTROL_MAP_END] = {"map_end", sizeof(struct tw_control_map_end), TW_LANE_BULK},
+    [TW_CONTROL_ROOM] = {"room", sizeof(struct tw_control_epoch), TW_LANE_URGENT},
+    [TW_CONTROL_WANT] = {"want", sizeof(struct tw_control_want), TW_LANE_URGENT},
+    [TW_CONTROL_WHOLE] = {"whole", sizeof(struct tw_control_whole), TW_LANE_URGENT},
 };
 #define KIND_COUNT (sizeof kinds / sizeof *kinds)
 
@@ -36,13 +42,17 @@ static bool reserved_is_zero(uint32_t kind, const union tw_control *m)
 {
     switch (kind) {
     case TW_CONTROL_BEGIN:
-        return m->begin.reserved == 0 && m->begin.verify <= 1;
+        return m->begin.verify <= 1 && m->begin.method <= TW_METHOD_HYBRID;
     case TW_CONTROL_ROUND_END:
         return m->round_end.final <= 1;
     case TW_CONTROL_FINAL_END:
         return m->final_end.reserved == 0 && m->final_end.verify <= 1;
     case TW_CONTROL_PREPARED:
         return m->prepared.reserved == 0 && m->prepared.compared <= 1;
+    case TW_CONTROL_MAP_END:
+        return m->map_end.reserved == 0 && m->map_end.final <= 1;
+    case TW_CONTROL_WANT:
+        return m->want.reserved == 0 && m->want.critical < TW_LINES_PER_PAGE && m->want.lines;
     case TW_CONTROL_ABORT:
         return m->abort.compared <= 1;
     default:
@@ -57,7 +67,7 @@ enum tw_code tw_control_decode(const struct tw_chunk_header *header, enum tw_lan
     char expected[32], given[32];
     if (!size) {
         snprintf(given, sizeof given, "%" PRIu32, header->tag);
-        return tw_fail(err, TW_INVALID_ARGUMENT, STREAM, "1..8", given, "unknown control message");
+        return tw_fail(err, TW_INVALID_ARGUMENT, STREAM, "1..12", given, "unknown control message");
     }
     if (header->length != size) {
         snprintf(expected, sizeof expected, "%" PRIu32 " bytes", size);

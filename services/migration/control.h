@@ -5,6 +5,10 @@
  *     bulk    begin, LINES.., round_end..,
  *             final_end, BLOB.., state_end        urgent  prepared, running, abort
  *     urgent  commit, abort
+ *   and in post-copy:
+ *     bulk    MAP.., map_end before final_end,
+ *             LINES.. behind state_end            urgent  room, want, whole
+ *     urgent  LINES.. that were wanted
  *
  * What goes by bulk keeps its order with the lines; what goes by urgent may overtake them. */
 #ifndef TOWLINE_SERVICES_MIGRATION_CONTROL_H
@@ -26,13 +30,23 @@ enum tw_control_kind {
     TW_CONTROL_COMMIT = 6,    /* durable: the source has given up */
     TW_CONTROL_RUNNING = 7,   /* the destination runs the VM */
     TW_CONTROL_ABORT = 8,     /* the sender has given the migration up; says why */
+    TW_CONTROL_MAP_END = 9,   /* the lines to come are named */
+    TW_CONTROL_ROOM = 10,     /* the destination has room for what was announced */
+    TW_CONTROL_WANT = 11,     /* the guest waits for lines of a page */
+    TW_CONTROL_WHOLE = 12,    /* the last line to come has arrived */
+};
+
+/* Tags of BLOB chunks. */
+enum tw_blob_tag {
+    TW_BLOB_STATE = 0, /* device state */
+    TW_BLOB_MAP = 1,   /* lines to come (line_set.h) */
 };
 
 struct tw_control_begin {
     uint64_t memory_bytes;
     uint64_t epoch;  /* that the destination gets */
     uint32_t verify; /* 1: final_end will carry a digest */
-    uint32_t reserved;
+    uint32_t method; /* enum tw_migration_method */
 };
 static_assert(sizeof(struct tw_control_begin) == 24, "wire format");
 
@@ -51,7 +65,7 @@ struct tw_control_totals {
 static_assert(sizeof(struct tw_control_totals) == 24, "wire format");
 
 struct tw_control_final_end {
-    uint64_t digest; /* of the whole memory; 0 when not compared */
+    uint64_t digest; /* of the memory without the lines to come; 0 when not compared */
     struct tw_control_totals totals;
     uint32_t verify; /* 1: compare the digest */
     uint32_t reserved;
@@ -71,10 +85,33 @@ struct tw_control_prepared {
 };
 static_assert(sizeof(struct tw_control_prepared) == 16, "wire format");
 
-struct tw_control_epoch { /* commit, running */
+struct tw_control_epoch { /* commit, running, room */
     uint64_t epoch;
 };
 static_assert(sizeof(struct tw_control_epoch) == 8, "wire format");
+
+struct tw_control_map_end {
+    uint64_t lines; /* that the map names */
+    uint32_t final; /* 0: an announcement while the VM runs, to make room by */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct tw_control_map_end) == 16, "wire format");
+
+struct tw_control_want {
+    uint64_t page;
+    uint64_t lines;    /* of it, at least one */
+    uint32_t critical; /* the line that was touched: comes first if it is among them */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct tw_control_want) == 24, "wire format");
+
+struct tw_control_whole {
+    uint64_t epoch;
+    uint64_t lines;  /* that came behind the map */
+    uint64_t digest; /* of these as they came; 0 when not compared */
+    uint64_t faults, fault_p50_ns, fault_p99_ns;
+};
+static_assert(sizeof(struct tw_control_whole) == 48, "wire format");
 
 struct tw_control_abort {
     uint32_t code;     /* enum tw_code */
@@ -95,6 +132,9 @@ union tw_control {
     struct tw_control_state_end state_end;
     struct tw_control_prepared prepared;
     struct tw_control_epoch epoch;
+    struct tw_control_map_end map_end;
+    struct tw_control_want want;
+    struct tw_control_whole whole;
     struct tw_control_abort abort;
 };
 

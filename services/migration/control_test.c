@@ -24,16 +24,17 @@ Test(control, every_kind_is_taken_by_its_lane_and_size_only)
             continue;
         }
         kinds++;
-        bool urgent = tag >= TW_CONTROL_PREPARED;
+        bool urgent = tag >= TW_CONTROL_PREPARED && tag != TW_CONTROL_MAP_END;
         enum tw_lane lane = urgent ? TW_LANE_URGENT : TW_LANE_BULK;
         enum tw_lane other = urgent ? TW_LANE_BULK : TW_LANE_URGENT;
+        payload[8] = tag == TW_CONTROL_WANT; /* it wants a line */
         cr_assert_eq(decode(tag, size, lane, payload, &m, &err), TW_OK);
         cr_assert_eq(decode(tag, size, other, payload, &m, &err), TW_INVALID_ARGUMENT);
         cr_assert_eq(decode(tag, size - 1, lane, payload, &m, &err), TW_INVALID_ARGUMENT);
         cr_assert_eq(decode(tag, size + 1, lane, payload, &m, &err), TW_INVALID_ARGUMENT);
         cr_assert_eq(decode(tag, 0, lane, payload, &m, &err), TW_INVALID_ARGUMENT);
     }
-    cr_assert_eq(kinds, 8);
+    cr_assert_eq(kinds, 12);
     cr_assert_eq(decode(UINT32_MAX, 8, TW_LANE_BULK, payload, &m, &err), TW_INVALID_ARGUMENT);
 }
 
@@ -45,7 +46,7 @@ Test(control, unknown_values_are_refused)
     m.begin.verify = 1;
     cr_assert_eq(decode(TW_CONTROL_BEGIN, size, TW_LANE_BULK, &m, &out, NULL), TW_OK);
     cr_assert_eq(out.begin.memory_bytes, 4096);
-    m.begin.reserved = 1;
+    m.begin.method = 3;
     cr_assert_neq(decode(TW_CONTROL_BEGIN, size, TW_LANE_BULK, &m, &out, NULL), TW_OK);
 }
 

@@ -62,6 +62,15 @@ enum tw_verdict tw_converge(const struct tw_convergence *c)
     return TW_VERDICT_ROUND;
 }
 
+enum tw_verdict tw_converge_hybrid(const struct tw_convergence *c, bool asked)
+{
+    bool least = c->rounds >= c->max_rounds || (c->rounds > 0 && !still_shrinks(c));
+    if (asked || least)
+        return TW_VERDICT_SWITCH;
+    enum tw_verdict verdict = tw_converge(c);
+    return verdict == TW_VERDICT_STOP ? verdict : TW_VERDICT_ROUND;
+}
+
 uint64_t tw_estimate_ns(uint64_t bytes_left, uint64_t rate, uint64_t dirty_rate)
 {
     return rate > dirty_rate ? tw_send_ns(bytes_left, rate - dirty_rate) : 0;

@@ -53,12 +53,18 @@ enum tw_verdict {
     TW_VERDICT_STOP,  /* the rest fits the budget */
     TW_VERDICT_FORCE, /* it does not, and by policy the VM stops all the same */
     TW_VERDICT_NO_CONVERGENCE,
+    TW_VERDICT_SWITCH, /* hybrid: the rest may as well follow the VM */
 };
 
 /* Rounds that do not shrink, in a row, after which more of them are pointless. */
 #define TW_STALLED_ROUNDS 4u
 
 enum tw_verdict tw_converge(const struct tw_convergence *c);
+
+/* The same where what is dirty follows the VM: no set is too large, but fewer lines mean fewer
+ * waits behind the switch. So rounds go on while they shrink, and end at the first that does not.
+ */
+enum tw_verdict tw_converge_hybrid(const struct tw_convergence *c, bool asked);
 
 /* Time until switch-over: what is left of the copy and what is dirty, sent while new lines get
  * dirty. 0 = not known (lines get dirty as fast as they are sent). */

@@ -2,6 +2,7 @@
 
 #include "services/migration/convergence.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,8 +49,13 @@ static const struct tw_state states[TW_DESTINATION_STATES] = {
                             "just made, or read back from the journal", NULL},
     [TW_DESTINATION_WAITING] = {"waiting", TW_MAY(TW_DESTINATION_RECEIVING) | OUT,
                                 "for the source to connect", never_ran},
-    [TW_DESTINATION_RECEIVING] = {"receiving", TW_MAY(TW_DESTINATION_LOADING_STATE) | OUT,
+    [TW_DESTINATION_RECEIVING] = {"receiving",
+                                  TW_MAY(TW_DESTINATION_GUARDING) |
+                                      TW_MAY(TW_DESTINATION_LOADING_STATE) | OUT,
                                   "lines, then the device state", never_ran},
+    [TW_DESTINATION_GUARDING] = {"guarding", TW_MAY(TW_DESTINATION_LOADING_STATE) | OUT,
+                                 "post-copy: from here on a touch of what is absent waits",
+                                 never_ran},
     [TW_DESTINATION_LOADING_STATE] = {"loading_state", TW_MAY(TW_DESTINATION_VERIFYING) | OUT,
                                       "CPU and device state into the incoming machine", never_ran},
     [TW_DESTINATION_VERIFYING] = {"verifying", TW_MAY(TW_DESTINATION_PREPARING) | OUT,
@@ -63,13 +69,18 @@ static const struct tw_state states[TW_DESTINATION_STATES] = {
                                        TW_MAY(TW_DESTINATION_PREPARED),
                                    "the journal is being written", prepared},
     [TW_DESTINATION_RESUMING] = {"resuming",
-                                 TW_MAY(TW_DESTINATION_COMMITTED) | TW_MAY(TW_DESTINATION_LOST),
+                                 TW_MAY(TW_DESTINATION_COMMITTED) |
+                                     TW_MAY(TW_DESTINATION_FETCHING) | TW_MAY(TW_DESTINATION_LOST),
                                  "durable: the VM is ours, and is continued", taken_over},
+    [TW_DESTINATION_FETCHING] = {"fetching",
+                                 TW_MAY(TW_DESTINATION_COMMITTED) | TW_MAY(TW_DESTINATION_LOST),
+                                 "post-copy: the VM runs here, its lines follow", committed},
     [TW_DESTINATION_COMMITTED] = {"committed", 0, "the VM runs here", committed},
     [TW_DESTINATION_ABORTING] = {"aborting", TW_MAY(TW_DESTINATION_ABORTED),
                                  "an operation of the host comes to its end", given_back},
     [TW_DESTINATION_ABORTED] = {"aborted", 0, "the copy here may be removed", given_back},
-    [TW_DESTINATION_LOST] = {"lost", 0, "the VM's own process has ended", taken_over},
+    [TW_DESTINATION_LOST] = {"lost", 0, "the VM's own process has ended, or memory cannot follow",
+                             taken_over},
 };
 
 const struct tw_machine_table tw_destination_table = {"destination", states, TW_DESTINATION_STATES};
@@ -84,11 +95,13 @@ typedef uint64_t (*step_fn)(struct tw_destination *d, uint64_t now_ns);
 static const step_fn steps[TW_DESTINATION_STATES] = {
     [TW_DESTINATION_WAITING] = step_waiting,
     [TW_DESTINATION_RECEIVING] = tw_destination_step_receiving,
+    [TW_DESTINATION_GUARDING] = tw_destination_step_guarding,
     [TW_DESTINATION_LOADING_STATE] = tw_destination_step_loading_state,
     [TW_DESTINATION_VERIFYING] = tw_destination_step_verifying,
     [TW_DESTINATION_PREPARING] = tw_destination_step_preparing,
     [TW_DESTINATION_PREPARED] = tw_destination_step_prepared,
     [TW_DESTINATION_RESUMING] = tw_destination_step_resuming,
+    [TW_DESTINATION_FETCHING] = tw_destination_step_fetching,
     [TW_DESTINATION_ABORTING] = tw_destination_step_aborting,
 };
 
@@ -149,6 +162,7 @@ void tw_destination_give_back(struct tw_destination *d, const struct tw_error *w
 {
     tw_destination_note_error(d, why);
     tw_received_close(&d->received);
+    tw_destination_release(d); /* a load that waits for memory comes to its end */
     if (d->peer_aborted)
         close_connection(d);
     else
@@ -177,6 +191,32 @@ void tw_destination_lose(struct tw_destination *d)
     tw_destination_move(d, TW_DESTINATION_LOST, err.what);
 }
 
+/* The rest of the memory cannot follow. What waits for it goes on waiting: better a machine that
+ * stands still than one that computes with zeros. Its agent ends it. */
+static void strand(struct tw_destination *d)
+{
+    struct tw_error err;
+    char where[TW_WHERE_SIZE], given[48];
+    snprintf(given, sizeof given, "%llu lines are missing",
+             (unsigned long long)d->missing.lines.count);
+    tw_fail(&err, TW_DATA_LOSS, tw_migration_where(&d->params, where), NULL, given,
+            "vm %s is lost: its memory could not follow it (%s)", d->params.vm, d->trouble.what);
+    tw_destination_note_error(d, &err);
+    close_connection(d);
+    tw_destination_move(d, TW_DESTINATION_LOST, err.what);
+}
+
+/* Looks at what has changed around a VM that was taken over. */
+static void look_around_after(struct tw_destination *d)
+{
+    bool running =
+        d->machine.state == TW_DESTINATION_RESUMING || d->machine.state == TW_DESTINATION_FETCHING;
+    if (running && !tw_host_alive(d->host))
+        tw_destination_lose(d);
+    else if (running && (d->down || d->refused) && d->missing.lines.count)
+        strand(d);
+}
+
 /* ---- What the connection tells ------------------------------------------------------------------
  */
 
@@ -195,16 +235,15 @@ static void look_around(struct tw_destination *d, uint64_t now_ns)
 {
     bool before = tw_destination_is_before_prepared(d);
     if (!before && d->machine.state != TW_DESTINATION_PREPARED) {
-        if (d->machine.state == TW_DESTINATION_RESUMING && !tw_host_alive(d->host))
-            tw_destination_lose(d);
+        look_around_after(d);
         return;
     }
     if (!tw_host_alive(d->host))
         fail(d, TW_UNAVAILABLE, "the process of the incoming machine has ended");
     else if (d->peer_aborted)
         tw_destination_give_back(d, &d->trouble);
-    else if (before && (d->refused || d->down))
-        tw_destination_give_back(d, &d->trouble);
+    else if ((before || d->missing.lines.count) && (d->refused || d->down))
+        tw_destination_give_back(d, &d->trouble); /* prepared with lines to come is of no use */
     else if (before && now_ns >= d->deadline_ns)
         fail(d, TW_DEADLINE_EXCEEDED,
              d->machine.state == TW_DESTINATION_WAITING
@@ -218,7 +257,9 @@ uint64_t tw_destination_step(struct tw_destination *d)
     look_around(d, now_ns);
     if (tw_machine_done(&d->machine))
         return tw_farewell_step(&d->farewell, &d->conn, now_ns);
+    uint64_t served = tw_destination_serve(d, now_ns);
     uint64_t due = steps[d->machine.state](d, now_ns);
+    due = served < due ? served : due;
     bool limited = tw_destination_is_before_prepared(d) && d->deadline_ns < due;
     return limited ? d->deadline_ns : due;
 }
@@ -312,6 +353,7 @@ void tw_destination_free(struct tw_destination *d)
         return;
     close_connection(d);
     tw_received_close(&d->received);
+    tw_line_set_close(&d->missing.lines);
     free(d->device_state.data);
     free(d);
 }
@@ -389,6 +431,10 @@ void tw_destination_progress(const struct tw_destination *d, struct tw_migration
     *out = d->meter.p;
     out->phase = tw_machine_state_name(&d->machine);
     out->rate_bytes_per_s = tw_meter_rate(&d->meter, now_ns);
+    out->method = (enum tw_migration_method)d->begin.method;
+    out->lines_left = d->missing.lines.count;
+    out->fault_p50_ns = tw_destination_wait_ns(d, 50);
+    out->fault_p99_ns = tw_destination_wait_ns(d, 99);
     if (d->conn) {
         struct tw_conn_stats stats;
         tw_conn_stats_get(d->conn, &stats);

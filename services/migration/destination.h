@@ -2,10 +2,13 @@
  *
  *   destination.c         the table, what others may ask, how it ends
  *   destination_stream.c  what the source sends
- *   destination_switch.c  from the complete state to the running VM */
+ *   destination_switch.c  from the complete state to the running VM
+ *   destination_postcopy.c  what follows the VM: its map, its lines, its end
+ *   destination_faults.c  touches of memory that is not there yet */
 #ifndef TOWLINE_SERVICES_MIGRATION_DESTINATION_H
 #define TOWLINE_SERVICES_MIGRATION_DESTINATION_H
 
+#include "services/migration/line_set.h"
 #include "services/migration/meter.h"
 #include "services/migration/mutations.h"
 #include "services/migration/received.h"
@@ -15,17 +18,45 @@ enum tw_destination_state {
     TW_DESTINATION_NEW,
     TW_DESTINATION_WAITING,
     TW_DESTINATION_RECEIVING,
+    TW_DESTINATION_GUARDING,
     TW_DESTINATION_LOADING_STATE,
     TW_DESTINATION_VERIFYING,
     TW_DESTINATION_PREPARING,
     TW_DESTINATION_PREPARED,
     TW_DESTINATION_COMMITTING,
     TW_DESTINATION_RESUMING,
+    TW_DESTINATION_FETCHING,
     TW_DESTINATION_COMMITTED,
     TW_DESTINATION_ABORTING,
     TW_DESTINATION_ABORTED,
     TW_DESTINATION_LOST,
     TW_DESTINATION_STATES
+};
+
+/* As many touches as can wait in a guest: each vCPU, and the threads of its process. */
+#define TW_WAITING_MAX  128u
+#define TW_WAIT_BUCKETS 128u /* of waiting times: four an octave */
+
+struct tw_waiting {
+    uint64_t page;
+    uint32_t critical; /* line */
+    bool asked;
+    uint64_t since_ns;
+};
+
+/* Post-copy: what has not arrived yet. */
+struct tw_missing {
+    struct tw_line_set lines;
+    struct tw_waiting waiting[TW_WAITING_MAX];
+    unsigned waiting_count;
+    uint64_t room_at; /* page up to which there is room */
+    uint64_t digest;  /* of the lines that came, as they came */
+    uint64_t came;    /* lines */
+    uint64_t waits[TW_WAIT_BUCKETS];
+    uint64_t retry_ns;
+    bool announced, room_said; /* while the VM runs at the source */
+    bool mapped;               /* the map is final: from here on lines are what follows */
+    bool guarded, released, running_said, durable;
 };
 
 struct tw_destination {
@@ -39,6 +70,7 @@ struct tw_destination {
     struct tw_conn *conn;
     struct tw_received received;
     struct tw_meter meter;
+    struct tw_missing missing;
     struct tw_farewell farewell;
     struct tw_migration_mutations mutations;
     enum tw_hand_over hand_over;
@@ -73,6 +105,37 @@ void tw_destination_note_error(struct tw_destination *d, const struct tw_error *
 enum tw_code tw_destination_take_over(struct tw_destination *d, const char *why,
                                       struct tw_error *err);
 
+/* ---- destination_postcopy.c, destination_faults.c ---------------------------------------------
+ */
+
+/* The source follows up on a VM that runs before its memory is whole. */
+static inline bool tw_destination_postcopies(const struct tw_destination *d)
+{
+    return d->begin.method != TW_METHOD_PRE_COPY;
+}
+
+enum tw_code tw_destination_take_map(struct tw_destination *d, const struct tw_chunk_header *header,
+                                     const uint8_t *payload, struct tw_error *err);
+enum tw_code tw_destination_take_map_end(struct tw_destination *d,
+                                         const struct tw_control_map_end *m, struct tw_error *err);
+/* Lines behind the map. */
+enum tw_code tw_destination_take_rest(struct tw_destination *d,
+                                      const struct tw_chunk_header *header, const uint8_t *payload,
+                                      struct tw_error *err);
+/* Makes room for what the map names, a slice at a time; true when there is room for all. */
+bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns);
+/* What the digest of the memory here lacks, or has too much, while lines are to come. */
+uint64_t tw_destination_digest(const struct tw_destination *d);
+/* Ends the guard; what waited goes on. */
+void tw_destination_release(struct tw_destination *d);
+/* Looks for touches and asks for what they wait for; returns when to call again. */
+uint64_t tw_destination_serve(struct tw_destination *d, uint64_t now_ns);
+/* A page is whole: whoever waits for it goes on. */
+enum tw_code tw_destination_page_ready(struct tw_destination *d, uint64_t page,
+                                       struct tw_error *err);
+/* The time that `percent` of the waits so far did not exceed; 0 = there were none. */
+uint64_t tw_destination_wait_ns(const struct tw_destination *d, unsigned percent);
+
 /* ---- destination_stream.c ---------------------------------------------------------------------
  */
 
@@ -84,11 +147,13 @@ enum tw_code tw_destination_on_chunk(void *side, enum tw_lane lane,
  */
 
 uint64_t tw_destination_step_receiving(struct tw_destination *d, uint64_t now_ns);
+uint64_t tw_destination_step_guarding(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_loading_state(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_verifying(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_preparing(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_prepared(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_resuming(struct tw_destination *d, uint64_t now_ns);
+uint64_t tw_destination_step_fetching(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_aborting(struct tw_destination *d, uint64_t now_ns);
 
 #endif

@@ -39,6 +39,10 @@ static enum tw_code take_begin(struct tw_destination *d, const struct tw_control
         return tw_fail(err, TW_INVALID_ARGUMENT, tw_migration_where(&d->params, where), expected,
                        given, "another %s than prepared for", memory ? "memory size" : "epoch");
     }
+    if (m->method != TW_METHOD_PRE_COPY && !d->host->faults)
+        return tw_fail(err, TW_FAILED_PRECONDITION, tw_migration_where(&d->params, where),
+                       "a host whose guests can wait for memory", NULL,
+                       "vm %s cannot run here before its memory is there", d->params.vm);
     d->begin = *m;
     d->begun = true;
     return TW_OK;
@@ -47,7 +51,7 @@ static enum tw_code take_begin(struct tw_destination *d, const struct tw_control
 static enum tw_code take_lines(struct tw_destination *d, const struct tw_chunk_header *header,
                                const uint8_t *payload, struct tw_error *err)
 {
-    if (!d->begun || d->lines_complete)
+    if (!d->begun || d->lines_complete || d->missing.mapped)
         return out_of_place(d, "lines", err);
     enum tw_code code = tw_received_apply(&d->received, header, payload, err);
     if (code != TW_OK)
@@ -78,7 +82,8 @@ static enum tw_code take_final_end(struct tw_destination *d, const struct tw_con
 {
     const struct tw_control_totals *t = &d->received.totals;
     char where[TW_WHERE_SIZE], expected[96], given[96];
-    if (!d->begun || d->lines_complete || m->verify != d->begin.verify)
+    bool mapped = d->missing.mapped == tw_destination_postcopies(d);
+    if (!d->begun || d->lines_complete || m->verify != d->begin.verify || !mapped)
         return out_of_place(d, "final_end", err);
     d->final = *m;
     d->lines_complete = true;
@@ -101,6 +106,8 @@ static enum tw_code take_blob(struct tw_destination *d, const struct tw_chunk_he
                               const uint8_t *payload, struct tw_error *err)
 {
     struct tw_host_state *state = &d->device_state;
+    if (header->tag == TW_BLOB_MAP)
+        return tw_destination_take_map(d, header, payload, err);
     if (!d->lines_complete || d->state_complete)
         return out_of_place(d, "device state", err);
     if (header->length > TW_HOST_STATE_MAX - state->size)
@@ -183,11 +190,19 @@ static enum tw_code take_control(struct tw_destination *d, enum tw_lane lane,
         return take_state_end(d, &m.state_end, err);
     case TW_CONTROL_COMMIT:
         return take_commit(d, &m.epoch, err);
+    case TW_CONTROL_MAP_END:
+        return tw_destination_take_map_end(d, &m.map_end, err);
     case TW_CONTROL_ABORT:
         return take_abort(d, &m.abort, err);
     default:
         return out_of_place(d, tw_control_name(header->tag), err);
     }
+}
+
+static bool is_over(const struct tw_destination *d)
+{
+    unsigned last = d->missing.mapped ? TW_DESTINATION_FETCHING : TW_DESTINATION_PREPARED;
+    return d->refused || d->peer_aborted || d->machine.state > last;
 }
 
 enum tw_code tw_destination_on_chunk(void *side, enum tw_lane lane,
@@ -196,11 +211,13 @@ enum tw_code tw_destination_on_chunk(void *side, enum tw_lane lane,
 {
     struct tw_destination *d = side;
     enum tw_code code;
-    if (d->refused || d->peer_aborted || d->machine.state > TW_DESTINATION_PREPARED)
+    if (is_over(d))
         return TW_OK; /* the end has come already; the rest of the stream does not matter */
     d->chunks++;
     if (header->kind == TW_CHUNK_CONTROL)
         code = take_control(d, lane, header, payload, err);
+    else if (header->kind == TW_CHUNK_LINES && d->missing.mapped)
+        code = tw_destination_take_rest(d, header, payload, err);
     else if (lane != TW_LANE_BULK || d->machine.state != TW_DESTINATION_RECEIVING)
         code = out_of_place(d, "data", err);
     else if (header->kind == TW_CHUNK_LINES)

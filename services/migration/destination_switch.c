@@ -10,6 +10,12 @@
 uint64_t tw_destination_step_receiving(struct tw_destination *d, uint64_t now_ns)
 {
     struct tw_error err;
+    if (d->state_complete && tw_destination_postcopies(d)) {
+        tw_destination_move(d, TW_DESTINATION_GUARDING, "all that goes before the VM is here");
+        return now_ns;
+    }
+    if (d->missing.announced && !tw_destination_make_room(d, now_ns))
+        return now_ns;
     if (d->state_complete) {
         d->phase_ns = now_ns;
         tw_destination_move(d, TW_DESTINATION_LOADING_STATE, "everything is here");
@@ -54,7 +60,7 @@ uint64_t tw_destination_step_verifying(struct tw_destination *d, uint64_t now_ns
         if (!tw_received_refresh(&d->received, FINAL_PAGES))
             return now_ns;
         d->meter.p.memory_compared = true;
-        d->meter.p.memory_equal = d->received.digest == d->final.digest;
+        d->meter.p.memory_equal = tw_destination_digest(d) == d->final.digest;
         if (!d->meter.p.memory_equal) {
             struct tw_error err;
             tw_fail(&err, TW_DATA_LOSS, tw_migration_where(&d->params, where), NULL, NULL,
@@ -124,7 +130,9 @@ enum tw_code tw_destination_take_over(struct tw_destination *d, const char *why,
 {
     struct tw_error failure;
     tw_destination_move(d, TW_DESTINATION_COMMITTING, why);
-    enum tw_code code = d->env.journal(d->env.ctx, TW_HAND_OVER_COMMITTED, &failure);
+    enum tw_hand_over owner =
+        tw_destination_postcopies(d) ? TW_HAND_OVER_COMMITTED_PARTLY : TW_HAND_OVER_COMMITTED;
+    enum tw_code code = d->env.journal(d->env.ctx, owner, &failure);
     if (code != TW_OK) {
         tw_destination_note_error(d, &failure);
         if (err)
@@ -151,6 +159,12 @@ uint64_t tw_destination_step_resuming(struct tw_destination *d, uint64_t now_ns)
         d->continuing = code == TW_OK;
     } else if (tw_host_call_poll(&d->call, NULL, &code, &err)) {
         d->continuing = false;
+        if (code == TW_OK && tw_destination_postcopies(d)) {
+            d->failed = false;
+            d->phase_ns = now_ns;
+            tw_destination_move(d, TW_DESTINATION_FETCHING, "the VM runs");
+            return now_ns;
+        }
         if (code == TW_OK) {
             union tw_control m = {.epoch = {.epoch = d->params.epoch}};
             tw_farewell_say(&d->farewell, TW_CONTROL_RUNNING, &m, now_ns);

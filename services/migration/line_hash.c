@@ -41,6 +41,16 @@ uint64_t tw_page_digest(uint64_t page, const uint8_t *bytes)
     return digest;
 }
 
+uint64_t tw_lines_digest(uint64_t page, const uint8_t *bytes, uint64_t lines)
+{
+    uint64_t digest = 0;
+    for (; lines; lines &= lines - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(lines);
+        digest += weighted(hash_of(bytes + i * TW_LINE_SIZE), page * TW_LINES_PER_PAGE + i);
+    }
+    return digest;
+}
+
 enum tw_code tw_line_hashes_open(struct tw_line_hashes *h, uint64_t memory_bytes,
                                  struct tw_error *err)
 {

@@ -24,6 +24,9 @@ uint64_t tw_bytes_hash(const void *bytes, uint64_t size);
 /* Sum of the weighted hashes of a page's lines. */
 uint64_t tw_page_digest(uint64_t page, const uint8_t *bytes);
 
+/* The same of some of its lines. */
+uint64_t tw_lines_digest(uint64_t page, const uint8_t *bytes, uint64_t lines);
+
 struct tw_line_hashes {
     uint64_t *of_line; /* storage appears as it is written */
     uint64_t *sent;    /* bitmap: pages of which a line that is not zero was ever sent */

@@ -1,4 +1,5 @@
-/* Live migration, pre-copy by lines: the two sides as table-driven state machines.
+/* Live migration by lines, pre-copy, post-copy and both in a row: the two sides as table-driven
+ * state machines.
  *
  * A side is advanced by its *_step() from the data thread and by callbacks of its fabric
  * connection; no call blocks for longer than a slice of work (a few milliseconds). Clock, fabric,
@@ -9,7 +10,11 @@
  * source's commit message or on a controller's decision. Between "prepared" and a decision the
  * destination never runs by itself. See docs/migration.md.
  *
- * Source: US20200034175 (initial copy, rounds of dirty lines, final sweep, two variants). */
+ * Post-copy: the VM runs at the destination before its memory is there. What is to come is named
+ * before the hand-over; each of these lines crosses once, on demand or in the background.
+ *
+ * Sources: US20200034175 (initial copy, rounds of dirty lines, final sweep, two variants),
+ * US20200034176 (lines fetched on a miss, the rest in the background). */
 #ifndef TOWLINE_SERVICES_MIGRATION_MIGRATION_H
 #define TOWLINE_SERVICES_MIGRATION_MIGRATION_H
 
@@ -25,6 +30,12 @@
 #define TW_MIGRATION_ROUNDS_MAX 64u
 #define TW_ID_SIZE              64u
 
+enum tw_migration_method {
+    TW_METHOD_PRE_COPY,
+    TW_METHOD_POST_COPY, /* the VM moves first, all of its memory follows */
+    TW_METHOD_HYBRID,    /* rounds first; what is dirty at the switch follows */
+};
+
 enum tw_convergence_policy { TW_ON_NO_CONVERGENCE_ABORT, TW_ON_NO_CONVERGENCE_STOP };
 
 struct tw_migration_limits {
@@ -34,6 +45,7 @@ struct tw_migration_limits {
     uint64_t timeout_ns;            /* 0 = 600 s */
     enum tw_convergence_policy on_no_convergence;
     bool skip_verify;
+    enum tw_migration_method method;
 };
 
 struct tw_round {
@@ -53,6 +65,14 @@ struct tw_migration_progress {
     uint64_t downtime_ns, hook_ns, total_ns, final_pass_ns, device_state_ns;
     uint64_t lines_found_by_compare_only;
     bool memory_compared, memory_equal;
+    /* Post-copy, and the second part of hybrid. */
+    enum tw_migration_method method;
+    uint64_t lines_to_come;                    /* named at the switch */
+    uint64_t lines_left;                       /* of them: not sent yet, or not arrived yet */
+    uint64_t lines_on_demand, bytes_on_demand; /* sent because the guest waited for them */
+    uint64_t lines_late; /* that had arrived already and were dropped; 0 unless a peer errs */
+    uint64_t faults, fault_p50_ns, fault_p99_ns; /* waits of the guest for memory */
+    uint64_t fetch_ns; /* from the VM's resume until the last line was there */
 };
 
 /* The durable truth of one side; numbers as HandOver in agent.proto. */
@@ -63,6 +83,9 @@ enum tw_hand_over {
     TW_HAND_OVER_PREPARED = 4,
     TW_HAND_OVER_COMMITTED = 5,
     TW_HAND_OVER_ABORTED = 6,
+    /* Only as the destination writes it down: it owns the VM, and not all of its memory is there.
+     * Asked for its hand-over state it answers COMMITTED. */
+    TW_HAND_OVER_COMMITTED_PARTLY = 7,
 };
 
 /* What the surroundings provide to a side. */
@@ -102,6 +125,9 @@ enum tw_code tw_source_start(const struct tw_migration_env *env,
 uint64_t tw_source_step(struct tw_source *source);
 /* Asks for the end. TW_FAILED_PRECONDITION once the VM was given up. */
 enum tw_code tw_source_cancel(struct tw_source *source, struct tw_error *err);
+/* Hybrid: the VM is to move now, however much is dirty. TW_FAILED_PRECONDITION for another method;
+ * nothing happens when it has been stopped already. */
+enum tw_code tw_source_switch(struct tw_source *source, struct tw_error *err);
 void tw_source_set_bandwidth(struct tw_source *source, uint64_t bytes_per_s);
 /* A decision from outside for a source that has given up and lost its peer. */
 enum tw_code tw_source_finish(struct tw_source *source, struct tw_error *err);

@@ -12,6 +12,10 @@ struct tw_migration_mutations {
     bool drop_uncounted;   /* ... nor counted in the totals, so that only the digest can tell */
     bool skip_final_sweep; /* source: nothing is collected after the stop */
     bool skip_compare;     /* source: lines that only the compare finds are not sent */
+    bool send_twice;       /* source: what was sent on demand is sent in the background, too */
+    bool late_overwrites;  /* destination: what arrives late is written all the same */
+    bool count_twice;      /* destination: what arrives late is counted all the same */
+    bool ready_early;      /* destination: a page is ready with its first line */
     bool start_early;      /* destination: runs as soon as it is prepared */
 };
 

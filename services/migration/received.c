@@ -155,6 +155,25 @@ enum tw_code tw_received_apply(struct tw_received *r, const struct tw_chunk_head
     return code;
 }
 
+enum tw_code tw_received_make_room(struct tw_received *r, uint64_t page, uint64_t end,
+                                   struct tw_error *err)
+{
+    while (page < end && has(r->reserved, page))
+        page++;
+    return page < end ? reserve(r, page, end, err) : TW_OK;
+}
+
+void tw_received_touch(struct tw_received *r, uint64_t page)
+{
+    add(r->touched, page);
+    mark_stale(r, page);
+}
+
+bool tw_received_may_hold(const struct tw_received *r, uint64_t page)
+{
+    return has(r->touched, page);
+}
+
 bool tw_received_is_own_fault(enum tw_code code)
 {
     return code == TW_RESOURCE_EXHAUSTED;

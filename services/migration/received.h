@@ -32,6 +32,15 @@ void tw_received_close(struct tw_received *r);
 enum tw_code tw_received_apply(struct tw_received *r, const struct tw_chunk_header *header,
                                const uint8_t *payload, struct tw_error *err);
 
+/* Makes sure that these pages can be written. */
+enum tw_code tw_received_make_room(struct tw_received *r, uint64_t page, uint64_t end,
+                                   struct tw_error *err);
+/* A page was written by someone else than tw_received_apply. */
+void tw_received_touch(struct tw_received *r, uint64_t page);
+/* Whether a page may hold something other than zeros. Reading one that may not would fill its hole.
+ */
+bool tw_received_may_hold(const struct tw_received *r, uint64_t page);
+
 /* Whether the last failure was for want of space here, not for what the peer has sent. */
 bool tw_received_is_own_fault(enum tw_code code);
 

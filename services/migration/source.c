@@ -53,8 +53,13 @@ static bool lost(const void *object)
 static const struct tw_state states[TW_SOURCE_STATES] = {
     [TW_SOURCE_NEW] = {"new", TW_MAY(TW_SOURCE_CONNECTING) | TW_MAY(TW_SOURCE_GIVEN_UP),
                        "just made, or read back from the journal", NULL},
-    [TW_SOURCE_CONNECTING] = {"connecting", TW_MAY(TW_SOURCE_FULL_COPY) | OUT_RUNNING,
+    [TW_SOURCE_CONNECTING] = {"connecting",
+                              TW_MAY(TW_SOURCE_FULL_COPY) | TW_MAY(TW_SOURCE_ANNOUNCING) |
+                                  OUT_RUNNING,
                               "the VM runs, nothing is tracked yet", vm_runs},
+    [TW_SOURCE_ANNOUNCING] = {"announcing", TW_MAY(TW_SOURCE_STOPPING) | OUT_RUNNING,
+                              "post-copy: the destination makes room for what will follow",
+                              vm_runs},
     [TW_SOURCE_FULL_COPY] = {"full_copy", TW_MAY(TW_SOURCE_WAITING) | OUT_RUNNING,
                              "lines are tracked, every page is sent once", vm_runs},
     [TW_SOURCE_WAITING] = {"waiting",
@@ -69,11 +74,16 @@ static const struct tw_state states[TW_SOURCE_STATES] = {
     [TW_SOURCE_STOPPING] = {"stopping", TW_MAY(TW_SOURCE_FINAL_PASS) | OUT_STOPPED,
                             "the vCPUs are being stopped", NULL},
     [TW_SOURCE_FINAL_PASS] = {"final_pass",
-                              TW_MAY(TW_SOURCE_COMPARE) | TW_MAY(TW_SOURCE_SAVING_STATE) |
-                                  OUT_STOPPED,
-                              "the VM is stopped, caches swept, last lines sent", vm_stopped},
-    [TW_SOURCE_COMPARE] = {"compare", TW_MAY(TW_SOURCE_SAVING_STATE) | OUT_STOPPED,
+                              TW_MAY(TW_SOURCE_COMPARE) | TW_MAY(TW_SOURCE_SENDING_MAP) |
+                                  TW_MAY(TW_SOURCE_SAVING_STATE) | OUT_STOPPED,
+                              "the VM is stopped, caches swept, last lines sent or named",
+                              vm_stopped},
+    [TW_SOURCE_COMPARE] = {"compare",
+                           TW_MAY(TW_SOURCE_SENDING_MAP) | TW_MAY(TW_SOURCE_SAVING_STATE) |
+                               OUT_STOPPED,
                            "all memory against the hashes of what was sent", vm_stopped},
+    [TW_SOURCE_SENDING_MAP] = {"sending_map", TW_MAY(TW_SOURCE_SAVING_STATE) | OUT_STOPPED,
+                               "post-copy: names the lines that will follow the VM", vm_stopped},
     [TW_SOURCE_SAVING_STATE] = {"saving_state", TW_MAY(TW_SOURCE_SENDING_STATE) | OUT_STOPPED,
                                 "CPU and device state", vm_stopped},
     [TW_SOURCE_SENDING_STATE] = {"sending_state", TW_MAY(TW_SOURCE_VERIFYING) | OUT_STOPPED, NULL,
@@ -85,8 +95,12 @@ static const struct tw_state states[TW_SOURCE_STATES] = {
                         "both hold the whole VM, neither runs it", vm_stopped},
     [TW_SOURCE_GIVING_UP] = {"giving_up", TW_MAY(TW_SOURCE_GIVEN_UP) | OUT_STOPPED,
                              "the journal is being written", vm_stopped},
-    [TW_SOURCE_GIVEN_UP] = {"given_up", TW_MAY(TW_SOURCE_COMPLETED) | TW_MAY(TW_SOURCE_RESUMING),
+    [TW_SOURCE_GIVEN_UP] = {"given_up",
+                            TW_MAY(TW_SOURCE_COMPLETED) | TW_MAY(TW_SOURCE_SERVING) |
+                                TW_MAY(TW_SOURCE_RESUMING),
                             "durable: runs again only if told to reclaim", given_up},
+    [TW_SOURCE_SERVING] = {"serving", TW_MAY(TW_SOURCE_COMPLETED),
+                           "post-copy: the VM runs at the destination, its lines follow", given_up},
     [TW_SOURCE_COMPLETED] = {"completed", 0, "the destination owns the VM", completed},
     [TW_SOURCE_RESUMING] = {"resuming", TW_MAY(TW_SOURCE_ABORTED) | TW_MAY(TW_SOURCE_LOST),
                             "the VM is continued here", vm_stopped},
@@ -99,6 +113,7 @@ const struct tw_machine_table tw_source_table = {"source", states, TW_SOURCE_STA
 typedef uint64_t (*step_fn)(struct tw_source *s, uint64_t now_ns);
 static const step_fn steps[TW_SOURCE_STATES] = {
     [TW_SOURCE_CONNECTING] = tw_source_step_connecting,
+    [TW_SOURCE_ANNOUNCING] = tw_source_step_announcing,
     [TW_SOURCE_FULL_COPY] = tw_source_step_full_copy,
     [TW_SOURCE_WAITING] = tw_source_step_waiting,
     [TW_SOURCE_ROUND] = tw_source_step_round,
@@ -106,12 +121,14 @@ static const step_fn steps[TW_SOURCE_STATES] = {
     [TW_SOURCE_STOPPING] = tw_source_step_stopping,
     [TW_SOURCE_FINAL_PASS] = tw_source_step_final_pass,
     [TW_SOURCE_COMPARE] = tw_source_step_compare,
+    [TW_SOURCE_SENDING_MAP] = tw_source_step_sending_map,
     [TW_SOURCE_SAVING_STATE] = tw_source_step_saving_state,
     [TW_SOURCE_SENDING_STATE] = tw_source_step_sending_state,
     [TW_SOURCE_VERIFYING] = tw_source_step_verifying,
     [TW_SOURCE_HOOK] = tw_source_step_hook,
     [TW_SOURCE_GIVING_UP] = tw_source_step_giving_up,
     [TW_SOURCE_GIVEN_UP] = tw_source_step_given_up,
+    [TW_SOURCE_SERVING] = tw_source_step_serving,
     [TW_SOURCE_RESUMING] = tw_source_step_resuming,
 };
 
@@ -188,6 +205,7 @@ void tw_source_abort(struct tw_source *s, const struct tw_error *why)
         return;
     }
     tw_source_let_go(s);
+    tw_source_rest_close(s);
     say_abort(s, why);
     journal_abort(s);
     s->hook_until_ns = tw_after(tw_now(s->env.clock), HOOK_AFTERMATH_NS);
@@ -205,8 +223,9 @@ uint64_t tw_source_fail(struct tw_source *s, enum tw_code code, const char *what
 
 void tw_source_complete(struct tw_source *s, const char *why)
 {
-    s->failed = false;
+    s->failed = s->rest.wrong;
     s->hand_over = TW_HAND_OVER_COMMITTED;
+    tw_source_rest_close(s);
     close_connection(s);
     tw_source_move(s, TW_SOURCE_COMPLETED, why);
 }
@@ -219,6 +238,7 @@ static void lose(struct tw_source *s)
             "the process of vm %s has ended", s->params.vm);
     note_error(s, &err);
     tw_source_let_go(s);
+    tw_source_rest_close(s);
     say_abort(s, &err);
     journal_abort(s);
     tw_source_move(s, TW_SOURCE_LOST, err.what);
@@ -257,6 +277,8 @@ static enum tw_code on_chunk(void *side, enum tw_lane lane, const struct tw_chun
         s->peer_aborted = true;
         s->peer_compared |= m.abort.compared;
         tw_control_abort_unpack(&m.abort, &s->peer_error);
+    } else {
+        expected = tw_source_rest_hears(s, header->tag, &m);
     }
     if (expected || !is_before_give_up(s))
         return TW_OK;
@@ -288,7 +310,7 @@ static void look_around(struct tw_source *s, uint64_t now_ns)
         return;
     }
     if (!before) {
-        if (s->down && !s->failed && s->machine.state == TW_SOURCE_GIVEN_UP)
+        if (s->down && !s->failed && !s->rest.whole)
             note_error(s, &s->peer_error);
         return;
     }
@@ -316,8 +338,10 @@ uint64_t tw_source_step(struct tw_source *s)
     look_around(s, now_ns);
     if (tw_machine_done(&s->machine))
         return tw_farewell_step(&s->farewell, &s->conn, now_ns);
+    uint64_t served = tw_source_serve(s, now_ns);
     uint64_t due = steps[s->machine.state](s, now_ns);
     uint64_t limit = next_deadline(s);
+    due = served < due ? served : due;
     return due < limit ? due : limit;
 }
 
@@ -342,6 +366,7 @@ static enum tw_code source_new(const struct tw_migration_env *env,
     s->hand_over = TW_HAND_OVER_ACTIVE;
     uint64_t now_ns = tw_now(env->clock);
     tw_meter_init(&s->meter, host->memory_bytes, now_ns);
+    s->meter.p.method = s->limits.method;
     tw_throttle_init(&s->throttle, s->limits.bandwidth_bytes_per_s, now_ns);
     tw_machine_init(&s->machine, &tw_source_table, s, env->trace, env->ctx);
     *source = s;
@@ -403,6 +428,7 @@ void tw_source_free(struct tw_source *s)
         return;
     close_connection(s);
     tw_source_let_go(s);
+    tw_source_rest_close(s);
     free(s);
 }
 
@@ -422,10 +448,23 @@ enum tw_code tw_source_cancel(struct tw_source *s, struct tw_error *err)
     return TW_OK;
 }
 
+enum tw_code tw_source_switch(struct tw_source *s, struct tw_error *err)
+{
+    char where[TW_WHERE_SIZE];
+    if (s->limits.method != TW_METHOD_HYBRID)
+        return tw_fail(err, TW_FAILED_PRECONDITION, tw_migration_where(&s->params, where), "hybrid",
+                       s->limits.method == TW_METHOD_PRE_COPY ? "precopy" : "postcopy",
+                       "only a hybrid migration can be told to switch");
+    s->switch_asked = true;
+    return TW_OK;
+}
+
 void tw_source_set_bandwidth(struct tw_source *s, uint64_t bytes_per_s)
 {
     s->limits.bandwidth_bytes_per_s = bytes_per_s;
-    if (!s->stop_asked) /* the last lines go as fast as the link takes them */
+    if (!s->stop_asked ||
+        s->machine.state ==
+            TW_SOURCE_SERVING) /* the last lines go as fast as the link takes them */
         tw_throttle_set(&s->throttle, bytes_per_s, tw_now(s->env.clock));
 }
 
@@ -440,8 +479,10 @@ enum tw_code tw_source_finish(struct tw_source *s, struct tw_error *err)
 {
     if (s->machine.state == TW_SOURCE_COMPLETED)
         return TW_OK;
-    if (s->machine.state != TW_SOURCE_GIVEN_UP)
+    if (s->machine.state != TW_SOURCE_GIVEN_UP && s->machine.state != TW_SOURCE_SERVING)
         return not_given_up(s, "finish", err);
+    if (s->conn && tw_source_postcopies(s))
+        return not_given_up(s, "finish while lines may still follow", err);
     enum tw_code code = s->env.journal(s->env.ctx, TW_HAND_OVER_COMMITTED, err);
     if (code == TW_OK)
         tw_source_complete(s, "told that the destination owns the VM");
@@ -458,6 +499,7 @@ enum tw_code tw_source_reclaim(struct tw_source *s, struct tw_error *err)
     if (code != TW_OK)
         return code;
     s->hand_over = TW_HAND_OVER_ABORTED;
+    tw_source_rest_close(s);
     tw_source_move(s, TW_SOURCE_RESUMING, "told that the destination will never run it");
     return TW_OK;
 }
@@ -469,7 +511,8 @@ bool tw_source_done(const struct tw_source *s)
 
 bool tw_source_peer_lost(const struct tw_source *s)
 {
-    return s->machine.state == TW_SOURCE_GIVEN_UP && !s->conn;
+    bool waits = s->machine.state == TW_SOURCE_GIVEN_UP || s->machine.state == TW_SOURCE_SERVING;
+    return waits && !s->conn;
 }
 
 enum tw_hand_over tw_source_hand_over(const struct tw_source *s)
@@ -518,11 +561,12 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
         tw_conn_stats_get(s->conn, &stats);
         out->bytes_sent = stats.bytes_sent;
     }
+    out->lines_left = s->rest.map_said ? s->rest.lines.count : 0;
     if (s->tracker && !s->stop_asked)
         out->eta_ns = tw_estimate_ns(copy_left(s) + out->lines_dirty * TW_LINE_SIZE,
                                      out->rate_bytes_per_s, out->dirty_bytes_per_s);
     if (s->meter.end_ns == 0)
         out->total_ns = now_ns - s->meter.start_ns;
-    if (s->stop_asked && !tw_machine_done(&s->machine))
+    if (s->stop_asked && !tw_machine_done(&s->machine) && s->machine.state != TW_SOURCE_SERVING)
         out->downtime_ns = now_ns - s->stop_ns - s->hook_ns;
 }

@@ -3,6 +3,7 @@
  *   source.c           the table, what others may ask, how it ends
  *   source_precopy.c   the states in which the VM runs
  *   source_switch.c    the states in which it is stopped
+ *   source_postcopy.c  what follows the VM instead of going before it
  *   source_copy.c      gathering: from pages and lines to chunks */
 #ifndef TOWLINE_SERVICES_MIGRATION_SOURCE_H
 #define TOWLINE_SERVICES_MIGRATION_SOURCE_H
@@ -11,6 +12,7 @@
 #include "services/migration/found.h"
 #include "services/migration/growth.h"
 #include "services/migration/line_hash.h"
+#include "services/migration/line_set.h"
 #include "services/migration/meter.h"
 #include "services/migration/mutations.h"
 #include "services/migration/side.h"
@@ -19,6 +21,7 @@
 enum tw_source_state {
     TW_SOURCE_NEW,
     TW_SOURCE_CONNECTING,
+    TW_SOURCE_ANNOUNCING,
     TW_SOURCE_FULL_COPY,
     TW_SOURCE_WAITING,
     TW_SOURCE_ROUND,
@@ -26,12 +29,14 @@ enum tw_source_state {
     TW_SOURCE_STOPPING,
     TW_SOURCE_FINAL_PASS,
     TW_SOURCE_COMPARE,
+    TW_SOURCE_SENDING_MAP,
     TW_SOURCE_SAVING_STATE,
     TW_SOURCE_SENDING_STATE,
     TW_SOURCE_VERIFYING,
     TW_SOURCE_HOOK,
     TW_SOURCE_GIVING_UP,
     TW_SOURCE_GIVEN_UP,
+    TW_SOURCE_SERVING,
     TW_SOURCE_COMPLETED,
     TW_SOURCE_RESUMING,
     TW_SOURCE_ABORTED,
@@ -66,6 +71,26 @@ struct tw_copy {
     bool round_said;     /* the round's end was told to the peer */
 };
 
+/* What the destination may ask for at a time: as many as there are who may wait in a guest. */
+#define TW_WANTS_MAX 128u
+
+/* Post-copy: what the destination still lacks. */
+struct tw_rest {
+    struct tw_line_set lines;                   /* not sent yet */
+    struct tw_control_want wants[TW_WANTS_MAX]; /* a ring */
+    unsigned first, count;
+    uint64_t cursor;     /* page at which map or background go on */
+    uint64_t digest;     /* of the lines that were sent */
+    uint64_t retry_ns;   /* when to go on */
+    uint64_t sent_ns;    /* when the last line went; 0 = not yet */
+    bool marking;        /* what is put goes into `lines` instead of a chunk */
+    bool marked, packed; /* steps of a map that are done */
+    bool announced, map_said, room, whole;
+    bool limited;                   /* the bandwidth limit holds again */
+    bool wrong;                     /* whole, and not what was sent */
+    struct tw_control_whole report; /* the destination's, once whole */
+};
+
 struct tw_source {
     struct tw_migration_end end;
     struct tw_machine machine;
@@ -82,6 +107,7 @@ struct tw_source {
     struct tw_throttle throttle;
     struct tw_meter meter;
     struct tw_copy copy;
+    struct tw_rest rest;
     struct tw_farewell farewell;
     struct tw_migration_mutations mutations;
     enum tw_hand_over hand_over;
@@ -102,7 +128,8 @@ struct tw_source {
     uint64_t data_bytes;
 
     /* Switch-over. */
-    bool stop_asked; /* the VM may be stopped */
+    bool switch_asked; /* by an operator */
+    bool stop_asked;   /* the VM may be stopped */
     bool hook_busy, continuing;
     uint64_t stop_ns, stop_deadline_ns, hook_ns, phase_ns, retry_ns, commit_ns, hook_until_ns;
     uint64_t digest;
@@ -145,10 +172,29 @@ bool tw_source_gather_dirty(struct tw_source *s, uint64_t now_ns);
 void tw_source_collect(struct tw_source *s, uint64_t now_ns);
 void tw_source_copy_drop(struct tw_source *s); /* the open chunk is not sent */
 
+/* ---- source_postcopy.c ------------------------------------------------------------------------
+ */
+
+static inline bool tw_source_postcopies(const struct tw_source *s)
+{
+    return s->limits.method != TW_METHOD_PRE_COPY;
+}
+
+/* From here on what is put is not sent but named. */
+enum tw_code tw_source_rest_begin(struct tw_source *s, struct tw_error *err);
+/* Puts all data of the stopped VM. True when done, else it has to wait until rest.retry_ns. */
+bool tw_source_mark_all(struct tw_source *s, uint64_t now_ns);
+/* A message of the destination that belongs to post-copy: whether it is in place here. */
+bool tw_source_rest_hears(struct tw_source *s, uint32_t kind, const union tw_control *m);
+/* Sends what was asked for, then what the background owes; returns when to call again. */
+uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns);
+void tw_source_rest_close(struct tw_source *s);
+
 /* ---- Steps ------------------------------------------------------------------------------------
  */
 
 uint64_t tw_source_step_connecting(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_announcing(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_full_copy(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_round(struct tw_source *s, uint64_t now_ns);
@@ -156,13 +202,17 @@ uint64_t tw_source_step_precompare(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_final_pass(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_sending_map(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_saving_state(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_sending_state(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_hook(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_serving(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_resuming(struct tw_source *s, uint64_t now_ns);
+/* Ends the last round and says the final word; then on to the device state. */
+uint64_t tw_source_finish_lines(struct tw_source *s, uint64_t now_ns);
 bool tw_source_compares(const struct tw_source *s);
 void tw_source_stop(struct tw_source *s, const char *why, uint64_t now_ns);
 

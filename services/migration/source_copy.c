@@ -186,6 +186,10 @@ void tw_source_put(struct tw_source *s, uint64_t page, uint64_t lines)
     struct tw_copy *c = &s->copy;
     struct tw_round *round = tw_meter_round(&s->meter);
     unsigned count = tw_popcount(lines);
+    if (s->rest.marking) {
+        tw_line_set_add(&s->rest.lines, page, lines);
+        return;
+    }
     c->page = page;
     c->lines = lines;
     c->round_cost += tw_dirty_cost(1, count);

@@ -12,6 +12,10 @@ uint64_t tw_source_step_connecting(struct tw_source *s, uint64_t now_ns)
     struct tw_error err;
     if (!s->up)
         return TW_NEVER; /* the fabric ends it, well or badly */
+    if (s->limits.method == TW_METHOD_POST_COPY) {
+        tw_source_move(s, TW_SOURCE_ANNOUNCING, "connected");
+        return now_ns;
+    }
     snprintf(name, sizeof name, "migration-%s", s->params.id);
     struct tw_range all = {0, s->host->memory_bytes};
     struct tw_tracker_config config = {.name = name, .ranges = &all, .range_count = 1};
@@ -68,7 +72,8 @@ uint64_t tw_source_step_full_copy(struct tw_source *s, uint64_t now_ns)
 {
     union tw_control begin = {.begin = {.memory_bytes = s->host->memory_bytes,
                                         .epoch = s->params.epoch,
-                                        .verify = !s->limits.skip_verify}};
+                                        .verify = !s->limits.skip_verify,
+                                        .method = (uint32_t)s->limits.method}};
     if (!tw_source_say(s, TW_CONTROL_BEGIN, &begin, &s->begin_said, now_ns))
         return s->copy.retry_ns;
     if (tw_growth_due(&s->growth, now_ns))
@@ -129,18 +134,22 @@ uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
         .policy = s->limits.on_no_convergence,
     };
     c.forecast_known = tw_growth_after(&s->growth, tw_send_ns(c.dirty_bytes, c.rate), &c.forecast);
-    enum tw_verdict verdict = tw_converge(&c);
+    enum tw_verdict verdict = s->limits.method == TW_METHOD_HYBRID
+                                  ? tw_converge_hybrid(&c, s->switch_asked)
+                                  : tw_converge(&c);
     if (verdict == TW_VERDICT_NO_CONVERGENCE) {
         fail_to_converge(s, &c);
     } else if (verdict == TW_VERDICT_ROUND) {
         tw_source_move(s, TW_SOURCE_ROUND, "too much is dirty");
         tw_source_round_begin(s, s->round + 1, false, now_ns);
         tw_source_collect(s, now_ns);
-    } else if (!s->host->sees_all_writers && !s->precompared) {
+    } else if (!s->host->sees_all_writers && !s->precompared && !s->switch_asked) {
         tw_source_move(s, TW_SOURCE_PRECOMPARE, "what is dirty fits; now what nobody reported");
         tw_source_walk_begin(s);
     } else {
         const char *why = verdict == TW_VERDICT_STOP ? "what is dirty fits" : "forced by policy";
+        if (verdict == TW_VERDICT_SWITCH)
+            why = s->switch_asked ? "told to switch" : "the dirty lines do not get fewer";
         tw_source_stop(s, why, now_ns);
     }
     return now_ns;

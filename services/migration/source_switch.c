@@ -43,23 +43,29 @@ static uint64_t look_again(const struct tw_source *s, enum tw_source_state state
 
 uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns)
 {
+    struct tw_error err;
     if (!host_done(s, NULL))
         return look_again(s, TW_SOURCE_STOPPING, now_ns);
     s->phase_ns = now_ns;
     tw_source_move(s, TW_SOURCE_FINAL_PASS, "no vCPU runs");
-    tw_source_round_begin(s, s->round + 1, true, now_ns);
-    if (!s->mutations.skip_final_sweep)
+    tw_source_round_begin(s, s->tracker ? s->round + 1 : 0, true, now_ns);
+    if (tw_source_postcopies(s) && tw_source_rest_begin(s, &err) != TW_OK)
+        tw_source_abort(s, &err);
+    else if (s->tracker && !s->mutations.skip_final_sweep)
         tw_source_collect(s, now_ns);
     return now_ns;
 }
 
 /* ---- Last lines ------------------------------------------------------------------------------ */
 
-/* The round's end and the final word; then on to the device state. */
-static uint64_t finish_lines(struct tw_source *s, uint64_t now_ns)
+uint64_t tw_source_finish_lines(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_error err;
     bool verify = !s->limits.skip_verify;
+    if (tw_source_postcopies(s) && !s->rest.map_said) {
+        tw_source_move(s, TW_SOURCE_SENDING_MAP, "what is to follow is known");
+        return now_ns;
+    }
     if (!tw_source_round_end(s, now_ns))
         return s->copy.retry_ns;
     union tw_control final = {.final_end = {.digest = verify ? s->digest : 0,
@@ -79,10 +85,12 @@ static uint64_t finish_lines(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_final_pass(struct tw_source *s, uint64_t now_ns)
 {
     s->copy.slice = TW_FINAL_SLICE_BYTES;
+    if (s->limits.method == TW_METHOD_POST_COPY)
+        return tw_source_mark_all(s, now_ns) ? tw_source_finish_lines(s, now_ns) : now_ns;
     if (!s->mutations.skip_final_sweep && !tw_source_gather_dirty(s, now_ns))
         return s->copy.retry_ns;
     if (!tw_source_compares(s))
-        return finish_lines(s, now_ns);
+        return tw_source_finish_lines(s, now_ns);
     tw_source_walk_begin(s);
     s->digest = 0;
     tw_source_move(s, TW_SOURCE_COMPARE, "the last tracked line was gathered");
@@ -118,7 +126,7 @@ uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns)
         return s->copy.retry_ns;
     if (!compare_all(s, now_ns))
         return s->copy.retry_ns;
-    return finish_lines(s, now_ns);
+    return tw_source_finish_lines(s, now_ns);
 }
 
 /* ---- Device state ---------------------------------------------------------------------------- */
@@ -206,6 +214,11 @@ uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns)
     if (s->running) {
         if (s->meter.p.downtime_ns == 0)
             s->meter.p.downtime_ns = now_ns - s->stop_ns - s->hook_ns;
+        if (tw_source_postcopies(s)) {
+            s->phase_ns = now_ns;
+            tw_source_move(s, TW_SOURCE_SERVING, "the destination runs");
+            return now_ns;
+        }
         if (now_ns < s->retry_ns)
             return s->retry_ns;
         if (s->env.journal(s->env.ctx, TW_HAND_OVER_COMMITTED, &s->error) == TW_OK) {

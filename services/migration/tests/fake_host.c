@@ -56,8 +56,129 @@ static void punch(struct fake_host *h)
     h->data[page] = false;
 }
 
+/* ---- A guest whose memory follows it -----------------------------------------------------------
+ */
+
+static bool may_touch(struct fake_host *h, struct fake_waiter *w)
+{
+    if (!h->guarded || h->opened[tw_page_of(w->address)])
+        return true;
+    if (!w->waits) {
+        h->waits++;
+        for (unsigned i = 0; i < FAKE_WAITERS; i++)
+            h->merged += &h->waiters[i] != w && h->waiters[i].waits &&
+                         tw_page_of(h->waiters[i].address) == tw_page_of(w->address);
+    }
+    w->told &= w->waits;
+    w->waits = true;
+    return false;
+}
+
+static void load_or_store(struct fake_host *h, uint64_t address)
+{
+    struct tw_random *r = &h->random;
+    uint64_t value = tw_random_below(r, 4) ? tw_random_next(r) : 0;
+    h->saw_wrong |= memcmp(h->host.memory + address, h->expected + address, 8) != 0;
+    if (tw_random_below(r, 2))
+        return;
+    memcpy(h->host.memory + address, &value, sizeof value);
+    memcpy(h->expected + address, &value, sizeof value);
+    h->data[tw_page_of(address)] = true;
+    h->stores++;
+}
+
+static void run_vcpu(struct fake_host *h, struct fake_waiter *w)
+{
+    struct tw_random *r = &h->random;
+    for (unsigned i = 0; i < 4; i++) {
+        if (!w->waits) {
+            bool hot = h->config.hot_pages && tw_random_below(r, 3) != 0;
+            uint64_t page = tw_random_below(r, hot ? h->config.hot_pages : h->config.pages);
+            w->address = page * TW_PAGE_SIZE + tw_random_below(r, TW_PAGE_SIZE / 8) * 8;
+        }
+        if (!may_touch(h, w))
+            return;
+        w->waits = false;
+        load_or_store(h, w->address);
+    }
+}
+
+void fake_host_expect(struct fake_host *h)
+{
+    h->expected = malloc(h->host.memory_bytes);
+    memcpy(h->expected, h->original, h->host.memory_bytes);
+}
+
+bool fake_host_as_expected(const struct fake_host *h)
+{
+    return !h->saw_wrong && memcmp(h->host.memory, h->expected, h->host.memory_bytes) == 0;
+}
+
+static bool fake_guard(void *ctx, enum tw_code *code, struct tw_error *err)
+{
+    struct fake_host *h = ctx;
+    uint64_t now = tw_now(h->config.clock);
+    if (h->guard_ends_ns == 0)
+        h->guard_ends_ns = now + tw_random_below(&h->random, 2 * TW_MS);
+    if (now < h->guard_ends_ns)
+        return false;
+    *code = TW_OK;
+    h->guarded = h->fail_guard == 0;
+    if (h->fail_guard) {
+        h->fail_guard--;
+        *code = tw_fail(err, TW_UNIMPLEMENTED, "fake host", NULL, NULL, "memory has no guard");
+    }
+    return true;
+}
+
+static size_t fake_take(void *ctx, struct tw_host_fault *out, size_t max)
+{
+    struct fake_host *h = ctx;
+    size_t n = 0;
+    for (unsigned i = 0; i < FAKE_WAITERS && n < max; i++) {
+        if (!h->waiters[i].waits || h->waiters[i].told)
+            continue;
+        h->waiters[i].told = true;
+        out[n++].address = h->waiters[i].address;
+    }
+    return n;
+}
+
+static void open_page(struct fake_host *h, uint64_t page)
+{
+    uint64_t at = page * TW_PAGE_SIZE;
+    if (!h->opened[page] && h->original)
+        h->saw_wrong |= memcmp(h->host.memory + at, h->original + at, TW_PAGE_SIZE) != 0;
+    h->opened[page] = true;
+}
+
+static enum tw_code fake_ready(void *ctx, uint64_t page, uint64_t pages, struct tw_error *err)
+{
+    struct fake_host *h = ctx;
+    (void)err;
+    for (uint64_t end = page + pages; page < end; page++)
+        open_page(h, page);
+    return TW_OK;
+}
+
+static void fake_release(void *ctx)
+{
+    struct fake_host *h = ctx;
+    for (uint64_t p = 0; p < h->config.pages && h->running; p++)
+        open_page(h, p);
+    h->guarded = false;
+}
+
+static const struct tw_host_fault_ops fault_ops = {
+    .guard = fake_guard, .take = fake_take, .ready = fake_ready, .release = fake_release};
+
 void fake_host_run(struct fake_host *h)
 {
+    if (h->config.incoming) {
+        for (unsigned i = 0; i < FAKE_VCPUS && h->running && h->expected; i++)
+            run_vcpu(h, &h->waiters[i]);
+        return;
+    }
     uint64_t now = tw_now(h->config.clock);
     uint64_t n = (now - h->wrote_ns) * h->config.stores_per_ms / TW_MS;
     if (!h->running) {
@@ -104,6 +225,8 @@ static enum tw_code fake_begin(void *ctx, enum tw_host_operation op,
     }
     h->busy = true;
     h->op = op;
+    h->waiters[FAKE_VCPUS] =
+        (struct fake_waiter){.address = h->config.seed % h->config.pages * TW_PAGE_SIZE};
     h->to_load = state;
     h->op_ends_ns = tw_now(h->config.clock) + tw_random_below(&h->random, 4 * TW_MS);
     return TW_OK;
@@ -137,6 +260,10 @@ static bool fake_poll(void *ctx, struct tw_host_state *state, enum tw_code *code
         abort(); /* nothing was begun */
     if (h->alive && tw_now(h->config.clock) < h->op_ends_ns)
         return false;
+    struct fake_waiter *loader = &h->waiters[FAKE_VCPUS];
+    if (h->alive && h->op == TW_HOST_LOAD_STATE && h->guarded && !may_touch(h, loader))
+        return false;
+    loader->waits = false;
     h->busy = false;
     *code = TW_OK;
     if (!h->alive)
@@ -250,6 +377,7 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
     h->marks = calloc(config->pages, sizeof *h->marks);
     h->data = calloc(config->pages, sizeof *h->data);
     h->reserved = calloc(config->pages, sizeof *h->reserved);
+    h->opened = calloc(config->pages, sizeof *h->opened);
     h->host = (struct tw_host){.ops = &ops,
                                .ctx = h,
                                .memory = aligned_alloc(TW_PAGE_SIZE, bytes),
@@ -257,8 +385,10 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
                                .sees_all_writers = config->sees_all_writers};
     memset(h->host.memory, 0, bytes);
     h->wrote_ns = h->opened_ns = tw_now(config->clock);
-    if (config->incoming)
+    if (config->incoming) {
+        h->host.faults = &fault_ops;
         return;
+    }
     open_device(h);
     fill(h);
     h->running = h->may_run = true;
@@ -272,6 +402,8 @@ void fake_host_close(struct fake_host *h)
     free(h->marks);
     free(h->data);
     free(h->reserved);
+    free(h->opened);
+    free(h->expected);
     free(h->state);
 }
 

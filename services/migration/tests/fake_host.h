@@ -29,6 +29,15 @@ struct fake_host_config {
     uint64_t unseen_until_ns; /* so long after its start every store is seen; 0 = never */
 };
 
+/* Who may wait for memory: vCPUs, and the machine's own thread while it loads. */
+#define FAKE_VCPUS   3u
+#define FAKE_WAITERS (FAKE_VCPUS + 1)
+
+struct fake_waiter {
+    bool waits, told;
+    uint64_t address;
+};
+
 /* How often an operation is to fail: at its begin, or when it is polled. */
 struct fake_failures {
     unsigned begin, poll;
@@ -53,6 +62,16 @@ struct fake_host {
     uint64_t op_ends_ns;
     const struct tw_host_state *to_load;
     struct fake_failures fail[TW_HOST_LOAD_STATE + 1];
+    /* Incoming: memory that is not there yet. `original` is what it has to become. */
+    const uint8_t *original;
+    uint8_t *expected; /* what the guest must read, from its first moment on here */
+    bool *opened;      /* pages that were declared ready */
+    bool guarded, saw_wrong;
+    uint64_t guard_ends_ns;
+    struct fake_waiter waiters[FAKE_WAITERS];
+    unsigned fail_guard; /* the next attempt fails */
+    uint64_t waits, merged;
+
     unsigned fail_reserve; /* the n-th call from now fails; 0 = none */
 
     uint8_t *state; /* saved or loaded */
@@ -66,6 +85,10 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config);
 void fake_host_close(struct fake_host *h);
 /* Lets the writer do what the time since the last call is good for. */
 void fake_host_run(struct fake_host *h);
+/* The guest begins to run here on a memory that has to become the original's. */
+void fake_host_expect(struct fake_host *h);
+/* Whether memory and what the guest expects are the same. */
+bool fake_host_as_expected(const struct fake_host *h);
 void fake_host_kill(struct fake_host *h);
 /* The agent's process has ended: what it had under way ends unheard. */
 void fake_host_forget_operation(struct fake_host *h);

@@ -31,6 +31,11 @@ static uint64_t now_of(const struct scene *s)
     return tw_now(s->clock);
 }
 
+static bool owns(enum tw_hand_over state)
+{
+    return state == TW_HAND_OVER_COMMITTED || state == TW_HAND_OVER_COMMITTED_PARTLY;
+}
+
 /* ---- What an agent provides to its side ---------------------------------------------------------
  */
 
@@ -44,8 +49,11 @@ static enum tw_code journal(void *ctx, enum tw_hand_over state, struct tw_error 
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "journal", NULL, NULL, "the disk is full");
     }
     side->journal.durable = state;
+    if (state == TW_HAND_OVER_COMMITTED_PARTLY && s->config.limits.method == TW_METHOD_PRE_COPY)
+        problem(s, "a pre-copy wrote down that memory is to follow");
     enum tw_hand_over source = s->side[0].journal.durable;
-    if (!side->is_source && state == TW_HAND_OVER_COMMITTED && source != TW_HAND_OVER_GIVEN_UP &&
+    bool again = s->side[1].host.running; /* the rest of its memory has come */
+    if (!side->is_source && owns(state) && !again && source != TW_HAND_OVER_GIVEN_UP &&
         !s->config.at_destination.start_early)
         problem(s, "the destination took over while the source stood at %d", source);
     return TW_OK;
@@ -109,6 +117,9 @@ static bool arm_failure(struct scene *s, const struct scene_fault *f)
     case SCENE_FAIL_RESERVE:
         destination->fail_reserve = n;
         return true;
+    case SCENE_FAIL_GUARD:
+        destination->fail_guard = n;
+        return true;
     default:
         return false;
     }
@@ -167,6 +178,10 @@ static void strike(struct scene *s, const struct scene_fault *f)
     case SCENE_ABORT_DESTINATION:
         if (s->destination)
             tw_destination_abort(s->destination, NULL);
+        break;
+    case SCENE_SWITCH:
+        if (s->source)
+            tw_source_switch(s->source, NULL);
         break;
     case SCENE_SLOW_LINK:
         if (s->source)
@@ -233,12 +248,14 @@ static void on_destination_continue(void *ctx)
 {
     struct scene *s = ctx;
     const struct fake_host *a = &s->side[0].host, *b = &s->side[1].host;
-    s->side[1].host.may_run =
-        s->side[1].journal.durable == TW_HAND_OVER_COMMITTED && !source_may_run(s);
+    bool whole = s->config.limits.method == TW_METHOD_PRE_COPY;
+    s->side[1].host.may_run = owns(s->side[1].journal.durable) && !source_may_run(s);
     s->memory_checked = true;
-    s->memory_equal = memcmp(a->host.memory, b->host.memory, a->host.memory_bytes) == 0 &&
-                      a->state_size == b->state_size &&
-                      memcmp(a->state, b->state, a->state_size) == 0;
+    if (!s->side[1].host.expected)
+        fake_host_expect(&s->side[1].host);
+    s->memory_equal =
+        (!whole || memcmp(a->host.memory, b->host.memory, a->host.memory_bytes) == 0) &&
+        a->state_size == b->state_size && memcmp(a->state, b->state, a->state_size) == 0;
 }
 
 static void check(struct scene *s)
@@ -253,6 +270,8 @@ static void check(struct scene *s)
         problem(s, "the source runs a VM that it has given up");
     if (s->memory_checked && !s->memory_equal)
         problem(s, "the destination was continued with another memory or device state");
+    if (b->host.saw_wrong)
+        problem(s, "the guest was let at memory that is not as it was");
     bool copying = s->source && tw_source_hand_over(s->source) == TW_HAND_OVER_ACTIVE;
     if (!copying && tw_tracker_find(a->host.host.device, TRACKER))
         problem(s, "the tracker was left behind");
@@ -261,21 +280,26 @@ static void check(struct scene *s)
 static void check_end(struct scene *s)
 {
     const struct scene_side *a = &s->side[0], *b = &s->side[1];
-    bool moved = b->journal.durable == TW_HAND_OVER_COMMITTED;
+    bool moved = owns(b->journal.durable);
+    bool partly = b->journal.durable == TW_HAND_OVER_COMMITTED_PARTLY;
     const struct scene_side *owner = moved ? b : a;
     if (s->stuck) {
         problem(s, "no end: source at %d, destination at %d", a->journal.durable,
                 b->journal.durable);
         return;
     }
-    if (!owner->host.running && !owner->vm_was_killed)
+    if (!owner->host.running && !owner->vm_was_killed && !owner->vm_was_stranded)
         problem(s, "nobody runs the VM");
+    if (partly && !b->vm_was_killed && !b->vm_was_stranded)
+        problem(s, "the end came before all of the memory");
+    if (moved && !partly && b->host.expected && !fake_host_as_expected(&b->host))
+        problem(s, "the memory did not become what it was");
     if (moved && a->journal.durable != TW_HAND_OVER_COMMITTED)
         problem(s, "the source still stands at %d", a->journal.durable);
-    if (moved && !s->memory_checked && !b->vm_was_killed)
+    if (moved && !s->memory_checked && !b->vm_was_killed && !b->vm_was_stranded)
         problem(s, "the destination was never continued");
     for (uint64_t p = 0; p < s->config.pages; p++)
-        if (!b->host.reserved[p])
+        if (!b->host.reserved[p] && !b->host.data[p])
             for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++)
                 if (!tw_is_zero_line(b->host.host.memory + p * TW_PAGE_SIZE + i * TW_LINE_SIZE))
                     problem(s, "page %lu was written without room for it", (unsigned long)p);
@@ -316,12 +340,16 @@ static void restart_destination(struct scene *s)
     struct scene_side *side = &s->side[1];
     struct tw_migration_env env = env_of(s, side);
     side->restart_ns = 0;
-    if (side->journal.durable == TW_HAND_OVER_PREPARED) {
+    bool partly = s->config.limits.method != TW_METHOD_PRE_COPY;
+    if (side->journal.durable == TW_HAND_OVER_PREPARED && !partly) {
         if (tw_destination_adopt(&env, &s->params, &side->host.host, &s->destination, NULL) !=
             TW_OK)
             problem(s, "cannot adopt the destination");
     } else if (side->journal.durable == TW_HAND_OVER_COMMITTED) {
         fake_host_continue(&side->host);
+    } else if (side->journal.durable == TW_HAND_OVER_COMMITTED_PARTLY) {
+        side->vm_was_stranded = true; /* what was to come is not known any more */
+        fake_host_kill(&side->host);
     } else {
         side->journal.durable = TW_HAND_OVER_ABORTED;
         fake_host_kill(&side->host);
@@ -346,7 +374,20 @@ static enum tw_hand_over truth(const struct scene *s, unsigned i)
         return tw_source_hand_over(s->source);
     if (i == 1 && s->destination)
         return tw_destination_hand_over(s->destination);
-    return s->side[i].journal.durable;
+    return owns(s->side[i].journal.durable) ? TW_HAND_OVER_COMMITTED : s->side[i].journal.durable;
+}
+
+/* An agent ends a machine whose memory cannot follow it. */
+static void end_stranded(struct scene *s)
+{
+    struct scene_side *side = &s->side[1];
+    if (!s->destination || side->vm_was_stranded || !tw_destination_done(s->destination))
+        return;
+    const struct tw_error *why = tw_destination_error(s->destination);
+    side->vm_was_stranded = why && why->code == TW_DATA_LOSS &&
+                            tw_destination_hand_over(s->destination) == TW_HAND_OVER_COMMITTED;
+    if (side->vm_was_stranded)
+        fake_host_kill(&side->host);
 }
 
 /* Decides what the sides cannot decide by themselves. An order may fail and is given again. */
@@ -450,6 +491,7 @@ static void open_sides(struct scene *s)
         side->host.on_continue = i ? on_destination_continue : on_source_continue;
         side->host.ctx = s;
     }
+    s->side[1].host.original = s->side[0].host.host.memory;
     s->params = (struct tw_migration_params){
         .id = "m-1", .vm = "web", .epoch = 8, .token = "0123456789abcde", .limits = c->limits};
 }
@@ -496,6 +538,8 @@ static uint64_t pace(const struct scene *s, uint64_t due)
     uint64_t now = now_of(s);
     uint64_t most =
         s->side[0].host.running && s->config.stores_per_ms && s->source ? 2 * TW_MS : 20 * TW_MS;
+    if (s->destination && s->side[1].host.guarded)
+        most = 100 * TW_US; /* a guest that waits for memory is nobody's due time */
     if (due <= now)
         return 10 * TW_US;
     return due - now < most ? due - now : most;
@@ -506,6 +550,7 @@ static void play_on(struct scene *s)
     for (unsigned loop = 0; loop < LOOPS_MAX && now_of(s) < TIME_MAX; loop++) {
         uint64_t due = TW_NEVER;
         fake_host_run(&s->side[0].host);
+        fake_host_run(&s->side[1].host);
         if (s->source)
             due = tw_source_step(s->source);
         if (s->destination) {
@@ -514,6 +559,7 @@ static void play_on(struct scene *s)
         }
         strike_due(s);
         restart_due(s);
+        end_stranded(s);
         control(s);
         check(s);
         if (s->problem[0] || ended(s))
@@ -551,10 +597,10 @@ bool scene_play_loud(struct scene *s, const struct scene_config *config)
 {
     if (scene_play(s, config))
         return true;
-    fprintf(stderr, "seed %lu: %s; source %s (%s), destination %s (%s)\n",
-            (unsigned long)config->seed, s->problem, s->at_source.phase ? s->at_source.phase : "-",
-            s->source_error.what, s->at_destination.phase ? s->at_destination.phase : "-",
-            s->destination_error.what);
+    fprintf(stderr, "seed %lu, method %d: %s; source %s (%s), destination %s (%s)\n",
+            (unsigned long)config->seed, (int)config->limits.method, s->problem,
+            s->at_source.phase ? s->at_source.phase : "-", s->source_error.what,
+            s->at_destination.phase ? s->at_destination.phase : "-", s->destination_error.what);
     for (unsigned i = 0; i < config->fault_count; i++) {
         const struct scene_fault *f = &config->faults[i];
         fprintf(stderr, "  fault: %s.%s + %lu us: action %d x %u\n",

@@ -28,6 +28,8 @@ enum scene_action {
     SCENE_FAIL_LOAD,
     SCENE_FAIL_HOOK,
     SCENE_FAIL_RESERVE,
+    SCENE_FAIL_GUARD,
+    SCENE_SWITCH,    /* the operator wants the VM to move now */
     SCENE_SLOW_LINK, /* set_bandwidth to something small */
     SCENE_ACTIONS
 };
@@ -71,6 +73,7 @@ struct scene_side {
     struct scene_journal journal;
     uint64_t restart_ns; /* a crashed agent starts again; 0 = it runs */
     bool vm_was_killed;
+    bool vm_was_stranded; /* its memory could not follow it */
 };
 
 struct scene {

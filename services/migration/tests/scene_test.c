@@ -200,10 +200,12 @@ static void arrange(struct scene_config *c, struct scene_fault fault)
 }
 
 /* Trouble at a state of one machine: at once, or a while after it was entered. */
-static unsigned trouble(bool at_source, unsigned state, enum scene_action action, uint64_t delay_ns)
+static unsigned trouble(bool at_source, unsigned state, enum scene_action action, uint64_t delay_ns,
+                        enum tw_migration_method method)
 {
     struct scene_config c = scene_plain(1000 * state + action);
     c.pages = 24;
+    c.limits.method = method;
     c.hook = state % 2 || state == TW_SOURCE_HOOK;
     arrange(&c, (struct scene_fault){at_source, state, delay_ns, action, delay_ns ? 2 : 1});
     return !scene_play_loud(&s, &c);
@@ -247,7 +249,8 @@ Test(faults, at_every_state_of_both_machines_and_every_move_is_taken)
         for (unsigned state = 1; state < (machine ? TW_DESTINATION_STATES : TW_SOURCE_STATES);
              state++)
             for (unsigned action = 1; action < SCENE_ACTIONS; action++)
-                broken += trouble(machine == 0, state, action, 0);
+                for (unsigned method = 0; method <= TW_METHOD_HYBRID; method++)
+                    broken += trouble(machine == 0, state, action, 0, method);
     cr_assert_eq(broken, 0);
     cr_assert_eq(moves_never_taken(), 0);
 }
@@ -259,7 +262,8 @@ Test(faults, a_moment_later)
         for (unsigned state = 1; state < (machine ? TW_DESTINATION_STATES : TW_SOURCE_STATES);
              state++)
             for (unsigned action = 1; action < SCENE_FAIL_SOURCE_JOURNAL; action++)
-                broken += trouble(machine == 0, state, action, 700 * TW_US);
+                for (unsigned method = 0; method <= TW_METHOD_HYBRID; method++)
+                    broken += trouble(machine == 0, state, action, 700 * TW_US, method);
     cr_assert_eq(broken, 0);
 }
 
@@ -277,6 +281,7 @@ static struct scene_config random_scene(uint64_t seed)
     c.limits.skip_verify = tw_random_below(&r, 8) == 0;
     c.limits.max_rounds = 1 + (uint32_t)tw_random_below(&r, 8);
     c.limits.on_no_convergence = tw_random_below(&r, 2);
+    c.limits.method = tw_random_below(&r, 3);
     if (tw_random_below(&r, 3) == 0)
         c.limits.bandwidth_bytes_per_s = (1 + tw_random_below(&r, 64)) << 20;
     if (tw_random_below(&r, 4) == 0)
