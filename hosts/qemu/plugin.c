@@ -1,6 +1,6 @@
 /* The host end of the coherence link: a QEMU plugin that reports every store to guest RAM.
  *
- *   -plugin towline-plugin.so,link=FILE,ram=FILE[,mismatch=N][,recheck=N]
+ *   -plugin towline-plugin.so,link=FILE,ram=FILE[,guard=SOCKET][,mismatch=N][,recheck=N]
  *
  * Everything else stands in the link's header. QEMU calls us after each access (never before it),
  * which is the order that the link needs (link.h).
@@ -21,9 +21,12 @@
  * Not seen: what QEMU writes without a guest instruction at work (devices, the page walker's bits,
  * the frame that an interrupt pushes). The service compares at the end to find these.
  *
+ * guard=SOCKET: hands out a userfaultfd of this process's memory there (guard.h).
+ *
  * Each vCPU's callbacks run on one thread; several vCPUs run at once. For tests: mismatch=N makes
  * the Nth comparison come out different, recheck=N compares one store in N (a power of two). */
 #include "hosts/link/link.h"
+#include "hosts/qemu/guard.h"
 #include "hosts/qemu/plugin_abi.h"
 #include "hosts/qemu/ram_base.h"
 #include "hosts/qemu/remap.h"
@@ -513,6 +516,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_plugin_inf
         return -1;
     if (info->system.max_vcpus > (int)p.header->vcpus)
         return refuse("the machine has more vCPUs than the link", ram);
+    const char *guard = argument(argc, argv, "guard");
+    const int number = guard ? tw_guard_serve(guard, p.ram_path, p.ram_inode, p.size) : 0;
+    if (number)
+        return refuse(strerror(number), guard);
     qemu_plugin_register_vcpu_init_cb(id, on_vcpu_start);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     __atomic_store_n(&p.header->attached, 1, __ATOMIC_RELEASE);

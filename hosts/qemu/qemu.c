@@ -185,6 +185,7 @@ static void free_qemu(struct tw_qemu *q)
     if (!q)
         return;
     tw_operation_close(q);
+    tw_guard_close(q);
     tw_qmp_close(q->qmp);
     tw_device_close(q->device);
     tw_cache_close(q->cache);
@@ -216,6 +217,7 @@ static enum tw_code make_qemu(const struct tw_qemu_config *config, struct tw_qem
     if (!q)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, name, NULL, NULL, "out of memory");
     q->epoll_fd = q->timer_fd = q->memory.fd = q->process.pidfd = -1;
+    q->guard.socket = q->guard.fd = -1;
     tw_operation_init(q);
     q->name = strdup(name);
     snprintf(q->where, sizeof q->where, "vm %s", name);
@@ -225,7 +227,8 @@ static enum tw_code make_qemu(const struct tw_qemu_config *config, struct tw_qem
     const bool fits = place(q, q->ram_path, "ram") && place(q, q->link_path, "link") &&
                       place(q, q->qmp_path, "qmp.sock") && place(q, q->log_path, "qemu.log") &&
                       place(q, q->serial_path, "serial.log") &&
-                      place(q, q->save_path, "save.sock") && place(q, q->load_path, "load.sock");
+                      place(q, q->save_path, "save.sock") && place(q, q->load_path, "load.sock") &&
+                      place(q, q->guard_path, "guard.sock");
     enum tw_code code = TW_OK;
     if (!q->name || !fits)
         code = tw_fail(err, TW_RESOURCE_EXHAUSTED, q->where, NULL, NULL, "out of memory");
@@ -243,6 +246,7 @@ static enum tw_code make_qemu(const struct tw_qemu_config *config, struct tw_qem
                                .ctx = q,
                                .memory_bytes = config->memory_bytes,
                                .device = q->device,
+                               .faults = config->incoming ? &tw_guard_ops : NULL,
                                .sees_all_writers = false};
     *qemu = q;
     return TW_OK;

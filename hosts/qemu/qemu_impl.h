@@ -101,6 +101,19 @@ bool tw_operation_take(struct tw_qemu *q, struct tw_host_state *state, enum tw_c
 uint64_t tw_operation_due_ns(const struct tw_qemu *q);
 void tw_operation_close(struct tw_qemu *q);
 
+/* ---- Memory under guard (guard.c) --------------------------------------------------------------
+ */
+
+struct tw_qemu_guard {
+    int socket;    /* to the plugin, until it has handed its memory out; -1 = none */
+    int fd;        /* userfaultfd of QEMU's memory; -1 = not under guard */
+    uint64_t base; /* address of RAM offset 0 in QEMU */
+};
+
+extern const struct tw_host_fault_ops tw_guard_ops;
+/* Closes what the agent holds. The guard stays: whoever waits goes on waiting. */
+void tw_guard_close(struct tw_qemu *q);
+
 /* ---- The machine (qemu.c) -------------------------------------------------------------------- */
 
 struct tw_qemu {
@@ -121,9 +134,11 @@ struct tw_qemu {
     char run_dir[PATH_MAX];
     char ram_path[PATH_MAX], link_path[PATH_MAX], qmp_path[PATH_MAX];
     char log_path[PATH_MAX], serial_path[PATH_MAX], save_path[PATH_MAX], load_path[PATH_MAX];
+    char guard_path[PATH_MAX];
 
     struct tw_qemu_process process;
     struct tw_qemu_memory memory;
+    struct tw_qemu_guard guard;
     struct tw_link link;
     struct tw_qmp *qmp;
     int epoll_fd, timer_fd;

@@ -67,7 +67,7 @@ enum tw_code tw_spawn_check(const struct tw_qemu_config *config, const struct tw
     enum tw_code code = check_numbers(config, q->where, err);
     if (code == TW_OK && (stat(q->run_dir, &st) < 0 || !S_ISDIR(st.st_mode)))
         code = tw_fail(err, TW_NOT_FOUND, q->where, "a folder", q->run_dir, "run directory");
-    if (code == TW_OK && strlen(q->load_path) >= sizeof address.sun_path)
+    if (code == TW_OK && strlen(q->guard_path) >= sizeof address.sun_path)
         code = tw_fail(err, TW_INVALID_ARGUMENT, q->where, "a path of at most 92 bytes", q->run_dir,
                        "run directory's path is too long for sockets");
     if (code == TW_OK && config->command_line && config->command_line[0] &&
@@ -158,8 +158,9 @@ static void machine_arguments(struct arguments *a, const struct tw_qemu_config *
     add(a, "unix:%s,server=on,wait=off", DOUBLED(q->qmp_path));
     const char *more = c->plugin_options ? c->plugin_options : "";
     add(a, "-plugin");
-    add(a, "file=%s,link=%s,ram=%s%s%s", DOUBLED(c->plugin), DOUBLED(q->link_path),
-        DOUBLED(q->ram_path), more[0] ? "," : "", more);
+    add(a, "file=%s,link=%s,ram=%s%s%s%s%s", DOUBLED(c->plugin), DOUBLED(q->link_path),
+        DOUBLED(q->ram_path), c->incoming ? ",guard=" : "",
+        c->incoming ? DOUBLED(q->guard_path) : "", more[0] ? "," : "", more);
 }
 
 static void guest_arguments(struct arguments *a, const struct tw_qemu_config *c)
