@@ -106,6 +106,8 @@ enum tw_code tw_vm_save(struct tw_vm *vm, struct tw_error *err);
 void tw_vm_step(struct tw_vm *vm);
 /* Ends the process, removes files and record. Its job must be gone. */
 enum tw_code tw_vm_remove(struct tw_vm *vm, struct tw_error *err);
+/* Ends a process whose memory will never be whole; the record stays, and says so. */
+void tw_vm_strand(struct tw_vm *vm, const char *why);
 /* Lets go of the process and frees (agent stop). */
 void tw_vm_release(struct tw_vm *vm);
 bool tw_vm_busy(const struct tw_vm *vm); /* needs a turn soon */

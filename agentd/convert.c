@@ -106,6 +106,16 @@ static Towline__V1__Round *round_to_proto(const struct tw_round *round)
     return r;
 }
 
+static Towline__V1__MigrationMethod method_to_proto(enum tw_migration_method method)
+{
+    static const Towline__V1__MigrationMethod methods[] = {
+        [TW_METHOD_PRE_COPY] = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
+        [TW_METHOD_POST_COPY] = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY,
+        [TW_METHOD_HYBRID] = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID,
+    };
+    return methods[method];
+}
+
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
                                                      const struct tw_job *job)
 {
@@ -135,6 +145,15 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->memory_equal = p->memory_equal;
     r->final_pass_us = p->final_pass_ns / TW_US;
     r->device_state_us = p->device_state_ns / TW_US;
+    r->method = method_to_proto(p->method);
+    r->lines_to_come = p->lines_to_come;
+    r->lines_left = p->lines_left;
+    r->lines_on_demand = p->lines_on_demand;
+    r->bytes_on_demand = p->bytes_on_demand;
+    r->faults = p->faults;
+    r->fault_p50_us = p->fault_p50_ns / TW_US;
+    r->fault_p99_us = p->fault_p99_ns / TW_US;
+    r->fetch_us = p->fetch_ns / TW_US;
     if (job) {
         r->fabric = strdup(job->path);
         r->fabric_reason = strdup(job->path_reason);
@@ -195,6 +214,10 @@ void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits,
     out->max_rounds = limits->max_rounds;
     out->timeout_ns = limits->timeout_ms * TW_MS;
     out->skip_verify = limits->skip_verify;
+    if (limits->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY)
+        out->method = TW_METHOD_POST_COPY;
+    else if (limits->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID)
+        out->method = TW_METHOD_HYBRID;
     out->on_no_convergence =
         limits->on_no_convergence == TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP
             ? TW_ON_NO_CONVERGENCE_STOP

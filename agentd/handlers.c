@@ -449,6 +449,30 @@ static enum tw_code cancel(void *ctx, const struct tw_rpc_call *call,
     return code;
 }
 
+/* ---- Switch ------------------------------------------------------------------------------------
+ */
+
+static enum tw_code switch_on_data_thread(void *owner, void *arg, struct tw_error *err)
+{
+    const char *migration = arg;
+    struct tw_job *job = tw_job_find(owner, migration);
+    if (!job)
+        return tw_fail(err, TW_NOT_FOUND, migration, NULL, NULL, "no such migration runs here");
+    return job->source ? tw_source_switch(job->source, err)
+                       : wrong_side(migration, "the source", err);
+}
+
+static enum tw_code switch_now(void *ctx, const struct tw_rpc_call *call,
+                               const ProtobufCMessage *request, ProtobufCMessage *response,
+                               struct tw_error *err)
+{
+    struct tw_agent *agent = ctx;
+    const Towline__V1__AgentSwitchRequest *r = (const Towline__V1__AgentSwitchRequest *)request;
+    (void)response;
+    return tw_mailbox_call(agent->mailbox, switch_on_data_thread, r->migration, call->deadline_ns,
+                           err);
+}
+
 /* ---- Health ------------------------------------------------------------------------------------
  */
 
@@ -474,7 +498,7 @@ static const struct tw_rpc_method agent_methods[] = {
     {"StartVm", start_vm},           {"RemoveVm", remove_vm},
     {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
     {"GetMigration", get_migration}, {"CancelMigration", cancel},
-    {"ResolveMigration", resolve},
+    {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
 };
 static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 

@@ -146,8 +146,14 @@ static enum tw_code journal_destination(struct tw_job *job, enum tw_hand_over st
     case TW_HAND_OVER_ACTIVE:
         return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING, 0, epoch, err);
     case TW_HAND_OVER_PREPARED:
+        job->vm->record->memory_follows = job->params.limits.method != TW_METHOD_PRE_COPY;
         return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED, 0, epoch, err);
+    case TW_HAND_OVER_COMMITTED_PARTLY:
+        job->vm->record->memory_follows = true;
+        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, TW_HAND_OVER_COMMITTED,
+                              epoch, err);
     case TW_HAND_OVER_COMMITTED:
+        job->vm->record->memory_follows = false;
         return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, state, epoch, err);
     case TW_HAND_OVER_ABORTED:
         return save_outcome(job->agent, job, job->params.id, state, err);
@@ -159,9 +165,12 @@ static enum tw_code journal_destination(struct tw_job *job, enum tw_hand_over st
 
 /* Fault points: a full disk at one of the moments that matter. */
 static const char *const journal_points[] = {
-    [TW_HAND_OVER_ACTIVE] = "journal.active",     [TW_HAND_OVER_GIVEN_UP] = "journal.given_up",
-    [TW_HAND_OVER_PREPARED] = "journal.prepared", [TW_HAND_OVER_COMMITTED] = "journal.committed",
+    [TW_HAND_OVER_ACTIVE] = "journal.active",
+    [TW_HAND_OVER_GIVEN_UP] = "journal.given_up",
+    [TW_HAND_OVER_PREPARED] = "journal.prepared",
+    [TW_HAND_OVER_COMMITTED] = "journal.committed",
     [TW_HAND_OVER_ABORTED] = "journal.aborted",
+    [TW_HAND_OVER_COMMITTED_PARTLY] = "journal.committed_partly",
 };
 
 static enum tw_code job_journal(void *ctx, enum tw_hand_over state, struct tw_error *err)
@@ -480,7 +489,10 @@ static void job_end(struct tw_job *job)
            job->source ? "source" : "destination", (int)end, text);
     count_outcome(job);
     vm->remove = (job->source != NULL) == (end == TW_HAND_OVER_COMMITTED);
+    bool stranded = job->destination && vm->record->memory_follows && !vm->remove;
     tw_job_free(job);
+    if (stranded)
+        tw_vm_strand(vm, text);
 }
 
 uint64_t tw_job_step(struct tw_job *job)
@@ -527,6 +539,26 @@ static void adopt_outgoing(struct tw_vm *vm)
                vm->record->spec->name, err.what);
 }
 
+/* The agent ended in the middle of a post-copy: what was still to come is known to nobody. */
+static void strand_adopted(struct tw_vm *vm)
+{
+    Towline__V1__MigrationRecord r = TOWLINE__V1__MIGRATION_RECORD__INIT;
+    Towline__V1__ErrorDetail detail = TOWLINE__V1__ERROR_DETAIL__INIT;
+    struct tw_error err = {0};
+    detail.code = TW_DATA_LOSS;
+    detail.where = vm->record->migration;
+    static char what[] = "vm lost: its agent ended before all of its memory had followed it";
+    detail.what = what;
+    r.migration = vm->record->migration;
+    r.vm = vm->record->spec->name;
+    r.hand_over = TW_HAND_OVER_COMMITTED;
+    r.error = &detail;
+    if (tw_record_migration_save(vm->agent->store, &r, &err))
+        tw_log(TW_LOG_ERROR, "job", "outcome not written", "migration=%s what=\"%s\"", r.migration,
+               err.what);
+    tw_vm_strand(vm, what);
+}
+
 void tw_job_adopt(struct tw_vm *vm)
 {
     Towline__V1__VmRecord *r = vm->record;
@@ -551,12 +583,16 @@ void tw_job_adopt(struct tw_vm *vm)
         break;
     case TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED:
         /* Without a process the copy is worth nothing; it never ran, so saying so is safe. */
-        if (outcome == TW_HAND_OVER_ABORTED || !vm->qemu) {
+        if (outcome == TW_HAND_OVER_ABORTED || !vm->qemu || r->memory_follows) {
             tw_job_refuse(vm->agent, r->migration, &ignored);
             vm->remove = true;
         } else {
             adopt_side(vm, false);
         }
+        break;
+    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED:
+        if (r->memory_follows)
+            strand_adopted(vm);
         break;
     default:
         break;
@@ -595,7 +631,8 @@ static enum tw_code on_chunk(void *ctx, struct tw_conn *conn, enum tw_lane lane,
     return tw_migration_on_chunk(ctx, conn, lane, header, payload, err);
 }
 
-/* Pre-copy reads nothing one-sidedly; a completion here belongs to nobody. */
+/* Nothing is read one-sidedly: the source has to know what it has sent. A completion here belongs
+ * to nobody. */
 static void on_read(void *ctx, struct tw_conn *conn, uint64_t cookie, enum tw_code code)
 {
     (void)ctx, (void)conn;

@@ -316,6 +316,17 @@ static void note_exit(struct tw_vm *vm)
     atomic_store(&vm->agent->changed, true);
 }
 
+void tw_vm_strand(struct tw_vm *vm, const char *why)
+{
+    snprintf(vm->reason, sizeof vm->reason, "%.250s", why);
+    tw_log(TW_LOG_ERROR, "vm", "ended: its memory could not follow it", "vm=%s reason=\"%s\"",
+           vm->record->spec->name, vm->reason);
+    tw_qemu_destroy(vm->qemu);
+    vm->qemu = NULL;
+    vm->continuing = false;
+    atomic_store(&vm->agent->changed, true);
+}
+
 void tw_vm_step(struct tw_vm *vm)
 {
     struct tw_error err = {0};

@@ -34,13 +34,16 @@ static const struct tow_option vm_list_options[] = {
 
 static const struct tow_option migrate_options[] = {
     {'w', "wait", NULL, NULL, "follow it to its end and show the progress"},
-    {0, "bandwidth", "RATE", NULL, "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},
+    {0, "bandwidth", "RATE", NULL,
+     "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},
     {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms [300ms]"},
     {0, "downtime-ms", "N", NULL, "the same in milliseconds"},
     {0, "max-rounds", "N", NULL, "rounds after the full copy [30]"},
     {0, "on-no-convergence", "WHAT", "abort stop",
      "when the rounds are used up: leave the VM at the source, or stop it all the same [abort]"},
     {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},
+    {0, "method", "WHAT", "precopy postcopy hybrid",
+     "memory first, the VM first, or rounds and then the VM [precopy]"},
     {0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"},
     {0, NULL, NULL, NULL, NULL},
 };
@@ -126,7 +129,11 @@ static const char migrate_details[] =
     "Without --wait it returns as soon as the migration is recorded. With --wait it ends with the\n"
     "figures and with exit status 0 when the VM has moved, 6 when it has not. An interruption "
     "ends\n"
-    "only the watching. --timeout is then how long the controller may be away [60s].\n";
+    "only the watching. --timeout is then how long the controller may be away [60s].\n"
+    "\n"
+    "With --method postcopy or hybrid the VM is lost when the path between the hosts, or an "
+    "agent,\n"
+    "fails before the rest of its memory has followed it.\n";
 
 static const char recover_details[] =
     "For a hand-over whose other side is lost for good. It is refused while both sides can be\n"
@@ -224,6 +231,13 @@ const struct tow_command tow_commands[] = {
      .words_max = 1,
      .help = "end it; the VM runs on at the source",
      .run = tow_migration_cancel},
+    {.group = "migration",
+     .name = "switch",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "hybrid: move the VM now, the rest of its memory follows",
+     .run = tow_migration_switch},
     {.group = "migration",
      .name = "recover",
      .arguments = "ID",

@@ -51,6 +51,15 @@ static enum tw_code downtime_take(const struct tow_arguments *arguments,
     return code;
 }
 
+static Towline__V1__MigrationMethod method_of(const char *name)
+{
+    if (name && strcmp(name, "postcopy") == 0)
+        return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY;
+    if (name && strcmp(name, "hybrid") == 0)
+        return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID;
+    return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY;
+}
+
 static enum tw_code limits_take(const struct tow_arguments *arguments,
                                 Towline__V1__MigrationLimits *limits, struct tw_error *err)
 {
@@ -70,6 +79,7 @@ static enum tw_code limits_take(const struct tow_arguments *arguments,
         limits->on_no_convergence = strcmp(policy, "stop") == 0
                                         ? TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP
                                         : TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_ABORT;
+    limits->method = method_of(tow_option_value(arguments, "method"));
     limits->skip_verify = tow_option_value(arguments, "skip-verify") != NULL;
     return code;
 }

@@ -111,6 +111,20 @@ int tow_migration_cancel(struct tow *tow, const struct tow_arguments *arguments)
     return status;
 }
 
+int tow_migration_switch(struct tow *tow, const struct tow_arguments *arguments)
+{
+    Towline__V1__SwitchMigrationRequest request = TOWLINE__V1__SWITCH_MIGRATION_REQUEST__INIT;
+    int status;
+    request.id = tow_text(arguments->words[0]);
+    ProtobufCMessage *response = tow_ask(tow, SERVICE, "SwitchNow", &request.base, &status);
+    if (!response)
+        return status;
+    if (!tow_print_json(tow, response))
+        print_short(tow, ((const Towline__V1__SwitchMigrationResponse *)response)->migration);
+    protobuf_c_message_free_unpacked(response, NULL);
+    return status;
+}
+
 int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments)
 {
     Towline__V1__RecoverMigrationRequest request = TOWLINE__V1__RECOVER_MIGRATION_REQUEST__INIT;

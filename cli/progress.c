@@ -259,6 +259,29 @@ static void print_times(const Towline__V1__MigrationProgress *p, FILE *out)
         fprintf(out, "total          %s\n", tw_duration_format(p->total_us * TW_US, text));
 }
 
+/* What followed the VM. */
+static void print_followed(const Towline__V1__MigrationProgress *p, FILE *out)
+{
+    char text[TW_SIZE_TEXT];
+    if (p->method != TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY &&
+        p->method != TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID)
+        return;
+    fprintf(out, "followed       %llu lines", (unsigned long long)p->lines_to_come);
+    fprintf(out, ", %llu of them (%s) because the guest waited",
+            (unsigned long long)p->lines_on_demand, tw_size_format(p->bytes_on_demand, text));
+    if (p->lines_left)
+        fprintf(out, "; %llu are left", (unsigned long long)p->lines_left);
+    if (p->fetch_us)
+        fprintf(out, "; all there %s after the resume",
+                tw_duration_format(p->fetch_us * TW_US, text));
+    fprintf(out, "\nwaits          %llu", (unsigned long long)p->faults);
+    if (p->fault_p50_us)
+        fprintf(out, ", half of them under %s", tw_duration_format(p->fault_p50_us * TW_US, text));
+    if (p->fault_p99_us)
+        fprintf(out, ", 99 of 100 under %s", tw_duration_format(p->fault_p99_us * TW_US, text));
+    fputc('\n', out);
+}
+
 static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
 {
     char text[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
@@ -272,6 +295,7 @@ static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
     fprintf(out, "as pages       %s", tw_size_format(p->bytes_if_pages, text));
     fprintf(out, " (%s as much)\n", tow_times_format(p->bytes_if_pages, p->bytes_sent, times));
     print_times(p, out);
+    print_followed(p, out);
     if (p->memory_compared)
         fprintf(out, "memory         compared, %s\n", p->memory_equal ? "equal" : "NOT EQUAL");
     else

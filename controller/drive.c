@@ -50,8 +50,8 @@ static bool source_waits_too_long(const struct tw_drive *d)
 {
     uint64_t still = tw_now(&tw_monotonic) - d->seen_since_ns;
     enum tw_known t = d->seen[TW_DESTINATION_SIDE];
-    if (d->seen[TW_SOURCE_SIDE] == TW_KNOWN_GIVEN_UP)
-        return still > GIVEN_UP_STUCK_NS;
+    if (d->seen[TW_SOURCE_SIDE] == TW_KNOWN_GIVEN_UP) /* post-copy serves as long as it takes */
+        return !d->answer[TW_SOURCE_SIDE].serving && still > GIVEN_UP_STUCK_NS;
     return d->seen[TW_SOURCE_SIDE] == TW_KNOWN_ACTIVE &&
            (t == TW_KNOWN_ABORTED || t == TW_KNOWN_UNKNOWN) && still > OUT_STUCK_NS;
 }
@@ -85,6 +85,8 @@ static struct tw_verdict judge(const struct tw_drive *d, const struct tw_migrati
 static void end_error(struct tw_drive *d, struct tw_migration_record *m,
                       const struct tw_verdict *verdict)
 {
+    if (m->state == TW_MIGRATION_LOST && verdict->action == TW_ACTION_COMPLETE)
+        return; /* the destination has said why */
     tw_error_clear(&m->error);
     if (m->state == TW_MIGRATION_COMPLETED)
         return;
@@ -112,6 +114,12 @@ static void end_at_destination(const struct tw_drive *d, struct tw_migration_rec
     change->epoch = m->epoch;
     change->state = TW_VM_RUNNING;
     change->reason = "";
+    if (d->answer[TW_DESTINATION_SIDE].error.code == TW_DATA_LOSS) { /* its memory did not follow */
+        m->state = TW_MIGRATION_LOST;
+        m->error = d->answer[TW_DESTINATION_SIDE].error;
+        change->state = TW_VM_FAILED;
+        change->reason = m->error.what;
+    }
 }
 
 static void end_at_source(const struct tw_drive *d, struct tw_migration_record *m,

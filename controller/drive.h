@@ -16,6 +16,7 @@ struct tw_answer {
     bool peer_lost;
     bool holds_vm;   /* owns the VM and has a process of it */
     bool vm_ended;   /* its VM's process is gone */
+    bool serving;    /* source: post-copy, lines follow the VM */
     bool switching;  /* source: the VM is stopped or about to be */
     bool has_report; /* of the VM */
     struct tw_report report;

@@ -12,7 +12,7 @@
 static bool runs_in(const char *phase)
 {
     static const char *const running[] = {"",        "new",   "connecting", "full_copy",
-                                          "waiting", "round", "precompare"};
+                                          "waiting", "round", "precompare", "announcing"};
     for (size_t i = 0; i < sizeof running / sizeof *running; i++)
         if (strcmp(phase, running[i]) == 0)
             return true;
@@ -69,6 +69,8 @@ static void take(struct tw_drive *d, enum tw_side side, struct tw_answer *a,
         (unsigned)r->hand_over < TW_KNOWN_COUNT ? (enum tw_known)r->hand_over : TW_KNOWN_NOTHING;
     a->peer_lost = r->peer_lost;
     a->switching = side == TW_SOURCE_SIDE && r->progress && !runs_in(r->progress->phase);
+    a->serving = side == TW_SOURCE_SIDE && r->progress && !r->peer_lost &&
+                 strcmp(r->progress->phase, "serving") == 0;
     tw_error_from_proto(r->error, &a->error);
     keep_progress(d, side, r->progress);
 }

@@ -100,6 +100,16 @@ static enum tw_code cancel(struct tw_services *s, const struct tw_rpc_call *call
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
+static enum tw_code switch_now(struct tw_services *s, const struct tw_rpc_call *call,
+                               const Towline__V1__SwitchMigrationRequest *request,
+                               Towline__V1__SwitchMigrationResponse *response, struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    enum tw_code code = tw_migrations_switch(s->migrations, request->id, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
 static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *call,
                             const Towline__V1__RecoverMigrationRequest *request,
                             Towline__V1__RecoverMigrationResponse *response, struct tw_error *err)
@@ -123,6 +133,7 @@ TW_SERVED(start, "MigrationService/Start")
 TW_SERVED(list, "MigrationService/List")
 TW_SERVED(get, "MigrationService/Get")
 TW_SERVED(cancel, "MigrationService/Cancel")
+TW_SERVED(switch_now, "MigrationService/SwitchNow")
 TW_SERVED(recover, "MigrationService/Recover")
 
 enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rpc_server *server,
@@ -132,7 +143,8 @@ enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rp
                                                    {"List", list_served},
                                                    {"Get", get_served},
                                                    {"Cancel", cancel_served},
+                                                   {"SwitchNow", switch_now_served},
                                                    {"Recover", recover_served}};
-    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods, 5,
+    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods, 6,
                              services, err);
 }

@@ -42,6 +42,9 @@ enum tw_code tw_migrations_start(struct tw_migrations *migrations, const char *v
                                  struct tw_migration_record *record, struct tw_error *err);
 enum tw_code tw_migrations_get(struct tw_migrations *migrations, const char *id,
                                struct tw_migration_record *record, struct tw_error *err);
+/* Hybrid only: the VM is to move now. */
+enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *id,
+                                  struct tw_migration_record *record, struct tw_error *err);
 enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *id,
                                   struct tw_migration_record *record, struct tw_error *err);
 /* `fenced`: FENCED_DESTINATION gives the VM to the source, FENCED_SOURCE to the destination. */

@@ -89,6 +89,27 @@ enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *
     return code;
 }
 
+/* ---- Switch -------------------------------------------------------------------------------- */
+
+enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *id,
+                                  struct tw_migration_record *record, struct tw_error *err)
+{
+    struct tw_drive *d = tw_drive_find(migrations, id);
+    if (!d) {
+        enum tw_code code = tw_migrations_get(migrations, id, record, err);
+        return code != TW_OK ? code
+                             : tw_fail(err, TW_FAILED_PRECONDITION, id, "a migration under way",
+                                       NULL, "the migration has ended");
+    }
+    enum tw_code code = tw_reach_switch(&d->owner->config.reach, d->source, d->id, CANCEL_MS, err);
+    pthread_mutex_lock(&d->lock);
+    *record = d->record;
+    pthread_mutex_unlock(&d->lock);
+    tw_drive_wake(d);
+    tw_drive_release(d);
+    return code;
+}
+
 /* ---- Recover ------------------------------------------------------------------------------- */
 
 static enum tw_code refuse(const struct tw_migration_record *m, const char *expected,

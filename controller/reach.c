@@ -95,6 +95,14 @@ enum tw_code tw_reach_cancel(const struct tw_reach *reach, const char *host, con
     return call_only(reach, host, "CancelMigration", &r.base, timeout_ms, err);
 }
 
+enum tw_code tw_reach_switch(const struct tw_reach *reach, const char *host, const char *id,
+                             unsigned timeout_ms, struct tw_error *err)
+{
+    Towline__V1__AgentSwitchRequest r = TOWLINE__V1__AGENT_SWITCH_REQUEST__INIT;
+    r.migration = text(id);
+    return call_only(reach, host, "SwitchMigration", &r.base, timeout_ms, err);
+}
+
 enum tw_code tw_reach_resolve(const struct tw_reach *reach, const char *host, const char *id,
                               Towline__V1__Decision decision, uint64_t epoch, unsigned timeout_ms,
                               struct tw_error *err)

@@ -37,6 +37,8 @@ enum tw_code tw_reach_migration(const struct tw_reach *reach, const char *host, 
 enum tw_code tw_reach_start_outgoing(const struct tw_reach *reach, const char *host,
                                      const Towline__V1__StartOutgoingRequest *request,
                                      unsigned timeout_ms, struct tw_error *err);
+enum tw_code tw_reach_switch(const struct tw_reach *reach, const char *host, const char *id,
+                             unsigned timeout_ms, struct tw_error *err);
 enum tw_code tw_reach_cancel(const struct tw_reach *reach, const char *host, const char *id,
                              unsigned timeout_ms, struct tw_error *err);
 enum tw_code tw_reach_resolve(const struct tw_reach *reach, const char *host, const char *id,

@@ -1,11 +1,22 @@
 #include "controller/services.h"
 
 static const char *const methods[] = {
-    "HostService/Heartbeat",   "HostService/List",         "HostService/Get",
-    "HostService/Diagnose",    "VmService/Create",         "VmService/List",
-    "VmService/Get",           "VmService/Stop",           "VmService/Delete",
-    "MigrationService/Start",  "MigrationService/List",    "MigrationService/Get",
-    "MigrationService/Cancel", "MigrationService/Recover", "EventService/Watch",
+    "HostService/Heartbeat",
+    "HostService/List",
+    "HostService/Get",
+    "HostService/Diagnose",
+    "VmService/Create",
+    "VmService/List",
+    "VmService/Get",
+    "VmService/Stop",
+    "VmService/Delete",
+    "MigrationService/Start",
+    "MigrationService/List",
+    "MigrationService/Get",
+    "MigrationService/Cancel",
+    "MigrationService/SwitchNow",
+    "MigrationService/Recover",
+    "EventService/Watch",
     "HealthService/Check",
 };
 _Static_assert(sizeof methods / sizeof *methods <= TW_METHODS_MAX, "room for every method");

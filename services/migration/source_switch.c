@@ -113,6 +113,8 @@ static bool compare_all(struct tw_source *s, uint64_t now_ns)
                                                 s->host->memory + page * TW_PAGE_SIZE, &s->digest);
         if (!lines || s->mutations.skip_compare)
             continue;
+        if (s->rest.marking) /* what was named was not sent, so it differs, too */
+            lines &= ~s->rest.lines.of_page[page];
         s->meter.p.lines_found_by_compare_only += tw_popcount(lines);
         tw_source_put(s, page, lines);
     }

@@ -115,6 +115,8 @@ Test(hybrid, sends_first_and_lets_the_rest_follow)
         cr_assert_geq(s.at_source.round_count, 2);
         cr_assert_eq(s.at_source.rounds[s.at_source.round_count - 1].lines, 0,
                      "named, not sent, while the VM stands still");
+        if (c.sees_all_writers)
+            cr_assert_eq(s.at_source.lines_found_by_compare_only, 0, "named lines are no find");
         cr_assert_lt(s.at_source.lines_to_come, c.pages * TW_LINES_PER_PAGE / 2);
         cr_assert_eq(s.at_destination.lines_late, 0);
         followed += s.at_source.lines_to_come;
