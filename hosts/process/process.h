@@ -34,6 +34,7 @@
 #include "base/line.h"
 #include "base/machine.h"
 #include "fpga-model/device.h"
+#include "hosts/attachment.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -122,6 +123,9 @@ bool tw_process_watch_armed(const struct tw_process_watch *watch);
 const struct tw_range *tw_process_watch_ranges(const struct tw_process_watch *watch, size_t *count);
 
 struct tw_device *tw_process_device(struct tw_process *process); /* no snoops: nothing is cached */
+
+/* The same as a table; owns nothing. */
+struct tw_attachment tw_process_attachment(struct tw_process *process);
 
 /* The virtual address of a device page (tw_dirty_page.page); TW_NEVER when it has none. */
 uint64_t tw_process_address(const struct tw_process *process, uint64_t device_page);
