@@ -114,12 +114,12 @@ static bool read_some(struct tw_process *p)
         const bool watched = is_watched(p, found->run.start, &armed, &until);
         if (until > found->run.end)
             until = found->run.end;
-        for (; watched && i < TW_BATCH && found->run.start < until; i++) {
-            take_page(p, found, found->run.start, armed);
+        /* Nobody watches it, but its span was rounded out to it: it is protected now, so whoever
+         * watches it later would not find it, and must not trust what was known of it. */
+        for (; i < TW_BATCH && found->run.start < until; i++) {
+            take_page(p, found, found->run.start, watched && armed);
             found->run.start += TW_PAGE_SIZE;
         }
-        if (!watched)
-            found->run.start = until;
     }
     pass->found_at += found->run.start >= found->run.end;
     return true;
