@@ -25,7 +25,8 @@
  * The program is stopped once, for one short stop while the descriptor is made inside it; it is not
  * traced afterwards. It never waits for us: when this process dies, the kernel takes all protection
  * away. One thread owns a tw_process; the injection has a thread of its own for as long as it
- * takes. Only attach, spawn and catch_finish wait, with a deadline. */
+ * takes, and reading many pages a second one, which sleeps between passes. Only attach, spawn and
+ * catch_finish wait, with a deadline. */
 #ifndef TOWLINE_HOSTS_PROCESS_PROCESS_H
 #define TOWLINE_HOSTS_PROCESS_PROCESS_H
 
@@ -139,7 +140,7 @@ uint64_t tw_process_device_address(const struct tw_process *process, uint64_t ad
  */
 enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *err);
 
-/* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses scanned or 64 pages read.
+/* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses scanned or 256 pages read.
  * Sets *done when the pass is complete: everything written before pass_begin is in the trackers. An
  * error ends the pass; what it had found is in the trackers, and nothing is lost for the next one.
  * ABORTED: the program ended (see the state). */
