@@ -45,9 +45,10 @@
 #define CHECKS         4096u      /* comparisons before the host address is trusted */
 #define RECHECK_EVERY  (1u << 16) /* stores of a vCPU; a power of two */
 #define ACCESS_MAX     32u        /* bytes of one access; QEMU itself moves at most 16 at once */
-#define LENGTHS        64u        /* entries; a machine uses about a dozen kinds of access */
-#define REMEMBERED     128u       /* pages a vCPU; a power of two */
-#define AGE_SHIFT      52u        /* a page number has 52 bits; above it stands the age */
+#define KINDS          64u        /* entries; a machine uses about a dozen kinds of access */
+#define KIND_STORE     (UINT64_C(1) << 63)
+#define REMEMBERED     128u /* pages a vCPU; a power of two */
+#define AGE_SHIFT      52u  /* a page number has 52 bits; above it stands the age */
 #define AGE_ONE        (UINT64_C(1) << AGE_SHIFT)
 #define AGE_LAST       (UINT64_MAX << AGE_SHIFT)
 #define ABOVE_THE_HOLE (1ull << 32) /* guest-physical address of RAM that is not low memory */
@@ -73,7 +74,7 @@ static struct {
     uint64_t low_memory;
     uint64_t comparisons, agreements;
     uint64_t mismatch_at;
-    uint64_t lengths[LENGTHS]; /* bytes << 32 | info: what was learnt about access kinds */
+    uint64_t kinds[KINDS]; /* KIND_STORE | bytes << 32 | info: what was learnt of access kinds */
     char ram_path[PATH_MAX];
     uint64_t ram_inode;
 } p;
@@ -115,30 +116,35 @@ static void mode_set(enum tw_link_address mode)
     __atomic_store_n(&p.header->address_mode, mode, __ATOMIC_SEQ_CST);
 }
 
-static __attribute__((noinline)) uint64_t learn_length(uint64_t *entry, qemu_plugin_meminfo_t info)
+static __attribute__((noinline)) uint64_t learn_kind(uint64_t *entry, qemu_plugin_meminfo_t info)
 {
     const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
-    __atomic_store_n(entry, length << 32 | info, __ATOMIC_RELAXED);
-    return length;
+    const uint64_t kind = (qemu_plugin_mem_is_store(info) ? KIND_STORE : 0) | length << 32 | info;
+    __atomic_store_n(entry, kind, __ATOMIC_RELAXED);
+    return kind;
 }
 
 static inline uint64_t *entry_of(qemu_plugin_meminfo_t info)
 {
-    return &p.lengths[(info * 0x9e3779b1u) >> 26];
+    return &p.kinds[(info * 0x9e3779b1u) >> 26];
 }
 
-/* Bytes of an access. `info` is opaque, but the same for all accesses of a kind: asking once for
- * each saves a call on every other store of a sequential writer. 0 = not learnt yet. */
-static inline uint64_t known_length(qemu_plugin_meminfo_t info)
+/* `info` is opaque, but the same for all accesses of a kind: asking once for each saves a call on
+ * every access. */
+static inline uint64_t kind_of(qemu_plugin_meminfo_t info)
 {
     const uint64_t e = __atomic_load_n(entry_of(info), __ATOMIC_RELAXED);
-    return LIKELY((uint32_t)e == info) ? e >> 32 : 0;
+    return LIKELY((uint32_t)e == info) ? e : learn_kind(entry_of(info), info);
+}
+
+static inline bool is_store(qemu_plugin_meminfo_t info)
+{
+    return kind_of(info) & KIND_STORE;
 }
 
 static inline uint64_t length_of(qemu_plugin_meminfo_t info)
 {
-    const uint64_t known = known_length(info);
-    return LIKELY(known) ? known : learn_length(entry_of(info), info);
+    return (kind_of(info) & ~KIND_STORE) >> 32; /* bytes */
 }
 
 /* ---- What is reported ------------------------------------------------------------------------ */
@@ -345,8 +351,8 @@ static inline __attribute__((always_inline)) void on_ram(unsigned vcpu, qemu_plu
     const uint64_t nth = count(store ? &c->stores : &c->loads);
     const uint64_t in_line = offset % TW_LINE_SIZE;
     bool rare = (nth & p.recheck_mask) == 0;
-    if (in_line > TW_LINE_SIZE - ACCESS_MAX) /* less one: a length that is not known is rare too */
-        rare |= in_line + (known_length(info) - 1) % TW_LINE_SIZE >= TW_LINE_SIZE;
+    if (in_line > TW_LINE_SIZE - ACCESS_MAX)
+        rare |= in_line + length_of(info) > TW_LINE_SIZE;
     if (UNLIKELY(rare))
         on_rare(vcpu, info, vaddr, offset, store);
 }
@@ -382,10 +388,12 @@ static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
         on_unknown(vcpu, info, vaddr, store, ring);
 }
 
+/* QEMU 7.2 also calls for loads, whatever was asked for. */
 static void on_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
 {
     (void)unused;
-    on_access(vcpu, info, vaddr, true, false);
+    if (is_store(info))
+        on_access(vcpu, info, vaddr, true, false);
 }
 
 /* One callback for both kinds: for an access made by a helper, QEMU 7.2 stops at the first callback
@@ -394,7 +402,7 @@ static void on_load_or_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t
                              void *unused)
 {
     (void)unused;
-    if (qemu_plugin_mem_is_store(info))
+    if (is_store(info))
         on_access(vcpu, info, vaddr, true, true);
     else
         on_access(vcpu, info, vaddr, false, true);

@@ -307,6 +307,18 @@ Test(plugin, host_addresses_are_trusted_after_many_agreements)
     cr_assert_eq(t.api_calls, 0);
 }
 
+/* QEMU 7.2 calls for them, too. */
+Test(plugin, loads_are_not_marked)
+{
+    start(TW_LINK_MARK, MEMORY, "");
+    learn();
+    marks();
+    access_at(LOAD, 4, 64);
+    expect_lines(0, 0, 0);
+    access_at(STORE, 4, 64);
+    expect_lines(1, 1, 0);
+}
+
 Test(plugin, the_api_way_finds_the_same_lines)
 {
     start(TW_LINK_MARK, MEMORY, "mismatch=1");
