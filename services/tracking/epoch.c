@@ -41,6 +41,11 @@ bool tw_tracking_epoch_find(const struct tw_tracking_session *session, const cha
     return false;
 }
 
+bool tw_tracking_epoch_there(const struct tw_tracking_session *session, unsigned epoch)
+{
+    return epoch < TW_TRACKING_EPOCHS_MAX && session->epochs[epoch].used;
+}
+
 static enum tw_code open_check(const struct tw_tracking_session *session, const char *name,
                                struct tw_error *err)
 {
@@ -158,7 +163,7 @@ enum tw_code tw_tracking_epoch_poll(const struct tw_tracking_session *session, u
                                     enum tw_epoch_state *state, struct tw_error *err)
 {
     const struct tw_epoch *e = &session->epochs[epoch];
-    assert(epoch < TW_TRACKING_EPOCHS_MAX && e->used);
+    assert(tw_tracking_epoch_there(session, epoch));
     *state = tw_epoch_state(e);
     if (e->failure.code && err)
         *err = e->failure;
@@ -170,7 +175,7 @@ enum tw_code tw_tracking_collect(struct tw_tracking_session *session, unsigned e
 {
     struct tw_epoch *e = &session->epochs[epoch];
     const struct tw_attachment *at = &session->program->at;
-    assert(epoch < TW_TRACKING_EPOCHS_MAX && e->used);
+    assert(tw_tracking_epoch_there(session, epoch));
     if (tw_epoch_state(e) == TW_EPOCH_ENDED) {
         if (session->program->ended)
             return *err = session->program->end, session->program->end.code;
@@ -190,7 +195,7 @@ enum tw_code tw_tracking_collect(struct tw_tracking_session *session, unsigned e
 void tw_tracking_collect_cancel(struct tw_tracking_session *session, unsigned epoch)
 {
     struct tw_epoch *e = &session->epochs[epoch];
-    assert(epoch < TW_TRACKING_EPOCHS_MAX && e->used);
+    assert(tw_tracking_epoch_there(session, epoch));
     if (tw_epoch_state(e) != TW_EPOCH_COLLECTING)
         return;
     e->in_pass = false;
@@ -233,7 +238,7 @@ size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
                         struct tw_dirty_lines *out, size_t max)
 {
     struct tw_epoch *e = &session->epochs[epoch];
-    assert(epoch < TW_TRACKING_EPOCHS_MAX && e->used);
+    assert(tw_tracking_epoch_there(session, epoch));
     struct tw_dirty_page pages[READ_PAGES];
     struct tw_dirty_lines lines;
     size_t given = 0;
@@ -250,7 +255,7 @@ size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
         if (n == 0)
             break;
     }
-    if (given == 0 && max > 0)
+    if (given < max)
         count_in(session, e);
     return given;
 }
@@ -258,13 +263,13 @@ size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
 void tw_tracking_epoch_figures(const struct tw_tracking_session *session, unsigned epoch,
                                struct tw_figures *last)
 {
-    assert(epoch < TW_TRACKING_EPOCHS_MAX && session->epochs[epoch].used);
+    assert(tw_tracking_epoch_there(session, epoch));
     *last = session->epochs[epoch].figures;
 }
 
 size_t tw_tracking_hottest(const struct tw_tracking_session *session, unsigned epoch,
                            struct tw_region *out, size_t max)
 {
-    assert(epoch < TW_TRACKING_EPOCHS_MAX && session->epochs[epoch].used);
+    assert(tw_tracking_epoch_there(session, epoch));
     return tw_regions_hottest(&session->epochs[epoch].regions, out, max);
 }

@@ -90,7 +90,8 @@ static enum tw_code program_get(struct tw_tracking *t, uint64_t pid, bool exact,
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
 enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid, bool exact,
-                                      struct tw_tracking_session **session, struct tw_error *err)
+                                      uint32_t owner, struct tw_tracking_session **session,
+                                      struct tw_error *err)
 {
     if (tracking->session_count == TW_TRACKING_SESSIONS_MAX)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "tracking", NULL, NULL,
@@ -105,6 +106,7 @@ enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid
     }
     s->program->sessions++;
     s->id = ++tracking->next_id;
+    s->owner = owner;
     s->next = tracking->sessions;
     tracking->sessions = s;
     tracking->session_count++;
@@ -163,6 +165,7 @@ void tw_tracking_session_info(const struct tw_tracking_session *session,
     *out = (struct tw_tracking_session_info){
         .id = session->id,
         .pid = session->program->pid,
+        .owner = session->owner,
         .exact = session->program->exact,
         .watching = session->watch != NULL,
         .ended = session->program->ended,

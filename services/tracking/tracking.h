@@ -52,10 +52,12 @@ uint64_t tw_tracking_step(struct tw_tracking *tracking, uint64_t slice_ns);
 
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
-/* RESOURCE_EXHAUSTED: too many. FAILED_PRECONDITION: `exact`, and others track the program
- * inexactly already. Else what the attachment says. */
+/* `owner`: whose it is, for lists; not looked at. RESOURCE_EXHAUSTED: too many.
+ * FAILED_PRECONDITION: `exact`, and others track the program inexactly already. Else what the
+ * attachment says. */
 enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid, bool exact,
-                                      struct tw_tracking_session **session, struct tw_error *err);
+                                      uint32_t owner, struct tw_tracking_session **session,
+                                      struct tw_error *err);
 void tw_tracking_session_close(struct tw_tracking_session *session); /* NULL is fine */
 
 /* The program's addresses that are watched, once, before the first epoch; in any order, of any
@@ -67,6 +69,7 @@ enum tw_code tw_tracking_watch(struct tw_tracking_session *session, const struct
 struct tw_tracking_session_info {
     uint64_t id; /* unique in this tw_tracking */
     uint64_t pid;
+    uint32_t owner;
     bool exact;
     bool watching;
     bool ended; /* the program has, or executed another one */
@@ -91,6 +94,8 @@ void tw_tracking_epoch_close(struct tw_tracking_session *session, unsigned epoch
 /* False when there is none of this name. */
 bool tw_tracking_epoch_find(const struct tw_tracking_session *session, const char *name,
                             unsigned *epoch);
+
+bool tw_tracking_epoch_there(const struct tw_tracking_session *session, unsigned epoch);
 
 enum tw_epoch_state {
     TW_EPOCH_ARMING,

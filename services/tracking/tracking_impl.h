@@ -35,6 +35,7 @@ struct tw_tracked {
 struct tw_tracking_session {
     struct tw_tracked *program;
     uint64_t id;
+    uint32_t owner;
     struct tw_tracked_ranges ranges;
     void *watch; /* NULL = not watching */
     struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];
