@@ -23,6 +23,12 @@ static bool absolute(const void *value)
     return path[0] == '/';
 }
 
+static bool absolute_or_empty(const void *value)
+{
+    const char *path = value;
+    return !*path || path[0] == '/';
+}
+
 static bool executable_or_empty(const void *value)
 {
     const char *path = value;
@@ -79,6 +85,15 @@ static const struct tw_config_key keys[] = {
      .may_be_empty = true,
      .valid = executable_or_empty,
      .expected = "an absolute path of a program, or \"\""},
+    {.name = "tracking_socket",
+     TEXT(tracking_socket),
+     .may_be_empty = true,
+     .valid = absolute_or_empty,
+     .expected = "an absolute path, or \"\""},
+    {.name = "tracking_copies",
+     .type = TW_CONFIG_SIZE,
+     .offset = offsetof(struct tw_agent_config, tracking_copies_bytes),
+     .min = 1u << 20},
     {.name = "tls",
      .type = TW_CONFIG_MAPPING,
      .offset = offsetof(struct tw_agent_config, tls),

@@ -155,6 +155,7 @@ static void metrics(void *ctx, FILE *out)
     struct tw_agent *agent = ctx;
     tw_mailbox_call(agent->mailbox, metrics_on_data_thread, out,
                     tw_after(tw_now(&tw_monotonic), PAGE_DEADLINE), NULL);
+    tw_agent_tracking_metrics(agent->tracking, out);
 }
 
 static enum tw_code turn_on_data_thread(void *owner, void *arg, struct tw_error *err)

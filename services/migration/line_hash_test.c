@@ -132,7 +132,7 @@ Test(found, merges_takes_and_is_bounded)
     struct tw_found f = {0};
     struct tw_found_page p;
     for (uint64_t i = 0; i < 1000; i++)
-        cr_assert(tw_found_add(&f, 3 * i, i + 1));
+        cr_assert(tw_found_put(&f, 3 * i, i + 1));
     cr_assert_eq(tw_found_take(&f, 30), 11);
     cr_assert_eq(tw_found_take(&f, 30), 0, "taken is taken");
     cr_assert_eq(tw_found_take(&f, 31), 0);
@@ -145,7 +145,7 @@ Test(found, merges_takes_and_is_bounded)
     cr_assert_eq(left, 999);
     cr_assert_eq(f.count, 0);
     uint64_t n = 0;
-    while (tw_found_add(&f, n, 1))
+    while (tw_found_put(&f, n, 1))
         n++;
     cr_assert_eq(n, TW_FOUND_PAGES_MAX);
     tw_found_close(&f);
