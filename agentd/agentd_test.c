@@ -186,6 +186,7 @@ Test(config, good_file)
     cr_assert_str_eq(c.fabric_listen, "127.0.0.1:7202");
     cr_assert_str_eq(c.verbs_listen, "127.0.0.1:7203");
     cr_assert_eq(c.verbs_queues, 1);
+    cr_assert_eq(c.verbs_unencrypted, TW_AGENT_REFUSE, "plain text has to be asked for");
     cr_assert_eq(c.log_level, 0u);
 }
 
@@ -227,6 +228,7 @@ Test(config, errors_name_the_line)
         "name: a\nname: b\nstate_dir: /a\nrun_dir: /b\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nfabric: \"127.0.0.1:7202\"\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nverbs_queues: 9\n",
+        "name: a\nstate_dir: /a\nrun_dir: /b\nverbs_unencrypted: yes\n",
     };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
         cr_assert_eq(load_text(bad[i], &c, &err), TW_INVALID_ARGUMENT, "case %u", i);

@@ -36,6 +36,7 @@ static bool executable_or_empty(const void *value)
 }
 
 static const char *const fabrics[] = {"auto", "tcp", "verbs", NULL};
+static const char *const consents[] = {"refuse", "allow", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "off", NULL};
 
 #define TEXT(member)                                                                               \
@@ -62,6 +63,10 @@ static const struct tw_config_key keys[] = {
      .offset = offsetof(struct tw_agent_config, verbs_queues),
      .min = 1,
      .max = TW_VERBS_BULK_QUEUES_MAX},
+    {.name = "verbs_unencrypted",
+     .type = TW_CONFIG_CHOICE,
+     .offset = offsetof(struct tw_agent_config, verbs_unencrypted),
+     .names = consents},
     {.name = "http", TEXT(http), .may_be_empty = true},
     {.name = "controller", TEXT(controller), .may_be_empty = true},
     {.name = "state_dir",

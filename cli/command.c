@@ -34,7 +34,8 @@ static const struct tow_option vm_list_options[] = {
 
 static const struct tow_option migrate_options[] = {
     {'w', "wait", NULL, NULL, "follow it to its end and show the progress"},
-    {0, "bandwidth", "RATE", NULL, "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},
+    {0, "bandwidth", "RATE", NULL,
+     "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},
     {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms [300ms]"},
     {0, "downtime-ms", "N", NULL, "the same in milliseconds"},
     {0, "max-rounds", "N", NULL, "rounds after the full copy [30]"},
@@ -248,6 +249,7 @@ const struct tow_command tow_commands[] = {
      .arguments = "ROLE NAME",
      .words_min = 2,
      .words_max = 2,
+     .choices = "operator viewer controller agent",
      .help = "make a certificate for an agent, a controller or a person",
      .details = pki_issue_details,
      .options = pki_issue_options,
