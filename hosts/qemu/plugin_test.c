@@ -41,6 +41,7 @@ static struct {
     uint8_t insn[TW_INSN_MAX];     /* the one that is translated */
     size_t insn_size;
     bool copies_insn; /* as later versions of QEMU do */
+    bool odd_sizes;   /* the size does not stand in three bits of an access's information */
     qemu_plugin_mem_cb access;
     enum qemu_plugin_mem_rw wanted;
     uint64_t table[TABLE_MAX];             /* virtual page -> RAM offset, DEVICE or NOT_OURS */
@@ -150,7 +151,7 @@ uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *where)
 
 unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t info)
 {
-    return info & 0xff;
+    return (info & 7) ^ (t.odd_sizes && info == 0xfff0 ? 1 : 0);
 }
 
 bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t info)
@@ -305,6 +306,14 @@ Test(plugin, host_addresses_are_trusted_after_many_agreements)
     learn();
     every_crossing();
     cr_assert_eq(t.api_calls, 0);
+}
+
+Test(plugin, sizes_that_stand_nowhere_are_asked_for)
+{
+    t.odd_sizes = true;
+    start(TW_LINK_MARK, MEMORY, "");
+    learn();
+    every_crossing();
 }
 
 Test(plugin, the_api_way_finds_the_same_lines)

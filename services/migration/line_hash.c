@@ -33,21 +33,11 @@ uint64_t tw_bytes_hash(const void *bytes, uint64_t size)
     return XXH3_64bits(bytes, size);
 }
 
-/* The processor does not fetch ahead from one page into the next by itself. The pages of a machine
- * are read in their order, so the next is most likely the neighbour; where it is not, or is no
- * memory at all, fetching it does no harm. */
-static inline void prefetch_neighbour(const uint8_t *line)
-{
-    __builtin_prefetch((const void *)((uintptr_t)line + TW_PAGE_SIZE));
-}
-
 uint64_t tw_page_digest(uint64_t page, const uint8_t *bytes)
 {
     uint64_t digest = 0;
-    for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++) {
-        prefetch_neighbour(bytes + i * TW_LINE_SIZE);
+    for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++)
         digest += weighted(hash_of(bytes + i * TW_LINE_SIZE), page * TW_LINES_PER_PAGE + i);
-    }
     return digest;
 }
 
@@ -138,7 +128,6 @@ uint64_t tw_line_hashes_compare(const struct tw_line_hashes *h, uint64_t page, c
     uint64_t differ = 0;
     uint64_t sum = 0;
     for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++) {
-        prefetch_neighbour(bytes + i * TW_LINE_SIZE);
         uint64_t hash = hash_of(bytes + i * TW_LINE_SIZE);
         differ |= (uint64_t)(hash != of_page[i]) << i;
         sum += weighted(hash, page * TW_LINES_PER_PAGE + i);
