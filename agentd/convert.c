@@ -135,6 +135,10 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->memory_equal = p->memory_equal;
     r->final_pass_us = p->final_pass_ns / TW_US;
     r->device_state_us = p->device_state_ns / TW_US;
+    r->stop_us = p->stop_ns / TW_US;
+    r->compare_us = p->compare_ns / TW_US;
+    r->saving_us = p->saving_ns / TW_US;
+    r->hand_over_us = p->hand_over_ns / TW_US;
     if (job) {
         r->fabric = strdup(job->path);
         r->fabric_reason = strdup(job->path_reason);

@@ -296,6 +296,7 @@ static void take_status(struct tw_qemu *q)
         q->status_known = q->answered_once = true;
         q->status = strcmp(status, "running") == 0 ? TW_QEMU_RUNNING : TW_QEMU_PAUSED;
         q->incoming = strcmp(status, "inmigrate") == 0;
+        q->listening = q->incoming && access(q->load_path, F_OK) == 0;
         q->saved = strcmp(status, "postmigrate") == 0;
     }
     json_decref(result);

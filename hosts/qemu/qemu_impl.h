@@ -64,6 +64,8 @@ enum tw_qemu_step {
     TW_STEP_SAVE_STARTING,
     TW_STEP_SAVE_STREAMING,
     TW_STEP_SAVE_SETTLING,
+    TW_STEP_AWAIT_CAPABILITIES,
+    TW_STEP_AWAIT_LISTENING,
     TW_STEP_LOAD_CAPABILITIES,
     TW_STEP_LOAD_LISTENING,
     TW_STEP_LOAD_FEEDING,
@@ -107,8 +109,9 @@ struct tw_qemu {
     char *name;
     char where[64]; /* "vm NAME", for errors */
     const struct tw_clock *clock;
-    bool incoming; /* started to receive, and nothing loaded yet */
-    bool saved;    /* stopped and saved: QEMU saves a state only once until it runs again */
+    bool incoming;  /* started to receive, and nothing loaded yet */
+    bool listening; /* incoming, and QEMU listens for the state */
+    bool saved;     /* stopped and saved: QEMU saves a state only once until it runs again */
     enum tw_qemu_status status;
     bool adopted;
     uint64_t start_deadline_ns;

@@ -40,9 +40,11 @@ enum tw_source_state {
 };
 
 /* Work of one step: a few milliseconds at most. */
-#define TW_SLICE_BYTES       (UINT64_C(2) << 20)  /* read or hashed while the VM runs */
-#define TW_FINAL_SLICE_BYTES (UINT64_C(16) << 20) /* while it is stopped */
-#define TW_ROUND_INTERVAL_NS (10 * TW_MS)         /* between two collections */
+#define TW_SLICE_BYTES (UINT64_C(2) << 20) /* read or hashed while the VM runs */
+#define TW_FINAL_SLICE_BYTES                                                                       \
+    (UINT64_C(1) << 20)                   /* while it is stopped: the host saves meanwhile         \
+                                           */
+#define TW_ROUND_INTERVAL_NS (10 * TW_MS) /* between two collections */
 #define TW_DIRTY_BATCH       256u
 
 /* The walk over memory that may hold something: what next_data names, and between that, pages of
@@ -103,8 +105,9 @@ struct tw_source {
 
     /* Switch-over. */
     bool stop_asked; /* the VM may be stopped */
-    bool hook_busy, continuing;
+    bool staged, hook_busy, continuing;
     uint64_t stop_ns, stop_deadline_ns, hook_ns, phase_ns, retry_ns, commit_ns, hook_until_ns;
+    uint64_t compare_began_ns;
     uint64_t digest;
     struct tw_host_state device_state;
     size_t state_sent;

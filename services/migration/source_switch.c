@@ -43,23 +43,29 @@ static uint64_t look_again(const struct tw_source *s, enum tw_source_state state
 
 uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns)
 {
+    struct tw_error err;
     if (!host_done(s, NULL))
         return look_again(s, TW_SOURCE_STOPPING, now_ns);
+    s->meter.p.stop_ns = now_ns - s->stop_ns;
     s->phase_ns = now_ns;
     tw_source_move(s, TW_SOURCE_FINAL_PASS, "no vCPU runs");
     tw_source_round_begin(s, s->round + 1, true, now_ns);
+    tw_line_hashes_settle(&s->hashes);
     if (!s->mutations.skip_final_sweep)
         tw_source_collect(s, now_ns);
+    if (tw_host_call_begin(&s->call, TW_HOST_SAVE_STATE, NULL, now_ns, &err) != TW_OK)
+        tw_source_abort(s, &err);
     return now_ns;
 }
 
 /* ---- Last lines ------------------------------------------------------------------------------ */
 
-/* The round's end and the final word; then on to the device state. */
+/* The round's end and the final word; then on to the device state, which the host has been saving
+ * meanwhile. */
 static uint64_t finish_lines(struct tw_source *s, uint64_t now_ns)
 {
-    struct tw_error err;
     bool verify = !s->limits.skip_verify;
+    s->meter.p.final_pass_ns = now_ns - s->phase_ns;
     if (!tw_source_round_end(s, now_ns))
         return s->copy.retry_ns;
     union tw_control final = {.final_end = {.digest = verify ? s->digest : 0,
@@ -71,8 +77,6 @@ static uint64_t finish_lines(struct tw_source *s, uint64_t now_ns)
     s->dirty_lines = 0;
     s->phase_ns = now_ns;
     tw_source_move(s, TW_SOURCE_SAVING_STATE, "the destination has every line");
-    if (tw_host_call_begin(&s->call, TW_HOST_SAVE_STATE, NULL, now_ns, &err) != TW_OK)
-        tw_source_abort(s, &err);
     return now_ns;
 }
 
@@ -85,6 +89,7 @@ uint64_t tw_source_step_final_pass(struct tw_source *s, uint64_t now_ns)
         return finish_lines(s, now_ns);
     tw_source_walk_begin(s);
     s->digest = 0;
+    s->compare_began_ns = now_ns;
     tw_source_move(s, TW_SOURCE_COMPARE, "the last tracked line was gathered");
     return now_ns;
 }
@@ -101,6 +106,10 @@ static bool compare_all(struct tw_source *s, uint64_t now_ns)
         }
         if (!tw_source_walk_next(s, &page))
             return true;
+        if (tw_line_hashes_is_settled(&s->hashes, page)) {
+            s->digest += tw_line_hashes_digest(&s->hashes, page);
+            continue;
+        }
         uint64_t lines = tw_line_hashes_compare(&s->hashes, page,
                                                 s->host->memory + page * TW_PAGE_SIZE, &s->digest);
         if (!lines || s->mutations.skip_compare)
@@ -118,6 +127,7 @@ uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns)
         return s->copy.retry_ns;
     if (!compare_all(s, now_ns))
         return s->copy.retry_ns;
+    s->meter.p.compare_ns = now_ns - s->compare_began_ns;
     return finish_lines(s, now_ns);
 }
 
@@ -129,6 +139,7 @@ uint64_t tw_source_step_saving_state(struct tw_source *s, uint64_t now_ns)
         return look_again(s, TW_SOURCE_SAVING_STATE, now_ns);
     if (s->device_state.size == 0 || s->device_state.size > TW_HOST_STATE_MAX)
         return tw_source_fail(s, TW_INTERNAL, "the saved device state has an impossible size");
+    s->meter.p.saving_ns = now_ns - s->phase_ns;
     tw_source_move(s, TW_SOURCE_SENDING_STATE, "saved");
     return now_ns;
 }
@@ -154,8 +165,12 @@ uint64_t tw_source_step_sending_state(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_error err;
-    if (!s->prepared)
+    if (!s->prepared) {
+        if (s->env.stage && !s->staged)
+            s->env.stage(s->env.ctx);
+        s->staged = true;
         return TW_NEVER;
+    }
     s->meter.p.device_state_ns = now_ns - s->phase_ns;
     s->phase_ns = now_ns;
     if (!s->env.hook_begin) {
@@ -204,8 +219,10 @@ uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns)
 {
     if (s->running) {
-        if (s->meter.p.downtime_ns == 0)
+        if (s->meter.p.downtime_ns == 0) {
             s->meter.p.downtime_ns = now_ns - s->stop_ns - s->hook_ns;
+            s->meter.p.hand_over_ns = now_ns - s->phase_ns - s->hook_ns;
+        }
         if (now_ns < s->retry_ns)
             return s->retry_ns;
         if (s->env.journal(s->env.ctx, TW_HAND_OVER_COMMITTED, &s->error) == TW_OK) {
