@@ -11,6 +11,7 @@
 #include "agentd/mailbox.h"
 #include "agentd/paths.h"
 #include "agentd/record.h"
+#include "agentd/tracking.h"
 #include "fabric/fabric.h"
 #include "hosts/qemu/qemu.h"
 #include "services/migration/migration.h"
@@ -69,6 +70,7 @@ struct tw_agent {
     uint64_t started_ns;
     struct tw_mailbox *mailbox;
     struct tw_diagnose *diagnose;
+    struct tw_agent_tracking *tracking; /* a thread of its own */
     struct tw_tls *tls; /* NULL: plain text on loopback */
     _Atomic bool stopping;
     _Atomic bool changed;                /* something a controller wants to know soon */

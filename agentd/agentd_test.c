@@ -75,6 +75,47 @@ Test(record, survives_reopen)
     tw_record_store_close(store);
 }
 
+static unsigned staged_files(void)
+{
+    char path[160];
+    unsigned n = 0;
+    for (unsigned i = 0; i < TW_RECORDS_STAGED; i++) {
+        snprintf(path, sizeof path, "%s/vms/.staged-%u", folder, i);
+        n += access(path, F_OK) == 0;
+    }
+    return n;
+}
+
+Test(record, staged_is_no_record_until_it_is_saved)
+{
+    struct tw_record_store *store, *other;
+    struct tw_error err;
+    struct seen seen = {0};
+    Towline__V1__VmSpec spec = spec_of("web-1");
+    Towline__V1__VmRecord r = TOWLINE__V1__VM_RECORD__INIT;
+    r.spec = &spec;
+    r.epoch = 7;
+    cr_assert_eq(tw_record_store_open(folder, &store, &err), TW_OK);
+    cr_assert_eq(tw_record_vm_save(store, &r, &err), TW_OK);
+    for (r.epoch = 8; r.epoch < 20; r.epoch++)
+        tw_record_vm_stage(store, &r);
+    cr_assert_eq(staged_files(), TW_RECORDS_STAGED);
+    cr_assert_neq(tw_record_store_open(folder, &other, &err), TW_OK);
+    cr_assert_eq(staged_files(), TW_RECORDS_STAGED, "a refused agent touches nothing");
+    cr_assert(tw_record_vm_each(store, see, &seen));
+    cr_assert_eq(seen.count, 1);
+    cr_assert_eq(seen.epoch, 7, "what is staged says nothing");
+    for (r.epoch = 12; r.epoch < 20; r.epoch++) { /* half of them staged, half replaced since */
+        cr_assert_eq(tw_record_vm_save(store, &r, &err), TW_OK);
+        cr_assert(tw_record_vm_each(store, see, &seen));
+        cr_assert_eq(seen.epoch, r.epoch);
+    }
+    cr_assert_eq(staged_files(), 0);
+    tw_record_vm_stage(store, &r);
+    tw_record_store_close(store);
+    cr_assert_eq(staged_files(), 0);
+}
+
 Test(record, second_agent_is_refused)
 {
     struct tw_record_store *a, *b = NULL;
@@ -186,6 +227,7 @@ Test(config, good_file)
     cr_assert_str_eq(c.fabric_listen, "127.0.0.1:7202");
     cr_assert_str_eq(c.verbs_listen, "127.0.0.1:7203");
     cr_assert_eq(c.verbs_queues, 1);
+    cr_assert_eq(c.verbs_unencrypted, TW_AGENT_REFUSE, "plain text has to be asked for");
     cr_assert_eq(c.log_level, 0u);
 }
 
@@ -227,6 +269,7 @@ Test(config, errors_name_the_line)
         "name: a\nname: b\nstate_dir: /a\nrun_dir: /b\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nfabric: \"127.0.0.1:7202\"\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nverbs_queues: 9\n",
+        "name: a\nstate_dir: /a\nrun_dir: /b\nverbs_unencrypted: yes\n",
     };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
         cr_assert_eq(load_text(bad[i], &c, &err), TW_INVALID_ARGUMENT, "case %u", i);

@@ -23,6 +23,12 @@ static bool absolute(const void *value)
     return path[0] == '/';
 }
 
+static bool absolute_or_empty(const void *value)
+{
+    const char *path = value;
+    return !*path || path[0] == '/';
+}
+
 static bool executable_or_empty(const void *value)
 {
     const char *path = value;
@@ -30,6 +36,7 @@ static bool executable_or_empty(const void *value)
 }
 
 static const char *const fabrics[] = {"auto", "tcp", "verbs", NULL};
+static const char *const consents[] = {"refuse", "allow", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "off", NULL};
 
 #define TEXT(member)                                                                               \
@@ -56,6 +63,10 @@ static const struct tw_config_key keys[] = {
      .offset = offsetof(struct tw_agent_config, verbs_queues),
      .min = 1,
      .max = TW_VERBS_BULK_QUEUES_MAX},
+    {.name = "verbs_unencrypted",
+     .type = TW_CONFIG_CHOICE,
+     .offset = offsetof(struct tw_agent_config, verbs_unencrypted),
+     .names = consents},
     {.name = "http", TEXT(http), .may_be_empty = true},
     {.name = "controller", TEXT(controller), .may_be_empty = true},
     {.name = "state_dir",
@@ -79,6 +90,15 @@ static const struct tw_config_key keys[] = {
      .may_be_empty = true,
      .valid = executable_or_empty,
      .expected = "an absolute path of a program, or \"\""},
+    {.name = "tracking_socket",
+     TEXT(tracking_socket),
+     .may_be_empty = true,
+     .valid = absolute_or_empty,
+     .expected = "an absolute path, or \"\""},
+    {.name = "tracking_copies",
+     .type = TW_CONFIG_SIZE,
+     .offset = offsetof(struct tw_agent_config, tracking_copies_bytes),
+     .min = 1u << 20},
     {.name = "tls",
      .type = TW_CONFIG_MAPPING,
      .offset = offsetof(struct tw_agent_config, tls),

@@ -154,6 +154,10 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->fault_p50_us = p->fault_p50_ns / TW_US;
     r->fault_p99_us = p->fault_p99_ns / TW_US;
     r->fetch_us = p->fetch_ns / TW_US;
+    r->stop_us = p->stop_ns / TW_US;
+    r->compare_us = p->compare_ns / TW_US;
+    r->saving_us = p->saving_ns / TW_US;
+    r->hand_over_us = p->hand_over_ns / TW_US;
     if (job) {
         r->fabric = strdup(job->path);
         r->fabric_reason = strdup(job->path_reason);

@@ -515,6 +515,8 @@ enum tw_code tw_agent_serve(struct tw_agent *agent, struct tw_rpc_server **serve
         code = tw_rpc_server_add(*server, &towline__v1__health_service__descriptor, health_methods,
                                  1, agent, err);
     if (!code)
+        code = tw_agent_tracking_serve(agent->tracking, *server, err);
+    if (!code)
         code = tw_rpc_server_start(*server, err);
     if (!code && !agent->config.advertise[0])
         snprintf(agent->config.advertise, sizeof agent->config.advertise, "%s",

@@ -93,6 +93,17 @@ enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct
     return save_outcome(agent, NULL, migration, TW_HAND_OVER_ABORTED, err);
 }
 
+static void set_ownership(Towline__V1__VmRecord *r, const struct tw_job *job,
+                          Towline__V1__Ownership ownership, enum tw_hand_over hand_over,
+                          uint64_t epoch)
+{
+    r->ownership = ownership;
+    r->hand_over = (uint32_t)hand_over;
+    r->epoch = epoch;
+    if (ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP)
+        r->peer_epoch = job->params.epoch;
+}
+
 /* Changes the VM's record on disk, or leaves it as it was when that fails. */
 static enum tw_code save_ownership(struct tw_job *job, Towline__V1__Ownership ownership,
                                    enum tw_hand_over hand_over, uint64_t epoch,
@@ -100,11 +111,7 @@ static enum tw_code save_ownership(struct tw_job *job, Towline__V1__Ownership ow
 {
     Towline__V1__VmRecord *r = job->vm->record;
     Towline__V1__VmRecord before = *r;
-    r->ownership = ownership;
-    r->hand_over = (uint32_t)hand_over;
-    r->epoch = epoch;
-    if (ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP)
-        r->peer_epoch = job->params.epoch;
+    set_ownership(r, job, ownership, hand_over, epoch);
     enum tw_code code = tw_vm_save(job->vm, err);
     if (code) {
         r->ownership = before.ownership;
@@ -183,6 +190,25 @@ static enum tw_code job_journal(void *ctx, enum tw_hand_over state, struct tw_er
     return source ? journal_source(job, state, err) : journal_destination(job, state, err);
 }
 
+/* What the next entries of the journal will say, put on disk while the guest does not wait for it.
+ */
+static void job_stage(void *ctx)
+{
+    struct tw_job *job = ctx;
+    Towline__V1__VmRecord r = *job->vm->record;
+    if (job->source) {
+        set_ownership(&r, job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP, 0, r.epoch);
+        tw_record_vm_stage(job->agent->store, &r);
+        return;
+    }
+    uint64_t epoch = job->params.epoch;
+    r.memory_follows = job->params.limits.method != TW_METHOD_PRE_COPY;
+    set_ownership(&r, job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED, 0, epoch);
+    tw_record_vm_stage(job->agent->store, &r);
+    set_ownership(&r, job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, TW_HAND_OVER_COMMITTED, epoch);
+    tw_record_vm_stage(job->agent->store, &r);
+}
+
 /* ---- The switch-over hook ---------------------------------------------------------------------
  */
 
@@ -238,6 +264,7 @@ static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char
         .clock = &tw_monotonic,
         .fabric = agent->paths.tcp,
         .journal = job_journal,
+        .stage = job_stage,
         .hook_begin = hook ? job_hook_begin : NULL,
         .hook_poll = hook ? job_hook_poll : NULL,
         .trace = job_trace,

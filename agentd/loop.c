@@ -29,7 +29,9 @@ static enum tw_code open_parts(struct tw_agent *a, struct tw_error *err)
     enum tw_code code = tw_record_store_open(c->state_dir, &a->store, err);
     if (code)
         return code;
-    return tw_paths_open(&a->paths, c, a->tls, &tw_job_fabric_events, a, err);
+    code = tw_paths_open(&a->paths, c, a->tls, &tw_job_fabric_events, a, err);
+    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->tracking_copies_bytes};
+    return code ? code : tw_agent_tracking_open(&tracking, &a->tracking, err);
 }
 
 static enum tw_code open_tls(struct tw_agent *a, struct tw_error *err)
@@ -76,6 +78,7 @@ void tw_agent_close(struct tw_agent *agent)
 {
     if (!agent)
         return;
+    tw_agent_tracking_close(agent->tracking);
     tw_diagnose_close(agent->diagnose);
     while (agent->jobs)
         tw_job_free(agent->jobs);

@@ -73,6 +73,7 @@ static void verbs_page(FILE *out, const struct tw_agent *a)
         {"resent_total", "counter", "Messages sent again on new queue pairs.", s.resent},
         {"breaks_total", "counter", "Connections whose queue pairs were lost.", s.breaks},
         {"reconnects_total", "counter", "Connections brought back.", s.reconnects},
+        {"refused_total", "counter", "Connections closed for what the peer sent.", s.refused},
         {"reads_total", "counter", "One-sided reads posted.", s.reads},
         {"registrations_total", "counter", "Memory registrations done.", s.registrations},
         {"registered_bytes", "gauge", "Memory registered now.", s.registered_bytes},
@@ -155,6 +156,7 @@ static void metrics(void *ctx, FILE *out)
     struct tw_agent *agent = ctx;
     tw_mailbox_call(agent->mailbox, metrics_on_data_thread, out,
                     tw_after(tw_now(&tw_monotonic), PAGE_DEADLINE), NULL);
+    tw_agent_tracking_metrics(agent->tracking, out);
 }
 
 static enum tw_code turn_on_data_thread(void *owner, void *arg, struct tw_error *err)

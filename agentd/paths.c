@@ -49,6 +49,23 @@ static const struct tw_verbs_port *usable_port(const struct tw_verbs_probe *prob
     return NULL;
 }
 
+/* RDMA knows no TLS: what goes by it must have been asked for. */
+static enum tw_code permitted(const struct tw_agent_config *config,
+                              const struct tw_verbs_port *port, struct tw_error *err)
+{
+    if (config->fabric == TW_AGENT_FABRIC_AUTO && is_loopback(config->verbs_listen))
+        return tw_fail(err, TW_UNAVAILABLE, "verbs_listen", "an address of an RDMA device",
+                       config->verbs_listen, "%s is a loopback address, which no peer can reach",
+                       config->verbs_listen);
+    if (config->verbs_unencrypted != TW_AGENT_ALLOW)
+        return tw_fail(err, TW_FAILED_PRECONDITION, "verbs", "verbs_unencrypted: allow",
+                       "verbs_unencrypted: refuse",
+                       "%s port %u is usable, but what goes by RDMA is not encrypted, and "
+                       "verbs_unencrypted: allow is not set",
+                       port->device, port->port);
+    return TW_OK;
+}
+
 static enum tw_code open_verbs(struct tw_paths *paths, const struct tw_agent_config *config,
                                const struct tw_fabric_config *fabric, struct tw_error *err)
 {
@@ -60,15 +77,11 @@ static enum tw_code open_verbs(struct tw_paths *paths, const struct tw_agent_con
         return tw_fail_errno(err, ENOMEM, "verbs", "cannot probe");
     tw_fabric_verbs_probe(probe);
     const struct tw_verbs_port *port = usable_port(probe, config->verbs_device, &why);
-    enum tw_code code = TW_OK;
-    if (!port)
-        code = tw_fail(err, TW_UNAVAILABLE, "verbs", "an RDMA device with a usable port",
+    enum tw_code code =
+        port ? permitted(config, port, err)
+             : tw_fail(err, TW_UNAVAILABLE, "verbs", "an RDMA device with a usable port",
                        config->verbs_device, "%s", why);
-    else if (config->fabric == TW_AGENT_FABRIC_AUTO && is_loopback(config->verbs_listen))
-        code = tw_fail(err, TW_UNAVAILABLE, "verbs_listen", "an address of an RDMA device",
-                       config->verbs_listen, "%s is a loopback address, which no peer can reach",
-                       config->verbs_listen);
-    else
+    if (!code)
         code = open_and_listen(&tw_fabric_verbs, &verbs, fabric, config->verbs_listen,
                                &paths->verbs, err);
     if (!code) {
@@ -77,8 +90,8 @@ static enum tw_code open_verbs(struct tw_paths *paths, const struct tw_agent_con
         const struct tw_verbs_port *used =
             usable_port(probe, tw_fabric_verbs_device(paths->verbs), &other);
         port = used ? used : port;
-        snprintf(paths->reason, sizeof paths->reason, "%s port %u (%s) is usable", port->device,
-                 port->port, tw_verbs_transport_name(port->transport));
+        snprintf(paths->reason, sizeof paths->reason, "%s port %u (%s) is usable, not encrypted",
+                 port->device, port->port, tw_verbs_transport_name(port->transport));
     }
     free(probe);
     return code;

@@ -27,10 +27,19 @@ struct record_header {
     uint32_t reserved;
 };
 
+/* A file that is on disk and not yet a record. */
+struct staged {
+    uint8_t *bytes; /* NULL = none */
+    size_t size;
+    char name[80]; /* that it is to get */
+};
+
 struct tw_record_store {
     int vms;        /* folder */
     int migrations; /* folder */
     int lock;
+    struct staged staged[TW_RECORDS_STAGED];
+    unsigned stage_next;
 };
 
 bool tw_record_name_ok(const char *name)
@@ -100,18 +109,48 @@ static void prune_migrations(struct tw_record_store *s)
         closedir(d);
 }
 
+static const char *staged_name(char out[80], unsigned i)
+{
+    snprintf(out, 80, ".staged-%u", i);
+    return out;
+}
+
+static void unstage(struct tw_record_store *s, unsigned i)
+{
+    char name[80];
+    unlinkat(s->vms, staged_name(name, i), 0);
+    free(s->staged[i].bytes);
+    s->staged[i].bytes = NULL;
+}
+
+/* TW_RECORDS_STAGED: none is the same to the last byte. */
+static unsigned find_staged(const struct tw_record_store *s, const char *name, const uint8_t *data,
+                            size_t size)
+{
+    unsigned i = 0;
+    for (; i < TW_RECORDS_STAGED; i++) {
+        const struct staged *t = &s->staged[i];
+        if (t->bytes && t->size == size && strcmp(t->name, name) == 0 &&
+            memcmp(t->bytes, data, size) == 0)
+            break;
+    }
+    return i;
+}
+
 enum tw_code tw_record_store_open(const char *state_dir, struct tw_record_store **store,
                                   struct tw_error *err)
 {
     struct tw_record_store *s = malloc(sizeof *s);
     if (!s)
         return tw_fail_errno(err, ENOMEM, state_dir, "cannot open the store");
-    *s = (struct tw_record_store){-1, -1, -1};
+    *s = (struct tw_record_store){.vms = -1, .migrations = -1, .lock = -1};
     enum tw_code code = open_parts(s, state_dir, err);
     if (code) {
         tw_record_store_close(s);
         return code;
     }
+    for (unsigned i = 0; i < TW_RECORDS_STAGED; i++)
+        unstage(s, i); /* what an earlier process has left */
     prune_migrations(s);
     *store = s;
     return TW_OK;
@@ -121,6 +160,9 @@ void tw_record_store_close(struct tw_record_store *store)
 {
     if (!store)
         return;
+    for (unsigned i = 0; i < TW_RECORDS_STAGED; i++)
+        if (store->staged[i].bytes)
+            unstage(store, i);
     int fds[] = {store->vms, store->migrations, store->lock};
     for (unsigned i = 0; i < 3; i++)
         if (fds[i] >= 0)
@@ -142,10 +184,9 @@ static bool write_all(int fd, const uint8_t *data, size_t size)
     return true;
 }
 
-static bool replace_file(int folder, const char *name, const uint8_t *data, size_t size)
+/* Its content is on disk when it returns true. */
+static bool write_file(int folder, const char *temporary, const uint8_t *data, size_t size)
 {
-    char temporary[80];
-    snprintf(temporary, sizeof temporary, ".%s", name);
     int fd = openat(folder, temporary, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
     if (fd < 0)
         return false;
@@ -155,28 +196,57 @@ static bool replace_file(int folder, const char *name, const uint8_t *data, size
     if (!ok) {
         unlinkat(folder, temporary, 0);
         errno = number;
-        return false;
     }
-    return renameat(folder, temporary, folder, name) == 0 && fsync(folder) == 0;
+    return ok;
 }
 
-static enum tw_code save(int folder, const char *name, const ProtobufCMessage *message,
-                         struct tw_error *err)
+static bool replace_file(struct tw_record_store *s, int folder, const char *name,
+                         const uint8_t *data, size_t size)
+{
+    char temporary[80];
+    unsigned i = folder == s->vms ? find_staged(s, name, data, size) : TW_RECORDS_STAGED;
+    staged_name(temporary, i);
+    if (i == TW_RECORDS_STAGED) {
+        snprintf(temporary, sizeof temporary, ".%s", name);
+        if (!write_file(folder, temporary, data, size))
+            return false;
+    }
+    bool ok = renameat(folder, temporary, folder, name) == 0 && fsync(folder) == 0;
+    int number = errno;
+    if (i < TW_RECORDS_STAGED)
+        unstage(s, i); /* used, or no good */
+    errno = number;
+    return ok;
+}
+
+/* The whole file, malloc'ed; NULL where there is no memory. */
+static uint8_t *pack(const ProtobufCMessage *message, size_t *size)
 {
     size_t length = protobuf_c_message_get_packed_size(message);
     struct record_header header = {.magic = RECORD_MAGIC, .length = (uint32_t)length};
+    uint8_t *file = malloc(sizeof header + length);
+    if (!file)
+        return NULL;
+    protobuf_c_message_pack(message, file + sizeof header);
+    header.crc32c = tw_crc32c(0, file + sizeof header, length);
+    memcpy(file, &header, sizeof header);
+    *size = sizeof header + length;
+    return file;
+}
+
+static enum tw_code save(struct tw_record_store *s, int folder, const char *name,
+                         const ProtobufCMessage *message, struct tw_error *err)
+{
+    size_t length = protobuf_c_message_get_packed_size(message), size;
     if (!tw_record_name_ok(name) || length > RECORD_MAX)
         return tw_fail(err, TW_INTERNAL, name, "a valid name and at most 64 KiB", NULL,
                        "cannot make a record of it");
     if (tw_fault_fails("record.write"))
         return tw_fail_errno(err, ENOSPC, name, "cannot write the record");
-    uint8_t *file = malloc(sizeof header + length);
+    uint8_t *file = pack(message, &size);
     if (!file)
         return tw_fail_errno(err, ENOMEM, name, "cannot write the record");
-    protobuf_c_message_pack(message, file + sizeof header);
-    header.crc32c = tw_crc32c(0, file + sizeof header, length);
-    memcpy(file, &header, sizeof header);
-    bool ok = replace_file(folder, name, file, sizeof header + length);
+    bool ok = replace_file(s, folder, name, file, size);
     int number = errno;
     free(file);
     return ok ? TW_OK : tw_fail_errno(err, number, name, "cannot write the record");
@@ -208,7 +278,25 @@ static uint8_t *load(int folder, const char *name, size_t *length)
 enum tw_code tw_record_vm_save(struct tw_record_store *store, const Towline__V1__VmRecord *record,
                                struct tw_error *err)
 {
-    return save(store->vms, record->spec->name, &record->base, err);
+    return save(store, store->vms, record->spec->name, &record->base, err);
+}
+
+void tw_record_vm_stage(struct tw_record_store *store, const Towline__V1__VmRecord *record)
+{
+    const char *name = record->spec->name;
+    unsigned i = store->stage_next++ % TW_RECORDS_STAGED;
+    struct staged *staged = &store->staged[i];
+    char temporary[80];
+    unstage(store, i);
+    if (!tw_record_name_ok(name) || protobuf_c_message_get_packed_size(&record->base) > RECORD_MAX)
+        return; /* its save will say so */
+    uint8_t *file = pack(&record->base, &staged->size);
+    if (!file || !write_file(store->vms, staged_name(temporary, i), file, staged->size)) {
+        free(file);
+        return;
+    }
+    staged->bytes = file;
+    snprintf(staged->name, sizeof staged->name, "%s", name);
 }
 
 enum tw_code tw_record_vm_remove(struct tw_record_store *store, const char *name,
@@ -225,7 +313,7 @@ enum tw_code tw_record_migration_save(struct tw_record_store *store,
                                       const Towline__V1__MigrationRecord *record,
                                       struct tw_error *err)
 {
-    return save(store->migrations, record->migration, &record->base, err);
+    return save(store, store->migrations, record->migration, &record->base, err);
 }
 
 Towline__V1__MigrationRecord *tw_record_migration_load(struct tw_record_store *store,

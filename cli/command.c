@@ -262,6 +262,7 @@ const struct tow_command tow_commands[] = {
      .arguments = "ROLE NAME",
      .words_min = 2,
      .words_max = 2,
+     .choices = "operator viewer controller agent",
      .help = "make a certificate for an agent, a controller or a person",
      .details = pki_issue_details,
      .options = pki_issue_options,

@@ -22,7 +22,7 @@ struct tow_command {
     const char *name;
     const char *arguments; /* "VM HOST"; NULL = none */
     unsigned words_min, words_max;
-    const char *choices;              /* for the only argument; NULL = any */
+    const char *choices;              /* for the first argument; NULL = any */
     const char *help;                 /* one line */
     const char *details;              /* paragraphs; may be NULL */
     unsigned timeout_ms;              /* default of --timeout; 0 = 10 s */

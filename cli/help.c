@@ -203,9 +203,13 @@ static void print_command_case(const struct tow_command *c, FILE *out)
         print_value_cases(c->options, out);
         fputs("        esac\n", out);
     }
-    fprintf(out, "        words=\"%s", c->choices ? c->choices : "");
+    fputs("        words=\"", out);
     print_option_names(c->options, out);
-    fputs("\" ;;\n", out);
+    fputs("\"\n", out);
+    if (c->choices)
+        fprintf(out, "        ((count == %d)) && words=\"%s$words\"\n", c->group ? 2 : 1,
+                c->choices);
+    fputs("        ;;\n", out);
 }
 
 int tow_completion(struct tow *tow, const struct tow_arguments *arguments)

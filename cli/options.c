@@ -183,7 +183,8 @@ static enum tw_code word_take(const char *word, const char **group, struct tow_a
                        command->arguments ? command->arguments : "no arguments", word,
                        "too many arguments");
     arguments->words[arguments->word_count++] = word;
-    return choice_check(command->choices, command->name, word, err);
+    return arguments->word_count == 1 ? choice_check(command->choices, command->name, word, err)
+                                      : TW_OK;
 }
 
 static enum tw_code complete(const char *group, struct tow_arguments *arguments,

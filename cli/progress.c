@@ -249,9 +249,12 @@ static void print_times(const Towline__V1__MigrationProgress *p, FILE *out)
     char text[TW_SIZE_TEXT];
     if (p->downtime_us) {
         fprintf(out, "downtime       %s", tw_duration_format(p->downtime_us * TW_US, text));
-        fprintf(out, " (last lines and compare %s",
-                tw_duration_format(p->final_pass_us * TW_US, text));
-        fprintf(out, ", device state %s)\n", tw_duration_format(p->device_state_us * TW_US, text));
+        fprintf(out, " (stop %s", tw_duration_format(p->stop_us * TW_US, text));
+        fprintf(out, ", last lines %s",
+                tw_duration_format((p->final_pass_us - p->compare_us) * TW_US, text));
+        fprintf(out, ", compare %s", tw_duration_format(p->compare_us * TW_US, text));
+        fprintf(out, ", device state %s", tw_duration_format(p->device_state_us * TW_US, text));
+        fprintf(out, ", hand-over %s)\n", tw_duration_format(p->hand_over_us * TW_US, text));
     }
     if (p->hook_us)
         fprintf(out, "hook           %s\n", tw_duration_format(p->hook_us * TW_US, text));

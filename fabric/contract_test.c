@@ -197,7 +197,7 @@ CONTRACT(versions_that_do_not_meet)
                                    tw_now(w->clock) + TW_SEC, &w->b, &w->b.conn, NULL),
                  TW_OK);
     cr_assert(WORLD_UNTIL(w, 1000, w->b.downs == 1));
-    cr_assert_eq(w->b.why.code, TW_FAILED_PRECONDITION);
+    cr_assert_eq(w->b.why.code, TW_FAILED_PRECONDITION, "%s", w->b.why.what);
     cr_assert_not_null(strstr(w->b.why.what, "9 to 9"), "%s", w->b.why.what);
     cr_assert_eq(w->a.accepts, 0, "the owner is not bothered");
     world_close(w);

@@ -108,6 +108,7 @@ static void verbs_close(struct tw_fabric *base)
 {
     struct verbs_fabric *f = (struct verbs_fabric *)base;
     last_words(f);
+    verbs_retired_end(f, true); /* bounded by the kernel: verbs_slow.c */
     if (f->listener)
         rdma_destroy_id(f->listener);
     if (f->cover)
@@ -178,6 +179,8 @@ static void verbs_hang_up(struct tw_conn *base)
     struct verbs_conn *conn = (struct verbs_conn *)base;
     struct verbs_fabric *f = verbs_fabric_of(base);
     struct tw_error why = base->why;
+    if (why.code && base->due & 1u << TW_FRAME_GOODBYE)
+        f->stats.refused++;
     if (!why.code)
         tw_fail(&why, TW_UNAVAILABLE, NULL, NULL, NULL, "closed before it was up");
     if (conn->request)
@@ -192,7 +195,7 @@ static void verbs_hang_up(struct tw_conn *base)
         verbs_link_linger(conn, conn->link->urgent.posted > posted);
         verbs_wake(f);
     } else {
-        verbs_memory_free(f, conn->memory);
+        verbs_memory_put(f, conn->memory);
         verbs_domain_put(f, conn->domain);
     }
     verbs_reads_free(conn);
@@ -283,6 +286,8 @@ static uint64_t conn_due(const struct verbs_conn *conn)
 
 static void conn_tick(struct verbs_conn *conn, uint64_t now_ns)
 {
+    if (!conn->base.hung_up)
+        verbs_calls_take(conn);
     if (conn->base.hung_up)
         return;
     if (conn->link && now_ns >= suspicious_ns(conn))
@@ -302,6 +307,7 @@ static void tick(struct verbs_fabric *f)
     for (struct tw_conn *c = f->base.conns; c; c = c->sibling)
         conn_tick((struct verbs_conn *)c, now);
     verbs_lingering_tick(f, now);
+    verbs_retired_end(f, false);
 }
 
 static uint64_t tick_next(const struct verbs_fabric *f)

@@ -12,6 +12,7 @@
 #define RNR_RETRIES 6u
 #define RESOLVE_MS  1000
 #define REFUSED_IB  8 /* "invalid service id": nobody listens */
+#define RETOLD_MAX  3u
 
 /* ---- Parameters ------------------------------------------------------------------------------ */
 
@@ -91,6 +92,26 @@ static void address_resolved(struct verbs_queue *q)
         verbs_link_fail(q->link, TW_UNAVAILABLE, "no route: %s", strerrordesc_np(errno));
 }
 
+/* Soft-iWARP loses the words of a refusal when the peer's closing comes on their heels: they are
+ * asked for again. False: that will not help. */
+static bool ask_again(struct verbs_queue *q, int status)
+{
+    struct verbs_conn *conn = q->link->conn;
+    struct tw_error err;
+    if (!q->link->fabric->iwarp || status != -ECONNRESET || q->lane != TW_LANE_URGENT ||
+        conn->base.machine.state != TW_CONN_DIALLING || conn->retold == RETOLD_MAX)
+        return false;
+    struct verbs_link *link = verbs_link_new(conn, &err);
+    if (!link)
+        return false;
+    conn->retold++;
+    verbs_link_free(conn->link);
+    conn->link = link;
+    if (verbs_dial(&link->urgent, &err))
+        verbs_link_fail_with(link, &err);
+    return true;
+}
+
 /* The peer or the network has said no. Where the answer is definite, nothing is tried again. */
 static void refused(struct verbs_queue *q, int status, const uint8_t *bytes, size_t size)
 {
@@ -103,7 +124,7 @@ static void refused(struct verbs_queue *q, int status, const uint8_t *bytes, siz
     } else if (status == REFUSED_IB || status == -ECONNREFUSED) {
         tw_fail(&why, TW_UNAVAILABLE, NULL, NULL, NULL, "nobody listens there");
         tw_conn_lost(&conn->base, &why);
-    } else {
+    } else if (!ask_again(q, status)) {
         verbs_link_fail(q->link, TW_UNAVAILABLE, "the network refused the connection: %s (%d)",
                         status < 0 ? strerrordesc_np(-status) : "rejected", status);
     }
@@ -124,7 +145,6 @@ static enum tw_code equip(struct verbs_conn *conn, struct tw_error *err)
 static void route_resolved(struct verbs_queue *q)
 {
     struct verbs_conn *conn = q->link->conn;
-    struct verbs_private priv;
     struct tw_error err;
     enum tw_code code = equip(conn, &err);
     if (!code)
@@ -133,11 +153,27 @@ static void route_resolved(struct verbs_queue *q)
         verbs_link_fail_with(q->link, &err);
         return;
     }
-    private_of(q, &priv);
-    struct rdma_conn_param param = parameters(q->link->fabric, &priv);
+    private_of(q, &q->call.priv);
+    q->call.param = parameters(q->link->fabric, &q->call.priv);
     q->state = VERBS_CONNECTING;
-    if (rdma_connect(q->id, &param))
-        refused(q, -errno, NULL, 0);
+    const int number = verbs_connect_begin(q);
+    if (number)
+        refused(q, -number, NULL, 0);
+}
+
+void verbs_calls_take(struct verbs_conn *conn)
+{
+    struct verbs_link *link = conn->link;
+    for (unsigned i = 0; link && i <= VERBS_QUEUES_MAX; i++) {
+        struct verbs_queue *q = i ? &link->bulk[i - 1] : &link->urgent;
+        int number = 0;
+        if (!verbs_connect_ended(q, &number) || !number || link->failed ||
+            q->state != VERBS_CONNECTING)
+            continue;
+        refused(q, -number, NULL, 0);
+        if (conn->link != link)
+            return;
+    }
 }
 
 /* ---- Greetings ------------------------------------------------------------------------------- */
@@ -503,7 +539,7 @@ unsigned verbs_cm_events(struct verbs_fabric *f)
         const size_t size = event->param.conn.private_data ? event->param.conn.private_data_len : 0;
         if (size)
             memcpy(bytes, event->param.conn.private_data, size);
-        /* Acknowledged at once: destroying an id waits for it. */
+        /* Acknowledged at once: destroying an id waits for it, and a thread may be about to. */
         rdma_ack_cm_event(event);
         if (type == RDMA_CM_EVENT_CONNECT_REQUEST)
             requested(f, id, bytes, size);

@@ -199,6 +199,7 @@ struct verbs_memory *verbs_memory_new(struct verbs_fabric *f, struct verbs_domai
         free(m);
         return NULL;
     }
+    m->uses = 1;
     m->bytes = bytes;
     m->size = size;
     m->acks = bytes;
@@ -207,15 +208,15 @@ struct verbs_memory *verbs_memory_new(struct verbs_fabric *f, struct verbs_domai
     m->rings[TW_LANE_URGENT] = m->greetings + local;
     m->rings[TW_LANE_BULK] = m->rings[TW_LANE_URGENT] + urgent;
     if (register_parts(f, domain, m, where, err)) {
-        verbs_memory_free(f, m);
+        verbs_memory_put(f, m);
         return NULL;
     }
     return m;
 }
 
-void verbs_memory_free(struct verbs_fabric *f, struct verbs_memory *m)
+void verbs_memory_put(struct verbs_fabric *f, struct verbs_memory *m)
 {
-    if (!m)
+    if (!m || --m->uses)
         return;
     verbs_reads_unmap(f, m);
     for (unsigned lane = 0; lane < TW_LANES; lane++)

@@ -172,21 +172,10 @@ enum tw_code verbs_grant(struct verbs_conn *conn, enum tw_lane lane, struct tw_e
     return TW_OK;
 }
 
-static void queue_free(struct verbs_queue *q)
-{
-    if (!q->id)
-        return;
-    if (q->id->qp)
-        rdma_destroy_qp(q->id);
-    rdma_destroy_id(q->id);
-    q->id = NULL;
-    q->state = VERBS_IDLE;
-}
-
 static void queue_silence(struct verbs_queue *q)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-    if (q->id && q->id->qp)
+    if (q->id && q->id->qp && !q->call.running) /* what connects has nothing to say yet */
         ibv_modify_qp(q->id->qp, &attr, IBV_QP_STATE);
 }
 
@@ -197,25 +186,18 @@ void verbs_link_silence(struct verbs_link *link)
         queue_silence(&link->bulk[i]);
 }
 
-void verbs_link_free(struct verbs_link *link)
+void verbs_link_end(struct verbs_link *link)
 {
-    if (!link)
-        return;
-    queue_free(&link->urgent);
-    for (unsigned i = 0; i < VERBS_QUEUES_MAX; i++)
-        queue_free(&link->bulk[i]);
     for (unsigned lane = 0; lane < TW_LANES; lane++) {
         if (!link->cqs[lane])
             continue;
         ibv_ack_cq_events(link->cqs[lane], link->cq_events[lane]);
         ibv_destroy_cq(link->cqs[lane]);
     }
-    if (!link->conn) { /* it has outlived its connection */
-        verbs_memory_free(link->fabric, link->memory);
-        verbs_domain_put(link->fabric, link->domain);
-        for (unsigned lane = 0; lane < TW_LANES; lane++)
-            free(link->chunks[lane]);
-    }
+    verbs_memory_put(link->fabric, link->memory);
+    verbs_domain_put(link->fabric, link->domain);
+    for (unsigned lane = 0; lane < TW_LANES; lane++)
+        free(link->chunks[lane]);
     free(link);
 }
 

@@ -3,6 +3,7 @@
  *   verbs.c         the table, poll, timers: breaks, reconnects
  *   verbs_device.c  the device, protection domains, registered memory
  *   verbs_link.c    the queue pairs of a connection, as long as they last
+ *   verbs_slow.c    what may wait in the kernel, in threads of its own
  *   verbs_cm.c      the connection manager's events: requests, refusals, greetings
  *   verbs_send.c    messages out: chains, doorbells, credit
  *   verbs_recv.c    completions, messages in
@@ -22,6 +23,7 @@
 #include "fabric/verbs_ring.h"
 
 #include <infiniband/verbs.h>
+#include <pthread.h>
 #include <rdma/rdma_cma.h>
 
 #define VERBS_STRIDE       TW_FRAME_MAX /* of a slot */
@@ -49,12 +51,13 @@ struct verbs_domain {
     uint8_t token[TW_OWNER_SIZE];
 };
 
-/* What a connection has registered; one allocation.
+/* What a connection has registered; one allocation, shared with links that outlive it.
  *
  *   | acks | greetings | copies | urgent ring | bulk ring |
  *
  * Each part is a registration with no more rights than it needs. */
 struct verbs_memory {
+    unsigned uses;
     uint8_t *bytes;
     size_t size;
     uint64_t *acks;     /* TW_LANES numbers that the peer writes: messages consumed */
@@ -76,6 +79,16 @@ enum verbs_queue_state {
     VERBS_READY,
 };
 
+/* An rdma_connect() under way. */
+struct verbs_call {
+    struct verbs_private priv;
+    struct rdma_conn_param param;
+    pthread_t thread;
+    bool running; /* `thread` is to be joined */
+    bool done;    /* atomic: `number`, the errno, is there */
+    int number;
+};
+
 struct verbs_queue {
     struct verbs_link *link;
     struct rdma_cm_id *id; /* NULL = none */
@@ -87,12 +100,13 @@ struct verbs_queue {
     uint64_t posted;     /* work requests given to the device */
     uint64_t done;       /* of them, known to be done */
     uint64_t signalled;  /* the last of them that will tell */
+    struct verbs_call call;
 };
 
 struct verbs_link {
-    struct verbs_link *next; /* list of those that linger */
+    struct verbs_link *next; /* list of those that linger, or are being freed */
     struct verbs_fabric *fabric;
-    struct verbs_conn *conn; /* NULL: lingers */
+    struct verbs_conn *conn; /* NULL: lingers, or is being freed */
     struct ibv_cq *cqs[TW_LANES];
     unsigned cq_events[TW_LANES]; /* taken, to be acknowledged */
     bool hot[TW_LANES];           /* there may be completions or messages to consume */
@@ -106,6 +120,8 @@ struct verbs_link {
     struct verbs_memory *memory;
     struct verbs_domain *domain;
     uint8_t *chunks[TW_LANES];
+    pthread_t farewell; /* frees the queue pairs */
+    bool retired;       /* atomic: it has */
 };
 
 /* A message that leaves, kept until it is consumed. */
@@ -159,6 +175,7 @@ struct verbs_conn {
     struct verbs_place peer_acks;
     struct verbs_reads reads;
     uint64_t redial_ns; /* client, broken: when to try again */
+    unsigned retold;    /* client: refusals that came without a word */
 };
 
 struct verbs_fabric {
@@ -178,9 +195,10 @@ struct verbs_fabric {
     int again;            /* eventfd: there is work though no descriptor says so */
     struct verbs_domain *domains;
     struct verbs_link *lingering;
-    uint8_t *scratch;     /* a message on its way in; the peer cannot change it any more */
-    struct tw_conn *turn; /* whose bulk is served next */
-    uint64_t looked_ns;   /* when poll last looked at descriptors */
+    struct verbs_link *retiring; /* a thread frees their queue pairs */
+    uint8_t *scratch;            /* a message on its way in; the peer cannot change it any more */
+    struct tw_conn *turn;        /* whose bulk is served next */
+    uint64_t looked_ns;          /* when poll last looked at descriptors */
     struct tw_verbs_stats stats;
 };
 
@@ -226,7 +244,7 @@ void verbs_deregister(struct verbs_fabric *f, struct ibv_mr *mr); /* NULL is fin
 /* Rings and buffers of a connection with `bulk_slots`. */
 struct verbs_memory *verbs_memory_new(struct verbs_fabric *f, struct verbs_domain *domain,
                                       uint32_t bulk_slots, const char *where, struct tw_error *err);
-void verbs_memory_free(struct verbs_fabric *f, struct verbs_memory *memory);
+void verbs_memory_put(struct verbs_fabric *f, struct verbs_memory *memory); /* NULL is fine */
 /* The shared half's rings, which exist from ACCEPT on. */
 enum tw_code verbs_chunks_register(struct verbs_conn *conn, struct tw_error *err);
 enum tw_code verbs_region_open(struct tw_fabric *base, struct tw_region *region,
@@ -245,7 +263,8 @@ struct verbs_link *verbs_link_new(struct verbs_conn *conn, struct tw_error *err)
 enum tw_code verbs_queue_create(struct verbs_queue *queue, struct tw_error *err);
 /* Posts receives for the messages that the peer may send now. */
 enum tw_code verbs_grant(struct verbs_conn *conn, enum tw_lane lane, struct tw_error *err);
-void verbs_link_free(struct verbs_link *link);
+/* Frees a link whose queue pairs are gone, with what it had of its connection. */
+void verbs_link_end(struct verbs_link *link);
 /* Stops all queue pairs without a word to the peer. */
 void verbs_link_silence(struct verbs_link *link);
 /* Notes that the link is of no use any more; poll does the rest. The first reason counts. */
@@ -260,6 +279,18 @@ void verbs_link_linger(struct verbs_conn *conn, bool words);
 void verbs_lingering_tick(struct verbs_fabric *f, uint64_t now_ns);
 void verbs_wake(struct verbs_fabric *f); /* makes tw_fabric_fd() readable */
 
+/* ---- verbs_slow.c ------------------------------------------------------------------------------
+ */
+
+/* Connects with the call's `priv` and `param`, on iWARP in a thread. An errno, 0 = it has begun. */
+int verbs_connect_begin(struct verbs_queue *queue);
+/* True once when the thread has ended: *number is an errno, or 0. */
+bool verbs_connect_ended(struct verbs_queue *queue, int *number);
+/* Ends the link and its queue pairs; on iWARP in a thread. It must not be touched any more. */
+void verbs_link_free(struct verbs_link *link); /* NULL is fine */
+/* Frees what threads have left over; with `wait` all of it. */
+void verbs_retired_end(struct verbs_fabric *f, bool wait);
+
 /* ---- verbs_cm.c ------------------------------------------------------------------------------ */
 
 enum tw_code verbs_listen(struct tw_fabric *base, const char *address, struct tw_error *err);
@@ -267,6 +298,8 @@ enum tw_code verbs_listen(struct tw_fabric *base, const char *address, struct tw
 enum tw_code verbs_dial(struct verbs_queue *queue, struct tw_error *err);
 void verbs_dial_bulk(struct verbs_conn *conn); /* all queue pairs of the bulk lane */
 unsigned verbs_cm_events(struct verbs_fabric *f);
+/* Calls in threads that have ended. */
+void verbs_calls_take(struct verbs_conn *conn);
 void verbs_reject(struct rdma_cm_id *id, const struct tw_error *why); /* and destroys it */
 /* The first message of a queue pair has come. */
 void verbs_greeted(struct verbs_queue *queue, uint32_t length);

@@ -150,25 +150,11 @@ static void cut_for_a_while(struct world *w)
     cr_assert_not(down, "%s%s", w->a.why.what, w->b.why.what);
 }
 
-/* Soft-iWARP may hold a poll for seconds while it dials over a cut wire, which is silence, too. */
-static struct world *connected_patiently(void)
-{
-    const char *kind = getenv("TOWLINE_RDMA_KIND");
-    struct tw_fabric_config config = patient;
-    if (kind && strcmp(kind, "siw") == 0)
-        config.idle_timeout_ns = 24 * TW_SEC;
-    if (!world_use_verbs(NULL))
-        cr_skip_test("no RDMA device is named in TOWLINE_VERBS_ADDRESS");
-    struct world *w = world_open(false, &config, NULL);
-    cr_assert(world_connect(w), "%s: %s", w->b.why.where, w->b.why.what);
-    return w;
-}
-
 Test(verbs, a_wire_that_is_cut_and_mended_loses_nothing, .timeout = 100)
 {
     if (!getenv("TOWLINE_VERBS_CUT") || !getenv("TOWLINE_VERBS_MEND"))
         cr_skip_test("no wire can be cut: TOWLINE_VERBS_CUT, TOWLINE_VERBS_MEND");
-    struct world *w = connected_patiently();
+    struct world *w = connected(NULL);
     stream(w, 600, cut_for_a_while);
     fprintf(stderr, "resent %llu, breaks %llu\n", (unsigned long long)stats_of(&w->b).resent,
             (unsigned long long)stats_of(&w->b).breaks);

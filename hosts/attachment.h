@@ -20,7 +20,9 @@
 #include <stdint.h>
 
 struct tw_attachment_ops {
-    /* Begins to watch `ranges` of the program's addresses, page-aligned and disjoint. */
+    /* Begins to watch `ranges` of the program's addresses, page-aligned and disjoint. Where a
+     * program can be watched without its help, `count` 0 is everything that it may write to;
+     * else INVALID_ARGUMENT. */
     enum tw_code (*watch)(void *ctx, const struct tw_range *ranges, size_t count, void **watch,
                           struct tw_error *err);
     void (*unwatch)(void *ctx, void *watch);
@@ -33,6 +35,9 @@ struct tw_attachment_ops {
     /* After a tracker was started or collected, before anyone reads data: stores that may still be
      * on their way are put into the epoch that has just begun. Returns how many lines. */
     size_t (*settle)(void *ctx);
+    /* When a collector that does not want to slow the program should pass again; 0 = any time. On
+     * the clock that the attachment was made with. */
+    uint64_t (*due_ns)(const void *ctx);
 
     /* From a device page (tw_dirty_page.page) to the program's address and back; TW_NEVER: none. */
     uint64_t (*address)(const void *ctx, uint64_t device_page);

@@ -17,8 +17,10 @@
 enum tw_host_operation {
     TW_HOST_STOP,     /* stops every vCPU; all its stores are in memory and on the link after it */
     TW_HOST_CONTINUE, /* lets the vCPUs run */
-    TW_HOST_SAVE_STATE, /* CPU and device state of the stopped machine into a buffer */
-    TW_HOST_LOAD_STATE, /* the reverse, into a machine that was started as incoming */
+    TW_HOST_SAVE_STATE,  /* CPU and device state of the stopped machine into a buffer */
+    TW_HOST_AWAIT_STATE, /* readies a machine that was started as incoming for the next: optional,
+                            and not repeated; what it spares is spared while no guest waits */
+    TW_HOST_LOAD_STATE,  /* the reverse, into such a machine */
 };
 
 /* A device state as it travels; owned by who holds it, freed with free(data). */

@@ -210,7 +210,8 @@ Test(pki, broken_files_leave_the_old_material)
     tw_tls_close(agent);
 }
 
-Test(pki, the_watch_takes_changed_files, .timeout = 60)
+/* However soon the files change: before the watch begins, and the moment after. */
+static void watch_takes_changed_files(bool change_first)
 {
     authority("ca");
     issue(in_dir("ca"), in_dir("agent"), leaf(TW_ROLE_AGENT, "node-a"));
@@ -218,14 +219,26 @@ Test(pki, the_watch_takes_changed_files, .timeout = 60)
     longer.ends_s = 60 * DAY;
     issue(in_dir("ca"), in_dir("next"), longer);
     struct tw_tls *agent = tls_in(in_dir("agent"));
-    cr_assert_eq(tw_tls_watch(agent, NULL), TW_OK);
-    usleep(1000);
+    if (!change_first)
+        cr_assert_eq(tw_tls_watch(agent, NULL), TW_OK);
     cr_assert_eq(rename(in_dir("next/tls.crt"), in_dir("agent/tls.crt")), 0);
     cr_assert_eq(rename(in_dir("next/tls.key"), in_dir("agent/tls.key")), 0);
+    if (change_first)
+        cr_assert_eq(tw_tls_watch(agent, NULL), TW_OK);
     for (int i = 0; i < 3000 && tw_tls_generation(agent) == 1; i++)
         usleep(10000);
     cr_assert_gt(tw_tls_expires_s(agent), 59 * DAY);
     tw_tls_close(agent);
+}
+
+Test(pki, the_watch_takes_files_that_change_at_once, .timeout = 60)
+{
+    watch_takes_changed_files(false);
+}
+
+Test(pki, the_watch_takes_files_that_changed_before_it_began, .timeout = 60)
+{
+    watch_takes_changed_files(true);
 }
 
 Test(pki, nothing_is_overwritten_and_keys_are_private)

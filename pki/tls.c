@@ -37,6 +37,8 @@ struct tw_tls {
     pthread_mutex_t lock; /* guards what follows, up to the thread */
     struct tw_material material;
     uint64_t generation;
+    /* Of the files, from just before they were last read: what is written later always shows. */
+    struct stamp taken[FILES];
 
     pthread_t thread;
     bool watching;
@@ -78,6 +80,19 @@ bool tw_tls_files_given(const struct tw_tls_files *files)
 
 /* ---- Reading and replacing ------------------------------------------------------------------ */
 
+static void stamps_take(const struct tw_tls_files *files, struct stamp stamps[FILES])
+{
+    const char *const paths[FILES] = {files->ca, files->certificate, files->key};
+    struct stat status;
+    memset(stamps, 0, FILES * sizeof *stamps);
+    for (size_t i = 0; i < FILES; i++)
+        if (stat(paths[i], &status) == 0) {
+            stamps[i].changed = status.st_mtim;
+            stamps[i].inode = status.st_ino;
+            stamps[i].size = status.st_size;
+        }
+}
+
 static void warn_of_end(struct tw_tls *tls)
 {
     int64_t left_s = tw_tls_expires_s(tls);
@@ -93,7 +108,9 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
                          struct tw_error *err)
 {
     struct tw_material material;
+    struct stamp taken[FILES];
     *tls = NULL;
+    stamps_take(files, taken);
     enum tw_code code = tw_material_read(files, &material, err);
     if (code != TW_OK)
         return code;
@@ -112,6 +129,7 @@ enum tw_code tw_tls_open(const struct tw_tls_files *files, struct tw_tls **tls,
     atomic_init(&t->holds, 1);
     t->files = *files;
     t->material = material;
+    memcpy(t->taken, taken, sizeof taken);
     t->generation = 1;
     warn_of_end(t);
     *tls = t;
@@ -156,8 +174,13 @@ enum tw_code tw_tls_reload(struct tw_tls *tls, struct tw_error *err)
 {
     struct tw_material fresh, old;
     struct tw_error mine = {0};
+    struct stamp taken[FILES];
     char text[600];
     pthread_mutex_lock(&tls->reload_lock);
+    stamps_take(&tls->files, taken);
+    pthread_mutex_lock(&tls->lock);
+    memcpy(tls->taken, taken, sizeof taken);
+    pthread_mutex_unlock(&tls->lock);
     enum tw_code code = tw_material_read(&tls->files, &fresh, &mine);
     if (code == TW_OK) {
         code = same_me(&tls->material.identity, &fresh.identity, tls->files.certificate, &mine);
@@ -236,19 +259,6 @@ int64_t tw_tls_expires_s(struct tw_tls *tls)
 
 /* ---- Watching the files --------------------------------------------------------------------- */
 
-static void stamps_take(const struct tw_tls_files *files, struct stamp stamps[FILES])
-{
-    const char *const paths[FILES] = {files->ca, files->certificate, files->key};
-    struct stat status;
-    memset(stamps, 0, FILES * sizeof *stamps);
-    for (size_t i = 0; i < FILES; i++)
-        if (stat(paths[i], &status) == 0) {
-            stamps[i].changed = status.st_mtim;
-            stamps[i].inode = status.st_ino;
-            stamps[i].size = status.st_size;
-        }
-}
-
 /* False when it is time to end. */
 static bool pause_ms(struct tw_tls *tls, unsigned ms)
 {
@@ -264,24 +274,29 @@ static bool pause_ms(struct tw_tls *tls, unsigned ms)
     return !stop;
 }
 
-/* A rotation writes three files one after the other: they are taken when they have come to rest.
- * What was refused is not read again until something changes. */
+/* What was refused is not read again until something changes. */
+static bool differ_from_taken(struct tw_tls *tls, const struct stamp now[FILES])
+{
+    pthread_mutex_lock(&tls->lock);
+    bool differ = memcmp(now, tls->taken, sizeof tls->taken) != 0;
+    pthread_mutex_unlock(&tls->lock);
+    return differ;
+}
+
+/* A rotation writes three files one after the other: they are taken when they have come to rest. */
 static void *watch_main(void *arg)
 {
     struct tw_tls *tls = arg;
-    struct stamp taken[FILES], last[FILES], now[FILES];
+    struct stamp last[FILES], now[FILES];
     unsigned quiet = 0;
     uint64_t warn_ns = tw_now(&tw_monotonic) + WARN_EVERY;
-    stamps_take(&tls->files, taken);
-    memcpy(last, taken, sizeof last);
+    stamps_take(&tls->files, last);
     while (pause_ms(tls, LOOK_MS)) {
         stamps_take(&tls->files, now);
         quiet = memcmp(now, last, sizeof now) == 0 ? quiet + 1 : 0;
         memcpy(last, now, sizeof last);
-        if (quiet >= SETTLED && memcmp(now, taken, sizeof now) != 0) {
-            memcpy(taken, now, sizeof taken);
+        if (quiet >= SETTLED && differ_from_taken(tls, now))
             tw_tls_reload(tls, NULL);
-        }
         if (tw_now(&tw_monotonic) >= warn_ns) {
             warn_ns += WARN_EVERY;
             warn_of_end(tls);

@@ -17,6 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define TRIES 5u /* to hear why a server hangs up */
+
 /* errno of a connection to `address`, 0 = it stands; *fd is then open. */
 static int connect_try(const struct sockaddr *address, socklen_t size, uint64_t deadline_ns,
                        int *fd)
@@ -103,7 +105,7 @@ static bool io_wait(SSL *ssl, int result, int fd, uint64_t deadline_ns)
 /* Handshake, then one byte: a server of TLS 1.3 judges our certificate after our handshake is
  * done, and says so where its first byte would be. */
 static enum tw_code talk(struct tw_rpc_tls *tls, SSL *ssl, int fd, uint64_t deadline_ns,
-                         struct tw_error *err)
+                         bool *wordless, struct tw_error *err)
 {
     struct tw_identity who;
     char byte, reason[TW_TLS_REASON];
@@ -118,22 +120,27 @@ static enum tw_code talk(struct tw_rpc_tls *tls, SSL *ssl, int fd, uint64_t dead
             continue;
     }
     int error = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl, result);
+    *wordless = error == SSL_ERROR_SYSCALL ||
+                (error == SSL_ERROR_SSL &&
+                 ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING);
     if (error == SSL_ERROR_SSL)
         return tw_fail(err, TW_UNAUTHENTICATED, "tls", NULL, NULL, "%s",
                        tw_tls_reason(ssl, reason));
     return TW_OK;
 }
 
-static enum tw_code tls_try(struct tw_rpc_tls *tls, int fd, uint64_t deadline_ns,
-                            struct tw_error *err)
+/* True: the server hung up without a word. What it has to say can be lost, when its process is too
+ * busy to write the alert before it closes the connection. */
+static bool tls_try(struct tw_rpc_tls *tls, int fd, uint64_t deadline_ns, struct tw_error *err)
 {
-    enum tw_code code = TW_OK;
+    bool wordless = false;
     SSL *ssl = tw_rpc_tls_client(tls);
+    tw_error_clear(err);
     if (ssl && SSL_set_fd(ssl, fd) == 1)
-        code = talk(tls, ssl, fd, deadline_ns, err);
+        talk(tls, ssl, fd, deadline_ns, &wordless, err);
     SSL_free(ssl);
     ERR_clear_error();
-    return code;
+    return wordless;
 }
 
 enum tw_code tw_probe(const char *url, struct tw_rpc_tls *tls, const char *what, unsigned ms,
@@ -142,11 +149,16 @@ enum tw_code tw_probe(const char *url, struct tw_rpc_tls *tls, const char *what,
     int fd;
     uint64_t deadline_ns = tw_now(&tw_monotonic) + ms * TW_MS;
     struct tw_error why = {0};
-    const char *reason = url_try(url, deadline_ns, &fd);
-    if (!reason) {
+    const char *reason = NULL;
+    bool again = true;
+    for (unsigned i = 0; again && i < TRIES; i++) {
+        again = false;
+        reason = url_try(url, deadline_ns, &fd);
+        if (reason)
+            continue;
         reason = "somebody listens there, but does not speak this protocol";
         if (tls)
-            tls_try(tls, fd, deadline_ns, &why);
+            again = tls_try(tls, fd, deadline_ns, &why);
         close(fd);
     }
     if (why.code == TW_OK)

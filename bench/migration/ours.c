@@ -10,13 +10,14 @@ static void note(const Towline__V1__Migration *m, struct bench_run *run)
 {
     const Towline__V1__MigrationProgress *p = m->progress;
     snprintf(run->note, sizeof run->note,
-             "%s: %zu rounds, final pass %.1f ms, device state %.1f ms (%llu bytes), %llu lines by "
-             "compare only, memory %s%s%s",
+             "%s: %zu rounds, stop %.1f ms, last lines %.1f, compare %.1f, device state %.1f (%llu "
+             "bytes), hand-over %.1f, %llu lines by compare only, memory %s%s%s",
              m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED ? "completed"
                                                                                  : "not completed",
-             p->n_rounds, (double)p->final_pass_us / 1e3, (double)p->device_state_us / 1e3,
-             (unsigned long long)p->bytes_device_state,
-             (unsigned long long)p->lines_found_by_compare_only,
+             p->n_rounds, (double)p->stop_us / 1e3,
+             ((double)p->final_pass_us - (double)p->compare_us) / 1e3, (double)p->compare_us / 1e3,
+             (double)p->device_state_us / 1e3, (unsigned long long)p->bytes_device_state,
+             (double)p->hand_over_us / 1e3, (unsigned long long)p->lines_found_by_compare_only,
              p->memory_compared ? (p->memory_equal ? "equal" : "DIFFERS") : "not compared",
              m->error ? ": " : "", m->error ? m->error->what : "");
 }

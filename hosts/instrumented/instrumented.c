@@ -260,6 +260,13 @@ static size_t table_settle(void *ctx)
     return tw_instrumented_settle(ctx);
 }
 
+/* A pass never stops the program. */
+static uint64_t table_due_ns(const void *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
 static uint64_t table_address(const void *ctx, uint64_t device_page)
 {
     return tw_instrumented_address(ctx, device_page);
@@ -289,6 +296,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
         .pass_begin = table_pass_begin,
         .step = table_step,
         .settle = table_settle,
+        .due_ns = table_due_ns,
         .address = table_address,
         .device_address = table_device_address,
         .alive = table_alive,

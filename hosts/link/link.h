@@ -128,12 +128,20 @@ static inline struct tw_link_header tw_link_layout(enum tw_link_kind kind, uint6
     return h;
 }
 
-/* Writer's side: call after the guest's store to the line of `address`. */
-static inline void tw_link_mark(const struct tw_link_map *map, uint64_t address)
+/* Writer's side, where it knows the page's marks and summary byte: call after the guest's store. */
+static inline void tw_link_mark_line(uint8_t *marks, uint8_t *summary, uint64_t line)
 {
     /* Release stores are plain stores on x86; they keep the compiler from reordering the two. */
-    __atomic_store_n(&map->marks[tw_line_of(address)], 1, __ATOMIC_RELEASE);
-    __atomic_store_n(&map->summary[tw_page_of(address)], 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&marks[line], 1, __ATOMIC_RELEASE);
+    __atomic_store_n(summary, 1, __ATOMIC_RELEASE);
+}
+
+/* The same by the line's address. */
+static inline void tw_link_mark(const struct tw_link_map *map, uint64_t address)
+{
+    const uint64_t page = tw_page_of(address);
+    tw_link_mark_line(&map->marks[page * TW_LINES_PER_PAGE], &map->summary[page],
+                      tw_line_of(address) % TW_LINES_PER_PAGE);
 }
 
 /* Writer's side: false when the ring is full. `capacity` is a power of two. */

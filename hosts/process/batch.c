@@ -5,16 +5,19 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define CREW_PIECES_MIN 4u /* below it a helper is not worth being woken */
+
 static uint8_t *bytes_of(const struct tw_batch *batch, unsigned i)
 {
     return batch->bytes + (size_t)i * TW_PAGE_SIZE;
 }
 
 /* Neighbours become one piece of the list. */
-static unsigned list_remote(const struct tw_batch *batch, unsigned from, struct iovec *list)
+static unsigned list_remote(const struct tw_batch *batch, unsigned from, unsigned to,
+                            struct iovec *list)
 {
     unsigned count = 0;
-    for (unsigned i = from; i < batch->count; i++) {
+    for (unsigned i = from; i < to; i++) {
         if (i > from && batch->address[i] == batch->address[i - 1] + TW_PAGE_SIZE)
             list[count - 1].iov_len += TW_PAGE_SIZE;
         else
@@ -25,22 +28,56 @@ static unsigned list_remote(const struct tw_batch *batch, unsigned from, struct 
 
 /* All pages by one call. Where it stops, the page may be gone, or be one that its own program may
  * not read: /proc/PID/mem reads that, too. */
-static void read_pages(struct tw_process *p)
+static void read_pages(struct tw_process *p, unsigned from, unsigned to)
 {
     struct tw_batch *batch = &p->batch;
-    struct iovec remote[TW_BATCH];
-    for (unsigned done = 0; done < batch->count;) {
-        struct iovec local = {bytes_of(batch, done), (size_t)(batch->count - done) * TW_PAGE_SIZE};
-        const unsigned pieces = list_remote(batch, done, remote);
+    struct iovec remote[TW_BATCH_PIECE];
+    for (unsigned done = from; done < to;) {
+        struct iovec local = {bytes_of(batch, done), (size_t)(to - done) * TW_PAGE_SIZE};
+        const unsigned pieces = list_remote(batch, done, to, remote);
         const ssize_t got = process_vm_readv(p->pid, &local, 1, remote, pieces, 0);
         for (size_t whole = got > 0 ? (size_t)got / TW_PAGE_SIZE : 0; whole > 0; whole--)
             batch->failed[done++] = false;
-        if (done == batch->count)
+        if (done == to)
             break;
         batch->failed[done] = pread(p->mem, bytes_of(batch, done), TW_PAGE_SIZE,
                                     (off_t)batch->address[done]) != TW_PAGE_SIZE;
         done++;
     }
+}
+
+/* A piece of the batch is read and at once, while it is in this processor's cache, compared, as far
+ * as there are copies: what else is to be done to them is for one thread. */
+static void take_piece(void *process, unsigned number)
+{
+    struct tw_process *p = process;
+    struct tw_batch *batch = &p->batch;
+    const unsigned from = number * TW_BATCH_PIECE;
+    const unsigned to = from + TW_BATCH_PIECE < batch->count ? from + TW_BATCH_PIECE : batch->count;
+    read_pages(p, from, to);
+    for (unsigned i = from; i < to; i++)
+        batch->compared[i] = batch->deliver[i] && !batch->failed[i] &&
+                             tw_copies_compare(&p->copies, batch->device_page[i],
+                                               bytes_of(batch, i), &batch->lines[i]);
+}
+
+/* Two pieces with the same page (found twice) must not be compared at the same time. */
+static bool is_ascending(const struct tw_batch *batch)
+{
+    for (unsigned i = 1; i < batch->count; i++) {
+        if (batch->address[i] <= batch->address[i - 1])
+            return false;
+    }
+    return true;
+}
+
+static void take_pieces(struct tw_process *p)
+{
+    const unsigned pieces = (p->batch.count + TW_BATCH_PIECE - 1) / TW_BATCH_PIECE;
+    const bool worth = pieces >= CREW_PIECES_MIN && is_ascending(&p->batch);
+    if (worth && !p->crew)
+        p->crew = tw_crew_open();
+    tw_crew_run(worth ? p->crew : NULL, take_piece, p, pieces);
 }
 
 /* process_vm_readv goes by pid: had the program executed another meanwhile, or ended and left its
@@ -66,8 +103,9 @@ static void tell(struct tw_process *p, unsigned i)
 {
     const struct tw_batch *batch = &p->batch;
     const uint64_t page = batch->device_page[i];
-    const struct tw_page_report report =
-        tw_copies_report(&p->copies, page, batch->anonymous[i], bytes_of(batch, i));
+    struct tw_page_report report = {.lines = batch->lines[i]};
+    if (!batch->compared[i])
+        report = tw_copies_report(&p->copies, page, batch->anonymous[i], bytes_of(batch, i));
     if (report.whole) {
         tell_whole(p, page);
         return;
@@ -80,7 +118,7 @@ static void tell(struct tw_process *p, unsigned i)
 void tw_batch_deliver(struct tw_process *p)
 {
     struct tw_batch *batch = &p->batch;
-    read_pages(p);
+    take_pieces(p);
     check_memory(p);
     for (unsigned i = 0; i < batch->count; i++) {
         const uint64_t page = batch->device_page[i];

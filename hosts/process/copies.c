@@ -54,12 +54,22 @@ static void take_copy(struct tw_copies *c, uint64_t page, const uint8_t *now)
     memcpy(copy_at(c, c->known[page]), now, TW_PAGE_SIZE);
 }
 
+bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now, uint64_t *lines)
+{
+    const uint32_t known = c->known[page];
+    if (known < FIRST_COPY)
+        return false;
+    *lines = c->compare->update(now, copy_at(c, known));
+    return true;
+}
+
 struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool absent_is_zero,
                                        const uint8_t *now)
 {
     const uint32_t known = c->known[page];
-    if (known >= FIRST_COPY)
-        return (struct tw_page_report){.lines = c->compare->update(now, copy_at(c, known))};
+    struct tw_page_report report = {0};
+    if (tw_copies_compare(c, page, now, &report.lines))
+        return report;
     const uint64_t nonzero = c->compare->nonzero(now);
     const bool was_zero = known == ZEROS || (known == NOTHING && absent_is_zero);
     if (nonzero)

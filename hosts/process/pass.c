@@ -1,6 +1,6 @@
 /* A pass: scan and protect, then read (R3), piece by piece.
  *
- *   spans --scan+protect--> found runs --64 pages at a time--> batch --compare--> device
+ *   spans --scan+protect--> found runs --256 pages at a time--> batch --compare--> device
  *
  * Once protected, a page is not told again: the runs found belong to the attachment, not to the
  * pass, and are read by the next one if this one is broken off. */
@@ -14,12 +14,15 @@
  * more addresses than they use. */
 #define WRITTEN (TW_PAGE_WPALLOWED | TW_PAGE_WRITTEN)
 #define HELD    (TW_PAGE_PRESENT | TW_PAGE_SWAPPED)
+/* Pages found, after which they are read before the scan goes on: as many as keep both threads
+ * busy, and few enough for what would be told as a whole if the program ended just then. */
+#define ENOUGH  1024u
 
-static uint64_t own_cpu_ns(void)
+static uint64_t own_cpu_ns(const struct tw_process *p)
 {
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * TW_SEC + (uint64_t)t.tv_nsec;
+    return (uint64_t)t.tv_sec * TW_SEC + (uint64_t)t.tv_nsec + tw_crew_cpu_ns(p->crew);
 }
 
 /* 0 when it has ended. */
@@ -105,6 +108,7 @@ static bool read_some(struct tw_process *p)
     if (pass->found_at == pass->found_count) {
         tw_batch_deliver(p);
         pass->found_at = pass->found_count = 0;
+        pass->found_pages = 0;
         return false;
     }
     struct tw_found *found = &pass->found[pass->found_at];
@@ -114,12 +118,12 @@ static bool read_some(struct tw_process *p)
         const bool watched = is_watched(p, found->run.start, &armed, &until);
         if (until > found->run.end)
             until = found->run.end;
-        for (; watched && i < TW_BATCH && found->run.start < until; i++) {
-            take_page(p, found, found->run.start, armed);
+        /* Nobody watches it, but its span was rounded out to it: it is protected now, so whoever
+         * watches it later would not find it, and must not trust what was known of it. */
+        for (; i < TW_BATCH && found->run.start < until; i++) {
+            take_page(p, found, found->run.start, watched && armed);
             found->run.start += TW_PAGE_SIZE;
         }
-        if (!watched)
-            found->run.start = until;
     }
     pass->found_at += found->run.start >= found->run.end;
     return true;
@@ -165,7 +169,7 @@ enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *
     enum tw_code code = tw_process_check(process, err);
     if (code)
         return code;
-    const uint64_t own = own_cpu_ns();
+    const uint64_t own = own_cpu_ns(process);
     pass->began_ns = tw_now(process->config.clock);
     pass->written = 0;
     pass->span = 0;
@@ -181,7 +185,7 @@ enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *
     for (unsigned i = 0; i < process->watch_count; i++)
         process->watches[i]->arming = true;
     pass->active = true;
-    pass->own_ns = own_cpu_ns() - own;
+    pass->own_ns = own_cpu_ns(process) - own;
     return TW_OK;
 }
 
@@ -216,7 +220,8 @@ static enum tw_code advance(struct tw_process *p, uint64_t until_ns, bool *done,
 {
     enum tw_code code = TW_OK;
     do {
-        if (read_some(p))
+        const bool enough = p->pass.found_pages >= ENOUGH || p->pass.span == p->span_count;
+        if (enough && read_some(p))
             continue;
         if (p->pass.span == p->span_count) {
             *done = true;
@@ -236,10 +241,10 @@ enum tw_code tw_process_step(struct tw_process *process, uint64_t slice_ns, bool
     if (!pass->active)
         return tw_fail(err, TW_FAILED_PRECONDITION, process->where, NULL, NULL,
                        "no pass is under way");
-    const uint64_t own = own_cpu_ns();
+    const uint64_t own = own_cpu_ns(process);
     enum tw_code code =
         advance(process, tw_after(tw_now(process->config.clock), slice_ns), done, err);
-    pass->own_ns += own_cpu_ns() - own;
+    pass->own_ns += own_cpu_ns(process) - own;
     if (code) {
         *done = false;
         pass->active = false;

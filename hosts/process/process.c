@@ -186,6 +186,7 @@ void tw_process_detach(struct tw_process *process)
     if (!process)
         return;
     struct tw_process *p = process;
+    tw_crew_close(p->crew);
     close_fd(p->userfaultfd); /* the last one: the kernel unprotects everything */
     while (p->watch_count)
         tw_process_unwatch(p->watches[p->watch_count - 1]);

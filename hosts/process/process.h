@@ -25,7 +25,8 @@
  * The program is stopped once, for one short stop while the descriptor is made inside it; it is not
  * traced afterwards. It never waits for us: when this process dies, the kernel takes all protection
  * away. One thread owns a tw_process; the injection has a thread of its own for as long as it
- * takes. Only attach, spawn and catch_finish wait, with a deadline. */
+ * takes, and reading many pages a second one, which sleeps between passes. Only attach, spawn and
+ * catch_finish wait, with a deadline. */
 #ifndef TOWLINE_HOSTS_PROCESS_PROCESS_H
 #define TOWLINE_HOSTS_PROCESS_PROCESS_H
 
@@ -34,6 +35,7 @@
 #include "base/line.h"
 #include "base/machine.h"
 #include "fpga-model/device.h"
+#include "hosts/attachment.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -123,6 +125,9 @@ const struct tw_range *tw_process_watch_ranges(const struct tw_process_watch *wa
 
 struct tw_device *tw_process_device(struct tw_process *process); /* no snoops: nothing is cached */
 
+/* The same as a table; owns nothing. */
+struct tw_attachment tw_process_attachment(struct tw_process *process);
+
 /* The virtual address of a device page (tw_dirty_page.page); TW_NEVER when it has none. */
 uint64_t tw_process_address(const struct tw_process *process, uint64_t device_page);
 /* The device address of a virtual one; TW_NEVER when it has none (nothing was reported there). */
@@ -135,7 +140,7 @@ uint64_t tw_process_device_address(const struct tw_process *process, uint64_t ad
  */
 enum tw_code tw_process_pass_begin(struct tw_process *process, struct tw_error *err);
 
-/* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses scanned or 64 pages read.
+/* Goes on for about `slice_ns`, in pieces of at most 64 MiB of addresses scanned or 256 pages read.
  * Sets *done when the pass is complete: everything written before pass_begin is in the trackers. An
  * error ends the pass; what it had found is in the trackers, and nothing is lost for the next one.
  * ABORTED: the program ended (see the state). */

@@ -4,6 +4,7 @@
 
 #include "fpga-model/page_set.h"
 #include "hosts/process/copies.h"
+#include "hosts/process/crew.h"
 #include "hosts/process/kernel.h"
 #include "hosts/process/maps.h"
 #include "hosts/process/process.h"
@@ -50,17 +51,20 @@ struct tw_found {
     bool anonymous, shared;
 };
 
-#define TW_SCAN_RUNS  512u /* of one scan */
-#define TW_BATCH      64u  /* pages read together */
-#define TW_SCAN_BYTES (UINT64_C(64) << 20)
+#define TW_SCAN_RUNS   512u /* of one scan */
+#define TW_BATCH       256u /* pages read together, */
+#define TW_BATCH_PIECE 16u  /* of which so many by one call */
+#define TW_SCAN_BYTES  (UINT64_C(64) << 20)
 
 /* Pages on their way from the program's memory to the device. */
 struct tw_batch {
     uint64_t address[TW_BATCH];
     uint64_t device_page[TW_BATCH];
     bool anonymous[TW_BATCH];
-    bool deliver[TW_BATCH]; /* false: content at the start */
-    bool failed[TW_BATCH];  /* could not be read */
+    bool deliver[TW_BATCH];  /* false: content at the start */
+    bool failed[TW_BATCH];   /* could not be read */
+    bool compared[TW_BATCH]; /* with a copy; then `lines` is what differed */
+    uint64_t lines[TW_BATCH];
     unsigned count;
     uint8_t *bytes; /* TW_BATCH pages */
 };
@@ -73,7 +77,8 @@ struct tw_pass {
     uint64_t address;       /* in it; 0 = at its start */
     struct tw_found *found; /* outlive a pass that is broken off */
     size_t found_count, found_capacity;
-    size_t found_at; /* being read */
+    size_t found_at;      /* being read */
+    uint64_t found_pages; /* in all of them */
 };
 
 /* ---- The attachment (process.c) -------------------------------------------------------------- */
@@ -99,6 +104,7 @@ struct tw_process {
     struct tw_span *spans;
     size_t span_count, span_capacity;
     struct tw_batch batch;
+    struct tw_crew *crew; /* NULL until a batch is big enough */
     struct tw_pass pass;
     struct tw_process_stats stats;
     uint64_t due_ns;

@@ -486,3 +486,45 @@ Test(process, many_windows_lead_there_and_back, TIMED)
     session_end(&s);
     end();
 }
+
+/* A pass through the table, in slices so short that each is one piece. */
+static void pass_by_table(const struct tw_attachment *a)
+{
+    bool done = false;
+    cr_assert_eq(a->ops->pass_begin(a->ctx, NULL), TW_OK);
+    while (!done)
+        cr_assert_eq(a->ops->step(a->ctx, 0, &done, NULL), TW_OK);
+    cr_expect_eq(a->ops->settle(a->ctx), 0);
+}
+
+Test(process, as_the_table_that_all_attachments_have, TIMED)
+{
+    struct tw_tracker_config config = {.name = "table"};
+    struct tw_tracker *tracker;
+    struct tw_dirty_page page;
+    void *watch;
+    attach();
+    struct tw_attachment a = tw_process_attachment(process);
+    const struct tw_range range = {target_map(&target, TARGET_ANONYMOUS, 4 * PAGE), 4 * PAGE};
+    cr_assert_eq(a.ops->watch(a.ctx, &range, 1, &watch, NULL), TW_OK);
+    pass_by_table(&a);
+    config.ranges = a.ops->watch_ranges(watch, &config.range_count);
+    cr_assert_eq(tw_tracker_start(a.device, &config, &tracker, NULL), TW_OK);
+    target_store(&target, range.start + 2 * PAGE + 3 * LINE, 1);
+    pass_by_table(&a);
+    cr_expect_gt(a.ops->due_ns(a.ctx), tw_now(&tw_monotonic) - 60 * TW_SEC);
+    cr_expect_eq(tw_tracker_collect(tracker), 1);
+    cr_assert_eq(tw_tracker_read(tracker, &page, 1), 1);
+    cr_expect_eq(page.lines, line_bit(3 * LINE));
+    cr_expect_eq(a.ops->address(a.ctx, page.page), range.start + 2 * PAGE);
+    cr_expect_eq(a.ops->device_address(a.ctx, range.start + 2 * PAGE), page.page * PAGE);
+    cr_expect_not(a.same_value_is_dirty);
+    cr_expect(a.whole_pages);
+    cr_expect_not_null(a.blind_spots[0]);
+    tw_tracker_stop(tracker);
+    a.ops->unwatch(a.ctx, watch);
+    cr_expect(a.ops->alive(a.ctx));
+    target_end(&target);
+    cr_expect_not(a.ops->alive(a.ctx));
+    a.ops->close(a.ctx);
+}

@@ -27,8 +27,10 @@ enum tw_code tw_found_add(struct tw_process *p, const struct tw_page_run *runs, 
         pass->found = grown;
         pass->found_capacity = capacity;
     }
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         pass->found[pass->found_count++] = (struct tw_found){runs[i], anonymous, shared};
+        pass->found_pages += (runs[i].end - runs[i].start) / TW_PAGE_SIZE;
+    }
     return TW_OK;
 }
 

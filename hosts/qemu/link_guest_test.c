@@ -223,10 +223,10 @@ Test(link_guest, a_later_mismatch_makes_everything_dirty)
 {
     struct test_vm vm;
     test_vm_init(&vm, "late mismatch");
-    vm.config.plugin_options = "mismatch=5000";
+    vm.config.plugin_options = "mismatch=4300";
     test_vm_spawn(&vm);
     test_vm_await_ready(&vm);
-    const uint64_t end = tw_after(tw_now(&tw_monotonic), 10 * TW_SEC);
+    const uint64_t end = tw_after(tw_now(&tw_monotonic), 40 * TW_SEC);
     bool trusted = false;
     while (strcmp(stats_of(&vm).address_mode, "api")) {
         trusted = trusted || strcmp(stats_of(&vm).address_mode, "host") == 0;

@@ -1,4 +1,4 @@
-/* STOP, CONTINUE, SAVE_STATE and LOAD_STATE, each a walk through a few QMP commands.
+/* STOP, CONTINUE, SAVE_STATE, AWAIT_STATE and LOAD_STATE, each a walk through a few QMP commands.
  *
  * The device state travels by QEMU's own migration with x-ignore-shared: RAM stays in its file,
  * the stream holds the rest (a few hundred KiB). QEMU connects to a socket of ours to save, we
@@ -21,12 +21,15 @@
 #define RETRY_NS   TW_MS
 #define FIRST_ROOM (1u << 20) /* bytes for a state that is about to come */
 
+#define LOAD_AWAITED (TW_HOST_LOAD_STATE + 1u) /* QEMU listens for it already */
+
 #define ENDS TW_MAY(TW_STEP_ENDED)
 
 static const struct tw_state steps[TW_STEP_COUNT] = {
     [TW_STEP_IDLE] = {"idle",
                       TW_MAY(TW_STEP_STOPPING) | TW_MAY(TW_STEP_CONTINUING) |
-                          TW_MAY(TW_STEP_SAVE_CLEARING) | TW_MAY(TW_STEP_LOAD_CAPABILITIES),
+                          TW_MAY(TW_STEP_SAVE_CLEARING) | TW_MAY(TW_STEP_AWAIT_CAPABILITIES) |
+                          TW_MAY(TW_STEP_LOAD_CAPABILITIES) | TW_MAY(TW_STEP_LOAD_LISTENING),
                       "nothing under way", NULL},
     [TW_STEP_STOPPING] = {"stopping", ENDS, "waits for the answer to stop", NULL},
     [TW_STEP_CONTINUING] = {"continuing", TW_MAY(TW_STEP_CONTINUE_WAITING) | ENDS,
@@ -43,10 +46,15 @@ static const struct tw_state steps[TW_STEP_COUNT] = {
                                 "reads the stream", NULL},
     [TW_STEP_SAVE_SETTLING] = {"save_settling", ENDS, "the stream is whole; run state follows",
                                NULL},
+    [TW_STEP_AWAIT_CAPABILITIES] = {"await_capabilities", TW_MAY(TW_STEP_AWAIT_LISTENING) | ENDS,
+                                    "RAM is left out of the stream", NULL},
+    [TW_STEP_AWAIT_LISTENING] = {"await_listening", ENDS,
+                                 "waits for the answer to migrate-incoming", NULL},
     [TW_STEP_LOAD_CAPABILITIES] = {"load_capabilities", TW_MAY(TW_STEP_LOAD_LISTENING) | ENDS,
                                    "RAM is left out of the stream", NULL},
     [TW_STEP_LOAD_LISTENING] = {"load_listening", TW_MAY(TW_STEP_LOAD_FEEDING) | ENDS,
-                                "waits for the answer to migrate-incoming", NULL},
+                                "waits for the answer to migrate-incoming, unless it listens",
+                                NULL},
     [TW_STEP_LOAD_FEEDING] = {"load_feeding", TW_MAY(TW_STEP_LOAD_SETTLING) | ENDS,
                               "writes the stream", NULL},
     [TW_STEP_LOAD_SETTLING] = {"load_settling", ENDS, "QEMU has the state; run state follows",
@@ -77,7 +85,8 @@ static void close_sockets(struct tw_qemu *q)
         close(o->stream);
     o->listener = o->stream = -1;
     unlink(q->save_path);
-    unlink(q->load_path);
+    if (!q->listening)
+        unlink(q->load_path);
 }
 
 static void end(struct tw_qemu *q, enum tw_code code, const char *why)
@@ -349,6 +358,7 @@ static bool connect_to_load(struct tw_qemu *q)
 {
     struct tw_qemu_operation *o = &q->operation;
     const struct sockaddr_un address = address_of(q->load_path);
+    q->listening = false; /* for one stream */
     o->stream = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (o->stream < 0 ||
         connect(o->stream, (const struct sockaddr *)&address, sizeof address) < 0) {
@@ -439,12 +449,22 @@ static void advance(struct tw_qemu *q)
     case TW_STEP_SAVE_SETTLING:
         save_settling(q);
         break;
+    case TW_STEP_AWAIT_CAPABILITIES:
+        if (answered(q, NULL))
+            ask(q, TW_STEP_AWAIT_LISTENING, "migrate-incoming", uri(q->load_path));
+        break;
+    case TW_STEP_AWAIT_LISTENING:
+        if (answered(q, NULL)) {
+            q->listening = true;
+            end(q, TW_OK, "answered");
+        }
+        break;
     case TW_STEP_LOAD_CAPABILITIES:
         if (answered(q, NULL))
             ask(q, TW_STEP_LOAD_LISTENING, "migrate-incoming", uri(q->load_path));
         break;
     case TW_STEP_LOAD_LISTENING:
-        if (answered(q, NULL))
+        if (q->listening || answered(q, NULL))
             connect_to_load(q);
         break;
     case TW_STEP_LOAD_FEEDING:
@@ -500,6 +520,11 @@ void tw_operation_event(struct tw_qemu *q, const char *name, const json_t *data)
         q->operation.failed = true;
 }
 
+static bool receives(enum tw_host_operation op)
+{
+    return op == TW_HOST_LOAD_STATE || op == TW_HOST_AWAIT_STATE;
+}
+
 static enum tw_code may_begin(const struct tw_qemu *q, enum tw_host_operation op,
                               const struct tw_host_state *state, struct tw_error *err)
 {
@@ -512,10 +537,13 @@ static enum tw_code may_begin(const struct tw_qemu *q, enum tw_host_operation op
                        q->process.reason);
     if (q->status == TW_QEMU_STARTING)
         return tw_fail(err, TW_UNAVAILABLE, q->where, NULL, NULL, "QEMU is not ready yet");
-    if (op == TW_HOST_LOAD_STATE && !q->incoming)
+    if (receives(op) && !q->incoming)
         return tw_fail(err, TW_FAILED_PRECONDITION, q->where, "an incoming machine", NULL,
                        "cannot load a state into a machine that has one");
-    if (op != TW_HOST_LOAD_STATE && q->incoming)
+    if (op == TW_HOST_AWAIT_STATE && q->listening)
+        return tw_fail(err, TW_FAILED_PRECONDITION, q->where, NULL, NULL,
+                       "the machine awaits its state already");
+    if (!receives(op) && q->incoming)
         return tw_fail(err, TW_FAILED_PRECONDITION, q->where, "a loaded state", NULL,
                        "the machine still waits for its state");
     if (op == TW_HOST_SAVE_STATE && q->status != TW_QEMU_PAUSED)
@@ -541,15 +569,16 @@ enum tw_code tw_operation_begin(struct tw_qemu *q, enum tw_host_operation op,
         [TW_HOST_STOP] = {TW_STEP_STOPPING, "stop"},
         [TW_HOST_CONTINUE] = {TW_STEP_CONTINUING, "cont"},
         [TW_HOST_SAVE_STATE] = {TW_STEP_SAVE_CLEARING, "query-migrate"},
+        [TW_HOST_AWAIT_STATE] = {TW_STEP_AWAIT_CAPABILITIES, "migrate-set-capabilities"},
         [TW_HOST_LOAD_STATE] = {TW_STEP_LOAD_CAPABILITIES, "migrate-set-capabilities"},
+        [LOAD_AWAITED] = {TW_STEP_LOAD_LISTENING, "awaited"},
     };
     struct tw_qemu_operation *o = &q->operation;
-    json_t *arguments = op == TW_HOST_LOAD_STATE ? capabilities() : NULL;
+    const unsigned way = op == TW_HOST_LOAD_STATE && q->listening ? LOAD_AWAITED : (unsigned)op;
     enum tw_code code = may_begin(q, op, state, err);
-    if (code)
-        json_decref(arguments);
-    else
-        code = tw_qmp_send(q->qmp, first[op].command, arguments, deadline_ns, &o->command, err);
+    if (code == TW_OK && way != LOAD_AWAITED)
+        code = tw_qmp_send(q->qmp, first[way].command, receives(op) ? capabilities() : NULL,
+                           deadline_ns, &o->command, err);
     if (code)
         return code;
     o->deadline_ns = deadline_ns;
@@ -557,7 +586,7 @@ enum tw_code tw_operation_begin(struct tw_qemu *q, enum tw_host_operation op,
     o->feed = state;
     o->fed = 0;
     tw_error_clear(&o->err);
-    tw_machine_move(&o->machine, first[op].step, first[op].command);
+    tw_machine_move(&o->machine, first[way].step, first[way].command);
     return TW_OK;
 }
 

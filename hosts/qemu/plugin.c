@@ -47,9 +47,14 @@
 #define UNLIKELY(x)    __builtin_expect(!!(x), 0)
 #define CHECKS         4096u      /* comparisons before the host address is trusted */
 #define RECHECK_EVERY  (1u << 16) /* stores of a vCPU; a power of two */
-#define ACCESS_MAX     32u        /* bytes of one access; QEMU itself moves at most 16 at once */
-#define LENGTHS        64u        /* entries; a machine uses about a dozen kinds of access */
+#define UNKNOWN_SIZE   32u        /* bytes of an access; QEMU itself moves at most 16 at once */
+#define SIZES          8u         /* of an access, as powers of two */
+#define SIZE_AT_END    13u /* bit of its information at which the size may begin, and above */
+#define INFOS          (1u << 16) /* values of an access's information that are tried at start */
+#define INFO_BITS      20u        /* of it, in which one may tell a store from a load */
+#define INFO_STEP      251u       /* so that all of its values need not be tried */
 #define REMEMBERED     128u       /* pages a vCPU; a power of two */
+#define VCPU_STRIDE    8192u      /* bytes; a power of two */
 #define AGE_SHIFT      52u        /* a page number has 52 bits; above it stands the age */
 #define AGE_ONE        (UINT64_C(1) << AGE_SHIFT)
 #define AGE_LAST       (UINT64_MAX << AGE_SHIFT)
@@ -68,7 +73,10 @@ static struct {
     struct tw_link_header *header;
     uint32_t mode; /* enum tw_link_address; changes at most twice */
     uint32_t ring_events;
-    uint64_t recheck_mask; /* stores of a vCPU between two comparisons, less one */
+    uint64_t recheck_mask;     /* stores of a vCPU between two comparisons, less one */
+    uint32_t store_bit;        /* of an access's information; 0 = has to be asked for */
+    uint8_t size_at;           /* the size of an access is (info >> size_at) % SIZES */
+    uint8_t last_start[SIZES]; /* in a line, from which an access of this size stays within it */
 
     uint64_t size; /* bytes of RAM */
     uint8_t *rings;
@@ -76,7 +84,6 @@ static struct {
     uint64_t low_memory;
     uint64_t comparisons, agreements;
     uint64_t mismatch_at;
-    uint64_t lengths[LENGTHS]; /* bytes << 32 | info: what was learnt about access kinds */
     char ram_path[PATH_MAX];
     uint64_t ram_inode;
 } p;
@@ -85,11 +92,14 @@ static struct {
 struct remembered {
     uint64_t key;    /* virtual page number, age above it */
     uint64_t offset; /* of that page in RAM */
+    uint8_t *marks;  /* of its lines */
+    uint8_t *summary;
 };
-static alignas(64) struct remembered memories[TW_LINK_VCPUS_MAX][REMEMBERED];
-static struct {
-    alignas(64) uint64_t now; /* AGE_ONE..AGE_LAST; 0 = the vCPU has not started */
-} ages[TW_LINK_VCPUS_MAX];
+static struct vcpu {
+    alignas(VCPU_STRIDE) uint64_t age; /* AGE_ONE..AGE_LAST; 0 = the vCPU has not started */
+    alignas(64) struct remembered pages[REMEMBERED];
+} vcpus[TW_LINK_VCPUS_MAX];
+static_assert(sizeof(struct vcpu) == VCPU_STRIDE, "found by a shift");
 
 static pthread_once_t base_once = PTHREAD_ONCE_INIT;
 
@@ -118,30 +128,58 @@ static void mode_set(enum tw_link_address mode)
     __atomic_store_n(&p.header->address_mode, mode, __ATOMIC_SEQ_CST);
 }
 
-static __attribute__((noinline)) uint64_t learn_length(uint64_t *entry, qemu_plugin_meminfo_t info)
+/* `info` is opaque, but the size of an access has always stood in three bits of it. Where, is found
+ * by asking for all values once; if nowhere, 32 bytes are assumed, and who needs to know it better
+ * asks each time. */
+static inline bool may_leave_line(qemu_plugin_meminfo_t info, uint64_t vaddr)
 {
-    const uint64_t length = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
-    __atomic_store_n(entry, length << 32 | info, __ATOMIC_RELAXED);
-    return length;
+    return vaddr % TW_LINE_SIZE > p.last_start[(info >> p.size_at) % SIZES];
 }
 
-static inline uint64_t *entry_of(qemu_plugin_meminfo_t info)
+static uint64_t length_of(qemu_plugin_meminfo_t info)
 {
-    return &p.lengths[(info * 0x9e3779b1u) >> 26];
+    return UINT64_C(1) << qemu_plugin_mem_size_shift(info);
 }
 
-/* Bytes of an access. `info` is opaque, but the same for all accesses of a kind: asking once for
- * each saves a call on every other store of a sequential writer. 0 = not learnt yet. */
-static inline uint64_t known_length(qemu_plugin_meminfo_t info)
+static bool size_is_at(unsigned at)
 {
-    const uint64_t e = __atomic_load_n(entry_of(info), __ATOMIC_RELAXED);
-    return LIKELY((uint32_t)e == info) ? e >> 32 : 0;
+    for (qemu_plugin_meminfo_t info = 0; info < INFOS; info++)
+        if (qemu_plugin_mem_size_shift(info) != (info >> at) % SIZES)
+            return false;
+    return true;
 }
 
-static inline uint64_t length_of(qemu_plugin_meminfo_t info)
+static void find_size(void)
 {
-    const uint64_t known = known_length(info);
-    return LIKELY(known) ? known : learn_length(entry_of(info), info);
+    unsigned at = 0;
+    while (at < SIZE_AT_END && !size_is_at(at))
+        at++;
+    p.size_at = (uint8_t)(at % SIZE_AT_END);
+    for (unsigned i = 0; i < SIZES; i++) {
+        const unsigned bytes = at < SIZE_AT_END ? 1u << i : UNKNOWN_SIZE;
+        p.last_start[i] = (uint8_t)(bytes < TW_LINE_SIZE ? TW_LINE_SIZE - bytes : 0);
+    }
+}
+
+static bool tells_store(uint32_t bit)
+{
+    for (qemu_plugin_meminfo_t info = 0; info < 1u << INFO_BITS; info += INFO_STEP)
+        if (qemu_plugin_mem_is_store(info) != ((info & bit) != 0))
+            return false;
+    return true;
+}
+
+static void find_store(void)
+{
+    uint32_t bit = 1;
+    while (bit < 1u << INFO_BITS && !tells_store(bit))
+        bit <<= 1;
+    p.store_bit = bit < 1u << INFO_BITS ? bit : 0;
+}
+
+static inline bool is_store(qemu_plugin_meminfo_t info)
+{
+    return LIKELY(p.store_bit) ? info & p.store_bit : qemu_plugin_mem_is_store(info);
 }
 
 /* ---- What is reported ------------------------------------------------------------------------ */
@@ -295,25 +333,31 @@ static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo
 
 /* ---- What is remembered ---------------------------------------------------------------------- */
 
+static inline struct vcpu *vcpu_of(unsigned vcpu)
+{
+    return &vcpus[vcpu % TW_LINK_VCPUS_MAX];
+}
+
 static void forget(unsigned vcpu, void *unused)
 {
     (void)unused;
-    uint64_t *age = &ages[vcpu % TW_LINK_VCPUS_MAX].now;
-    if (UNLIKELY(*age == AGE_LAST)) { /* ages begin anew: no key of an earlier one may be left */
-        memset(memories[vcpu % TW_LINK_VCPUS_MAX], 0, sizeof memories[0]);
-        *age = 0;
+    struct vcpu *v = vcpu_of(vcpu);
+    if (UNLIKELY(v->age == AGE_LAST)) { /* ages begin anew: no key of an earlier one may be left */
+        memset(v->pages, 0, sizeof v->pages);
+        v->age = 0;
     }
-    *age += AGE_ONE;
+    v->age += AGE_ONE;
 }
 
-static inline uint64_t key_of(unsigned vcpu, uint64_t vaddr)
+static void remember(struct vcpu *v, uint64_t vaddr, uint64_t offset)
 {
-    return tw_page_of(vaddr) | ages[vcpu % TW_LINK_VCPUS_MAX].now;
-}
-
-static inline struct remembered *memory_of(unsigned vcpu, uint64_t vaddr)
-{
-    return &memories[vcpu % TW_LINK_VCPUS_MAX][tw_page_of(vaddr) % REMEMBERED];
+    const uint64_t page = tw_page_of(offset);
+    v->pages[tw_page_of(vaddr) % REMEMBERED] = (struct remembered){
+        .key = tw_page_of(vaddr) | v->age,
+        .offset = page * TW_PAGE_SIZE,
+        .marks = p.map.marks + page * TW_LINES_PER_PAGE,
+        .summary = p.map.summary + page,
+    };
 }
 
 /* Outside trusted RAM: a device, memory that is not ours, or the host address is not trusted. */
@@ -335,29 +379,23 @@ static __attribute__((noinline)) void on_rare(unsigned vcpu, qemu_plugin_meminfo
         recheck(vcpu, info, vaddr, offset);
 }
 
-/* The access lies at `offset` in RAM. No call on the way, so that no register needs saving. */
-static inline __attribute__((always_inline)) void on_ram(unsigned vcpu, qemu_plugin_meminfo_t info,
-                                                         uint64_t vaddr, uint64_t offset,
-                                                         bool store, bool ring)
+/* The access lies at `offset` in RAM and is reported; is there more to it? No call on the way, so
+ * that no register needs saving. */
+static inline __attribute__((always_inline)) void after_ram(unsigned vcpu,
+                                                            qemu_plugin_meminfo_t info,
+                                                            uint64_t vaddr, uint64_t offset,
+                                                            bool store)
 {
-    if (ring)
-        report_line(vcpu, offset, store);
-    else
-        tw_link_mark(&p.map, offset);
     struct tw_link_vcpu *c = counters_of(vcpu);
     const uint64_t nth = count(store ? &c->stores : &c->loads);
-    const uint64_t in_line = offset % TW_LINE_SIZE;
-    bool rare = (nth & p.recheck_mask) == 0;
-    if (in_line > TW_LINE_SIZE - ACCESS_MAX) /* less one: a length that is not known is rare too */
-        rare |= in_line + (known_length(info) - 1) % TW_LINE_SIZE >= TW_LINE_SIZE;
-    if (UNLIKELY(rare))
+    if (UNLIKELY(may_leave_line(info, vaddr) || (nth & p.recheck_mask) == 0))
         on_rare(vcpu, info, vaddr, offset, store);
 }
 
 /* The page is not remembered: asks for the handle. Only RAM is remembered, and only while the
  * handle is trusted. */
 static __attribute__((noinline)) void on_unknown(unsigned vcpu, qemu_plugin_meminfo_t info,
-                                                 uint64_t vaddr, bool store, bool ring)
+                                                 uint64_t vaddr, bool store)
 {
     const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
     const uint64_t offset = where ? host_offset(where) : UINT64_MAX;
@@ -365,30 +403,39 @@ static __attribute__((noinline)) void on_unknown(unsigned vcpu, qemu_plugin_memi
         on_untrusted(vcpu, info, vaddr, store);
         return;
     }
-    if (ages[vcpu % TW_LINK_VCPUS_MAX].now)
-        *memory_of(vcpu, vaddr) =
-            (struct remembered){key_of(vcpu, vaddr), offset - vaddr % TW_PAGE_SIZE};
-    on_ram(vcpu, info, vaddr, offset, store, ring);
+    if (vcpu_of(vcpu)->age)
+        remember(vcpu_of(vcpu), vaddr, offset);
+    report_line(vcpu, offset, store);
+    after_ram(vcpu, info, vaddr, offset, store);
 }
 
-/* The common way of both links; `store` and `ring` are constants where it is inlined. */
+/* The common way of both links; `store` and `ring` are constants where it is inlined. Pages of the
+ * guest's and of RAM are aligned alike, so the line in its page is known from either address. */
 static inline __attribute__((always_inline)) void on_access(unsigned vcpu,
                                                             qemu_plugin_meminfo_t info,
                                                             uint64_t vaddr, bool store, bool ring)
 {
-    const struct remembered *m = memory_of(vcpu, vaddr);
+    const struct vcpu *v = vcpu_of(vcpu);
+    const struct remembered *m = &v->pages[tw_page_of(vaddr) % REMEMBERED];
+    if (UNLIKELY(m->key != (tw_page_of(vaddr) | v->age) ||
+                 __atomic_load_n(&p.trusted, __ATOMIC_RELAXED) == 0)) {
+        on_unknown(vcpu, info, vaddr, store);
+        return;
+    }
     const uint64_t offset = m->offset + vaddr % TW_PAGE_SIZE;
-    if (LIKELY(m->key == key_of(vcpu, vaddr) &&
-               offset < __atomic_load_n(&p.trusted, __ATOMIC_RELAXED)))
-        on_ram(vcpu, info, vaddr, offset, store, ring);
+    if (ring)
+        report_line(vcpu, offset, store);
     else
-        on_unknown(vcpu, info, vaddr, store, ring);
+        tw_link_mark_line(m->marks, m->summary, tw_line_of(vaddr) % TW_LINES_PER_PAGE);
+    after_ram(vcpu, info, vaddr, offset, store);
 }
 
+/* QEMU 7.2 also calls for loads, whatever was asked for. */
 static void on_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
 {
     (void)unused;
-    on_access(vcpu, info, vaddr, true, false);
+    if (is_store(info))
+        on_access(vcpu, info, vaddr, true, false);
 }
 
 /* One callback for both kinds: for an access made by a helper, QEMU 7.2 stops at the first callback
@@ -397,7 +444,7 @@ static void on_load_or_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t
                              void *unused)
 {
     (void)unused;
-    if (qemu_plugin_mem_is_store(info))
+    if (is_store(info))
         on_access(vcpu, info, vaddr, true, true);
     else
         on_access(vcpu, info, vaddr, false, true);
@@ -512,6 +559,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_plugin_inf
     if (every == 0 || every & (every - 1))
         return refuse("expected a power of two (recheck=N)", recheck_every);
     p.recheck_mask = every - 1;
+    find_size();
+    find_store();
     if (map_link(argument(argc, argv, "link")) < 0)
         return -1;
     if (info->system.max_vcpus > (int)p.header->vcpus)

@@ -88,7 +88,7 @@ static void set_reason(struct tw_qemu_process *p, bool known, int status, const 
     p->ended = true;
 }
 
-bool tw_process_check(struct tw_qemu_process *p, const char *log_path)
+bool tw_qemu_process_check(struct tw_qemu_process *p, const char *log_path)
 {
     if (p->ended || p->pid <= 0)
         return p->ended;
@@ -108,7 +108,7 @@ bool tw_process_check(struct tw_qemu_process *p, const char *log_path)
 
 bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_ms)
 {
-    if (tw_process_check(p, log_path) || p->pid <= 0)
+    if (tw_qemu_process_check(p, log_path) || p->pid <= 0)
         return true;
     /* By descriptor: an adopted process' number may be someone else's by now. */
     if (p->pidfd >= 0)
@@ -118,13 +118,13 @@ bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_m
     for (int waited = 0; waited <= wait_ms; waited += 5) {
         struct pollfd f = {.fd = p->pidfd, .events = POLLIN};
         poll(&f, p->pidfd >= 0 ? 1 : 0, 5);
-        if (tw_process_check(p, log_path))
+        if (tw_qemu_process_check(p, log_path))
             return true;
     }
     return false;
 }
 
-void tw_process_let_go(struct tw_qemu_process *p)
+void tw_qemu_process_let_go(struct tw_qemu_process *p)
 {
     if (p->pidfd >= 0)
         close(p->pidfd);

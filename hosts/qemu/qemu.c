@@ -79,7 +79,7 @@ static void host_sync(void *host)
 
 static void look_at_process(struct tw_qemu *q)
 {
-    if (q->status == TW_QEMU_EXITED || !tw_process_check(&q->process, q->log_path))
+    if (q->status == TW_QEMU_EXITED || !tw_qemu_process_check(&q->process, q->log_path))
         return;
     q->status = TW_QEMU_EXITED;
     if (q->process.pidfd >= 0) /* it would be ready from now on */
@@ -191,7 +191,7 @@ static void free_qemu(struct tw_qemu *q)
     tw_cache_close(q->cache);
     tw_link_close(&q->link);
     tw_memory_close(&q->memory);
-    tw_process_let_go(&q->process);
+    tw_qemu_process_let_go(&q->process);
     if (q->epoll_fd >= 0)
         close(q->epoll_fd);
     if (q->timer_fd >= 0)
@@ -300,6 +300,7 @@ static void take_status(struct tw_qemu *q)
         q->status_known = q->answered_once = true;
         q->status = strcmp(status, "running") == 0 ? TW_QEMU_RUNNING : TW_QEMU_PAUSED;
         q->incoming = strcmp(status, "inmigrate") == 0;
+        q->listening = q->incoming && access(q->load_path, F_OK) == 0;
         q->saved = strcmp(status, "postmigrate") == 0;
     }
     json_decref(result);

@@ -27,10 +27,10 @@ struct tw_qemu_process {
 uint64_t tw_process_start_ticks(pid_t pid);
 void tw_process_hold(struct tw_qemu_process *p, pid_t pid, uint64_t start_ticks);
 /* True when it has ended; the reason then has the status and the last line of `log_path`. */
-bool tw_process_check(struct tw_qemu_process *p, const char *log_path);
+bool tw_qemu_process_check(struct tw_qemu_process *p, const char *log_path);
 /* SIGKILL and wait for the end, at most `wait_ms`. */
 bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_ms);
-void tw_process_let_go(struct tw_qemu_process *p);
+void tw_qemu_process_let_go(struct tw_qemu_process *p);
 /* Shortens a log that its writer appends to, to its last part, when it has grown too long. */
 #define TW_LOG_FILE_MAX  (UINT64_C(16) << 20) /* bytes */
 #define TW_LOG_FILE_KEPT (UINT64_C(1) << 20)
@@ -64,6 +64,8 @@ enum tw_qemu_step {
     TW_STEP_SAVE_STARTING,
     TW_STEP_SAVE_STREAMING,
     TW_STEP_SAVE_SETTLING,
+    TW_STEP_AWAIT_CAPABILITIES,
+    TW_STEP_AWAIT_LISTENING,
     TW_STEP_LOAD_CAPABILITIES,
     TW_STEP_LOAD_LISTENING,
     TW_STEP_LOAD_FEEDING,
@@ -120,8 +122,9 @@ struct tw_qemu {
     char *name;
     char where[64]; /* "vm NAME", for errors */
     const struct tw_clock *clock;
-    bool incoming; /* started to receive, and nothing loaded yet */
-    bool saved;    /* stopped and saved: QEMU saves a state only once until it runs again */
+    bool incoming;  /* started to receive, and nothing loaded yet */
+    bool listening; /* incoming, and QEMU listens for the state */
+    bool saved;     /* stopped and saved: QEMU saves a state only once until it runs again */
     enum tw_qemu_status status;
     bool adopted;
     uint64_t start_deadline_ns;

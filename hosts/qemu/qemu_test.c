@@ -243,6 +243,11 @@ Test(qemu, operations_need_the_right_state)
     cr_assert_eq(tw_qemu_status_get(receiver.qemu), TW_QEMU_PAUSED);
     cr_assert_eq(test_vm_operate(&receiver, TW_HOST_CONTINUE, NULL, &err), TW_FAILED_PRECONDITION);
     cr_assert_eq(test_vm_operate(&receiver, TW_HOST_LOAD_STATE, NULL, &err), TW_INVALID_ARGUMENT);
+    cr_assert_eq(test_vm_operate(&vm, TW_HOST_AWAIT_STATE, NULL, &err), TW_FAILED_PRECONDITION);
+    test_vm_must(&receiver, TW_HOST_AWAIT_STATE, NULL);
+    cr_assert_eq(test_vm_operate(&receiver, TW_HOST_AWAIT_STATE, NULL, &err),
+                 TW_FAILED_PRECONDITION);
+    cr_assert_eq(test_vm_operate(&receiver, TW_HOST_CONTINUE, NULL, &err), TW_FAILED_PRECONDITION);
     test_vm_destroy(&vm);
     test_vm_destroy(&receiver);
 }
@@ -286,6 +291,8 @@ Test(qemu, moves_after_aborted_moves_and_moves_on)
         vm[i].config.incoming = true;
         test_vm_spawn(&vm[i]);
         test_vm_while(&vm[i], TW_QEMU_STARTING);
+        if (i == 1) /* optional */
+            test_vm_must(&vm[i], TW_HOST_AWAIT_STATE, NULL);
         test_vm_must(&vm[i - 1], TW_HOST_STOP, NULL);
         test_vm_must(&vm[i - 1], TW_HOST_SAVE_STATE, &state);
         test_vm_copy_memory(&vm[i - 1], &vm[i]);
@@ -461,6 +468,7 @@ Test(qemu, an_adopted_receiver_still_waits_for_its_state)
     receiver.config.incoming = true;
     test_vm_spawn(&receiver);
     test_vm_while(&receiver, TW_QEMU_STARTING);
+    test_vm_must(&receiver, TW_HOST_AWAIT_STATE, NULL);
     const pid_t pid = tw_qemu_pid(receiver.qemu);
     const uint64_t ticks = tw_qemu_start_ticks(receiver.qemu);
     tw_qemu_release(receiver.qemu);

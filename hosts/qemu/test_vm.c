@@ -13,6 +13,8 @@
 
 /* ---- The guard ------------------------------------------------------------------------------- */
 
+#define GUARDED_MAX 128u /* two for each machine of a test */
+
 struct guarded {
     pid_t pid;
     uint64_t start_ticks;
@@ -22,9 +24,9 @@ struct guarded {
 /* Reads what to guard until the test's end of the pipe is closed, however the test ended. */
 static void guard(int from)
 {
-    struct guarded list[16];
+    struct guarded list[GUARDED_MAX];
     unsigned n = 0;
-    while (n < 16 && read(from, &list[n], sizeof list[n]) == (ssize_t)sizeof list[n])
+    while (n < GUARDED_MAX && read(from, &list[n], sizeof list[n]) == (ssize_t)sizeof list[n])
         n++;
     for (unsigned i = 0; i < n; i++) {
         char command[128];

@@ -90,7 +90,7 @@ struct tw_destination {
     uint64_t chunks, chunks_seen;
 
     uint64_t deadline_ns, retry_ns, phase_ns;
-    bool prepared_said, continue_asked, continuing;
+    bool readied, staged, prepared_said, continue_asked, continuing;
 };
 
 /* ---- destination.c --------------------------------------------------------------------------- */

@@ -2,14 +2,33 @@
 
 #include <stdlib.h>
 
-#define IDLE_PAGES  256u  /* read again in a step while lines come in: 0.1 ms */
-#define FINAL_PAGES 4096u /* ... when nothing else is left to do */
+#define IDLE_PAGES     256u  /* read again in a step while lines come in: 0.1 ms */
+#define STAGE_AFTER_NS TW_MS /* into the load: the machine then has its state to work on */
+#define FINAL_PAGES    4096u /* ... when nothing else is left to do */
 
 /* ---- Receiving ------------------------------------------------------------------------------- */
+
+/* The machine is readied for its state while the lines come in. True when the host is free. */
+static bool machine_is_ready(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err = {0};
+    enum tw_code code = TW_OK;
+    if (!d->readied) {
+        d->readied = true;
+        code = tw_host_call_begin(&d->call, TW_HOST_AWAIT_STATE, NULL, now_ns, &err);
+    } else if (d->call.busy && !tw_host_call_poll(&d->call, NULL, &code, &err)) {
+        return false;
+    }
+    if (code != TW_OK)
+        tw_destination_give_back(d, &err);
+    return code == TW_OK && !d->call.busy;
+}
 
 uint64_t tw_destination_step_receiving(struct tw_destination *d, uint64_t now_ns)
 {
     struct tw_error err;
+    if (!machine_is_ready(d, now_ns))
+        return d->machine.state == TW_DESTINATION_RECEIVING ? tw_after(now_ns, TW_POLL_NS) : now_ns;
     if (d->state_complete && tw_destination_postcopies(d)) {
         tw_destination_move(d, TW_DESTINATION_GUARDING, "all that goes before the VM is here");
         return now_ns;
@@ -40,6 +59,10 @@ uint64_t tw_destination_step_loading_state(struct tw_destination *d, uint64_t no
     struct tw_error err = {0};
     enum tw_code code = TW_OK;
     if (!tw_host_call_poll(&d->call, NULL, &code, &err)) {
+        if (d->env.stage && !d->staged && now_ns >= tw_after(d->phase_ns, STAGE_AFTER_NS)) {
+            d->env.stage(d->env.ctx);
+            d->staged = true;
+        }
         bool fresh = !d->begin.verify || tw_received_refresh(&d->received, IDLE_PAGES);
         return fresh ? tw_after(now_ns, TW_POLL_NS) : now_ns;
     }

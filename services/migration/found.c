@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-bool tw_found_add(struct tw_found *f, uint64_t page, uint64_t lines)
+bool tw_found_put(struct tw_found *f, uint64_t page, uint64_t lines)
 {
     assert(f->count == 0 || f->pages[f->count - 1].page < page);
     if (f->count == f->room) {

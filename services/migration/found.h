@@ -22,7 +22,7 @@ struct tw_found {
 };
 
 /* Pages come in ascending order. False when there is no room. */
-bool tw_found_add(struct tw_found *f, uint64_t page, uint64_t lines);
+bool tw_found_put(struct tw_found *f, uint64_t page, uint64_t lines);
 /* The lines found in a page, which are thereby taken out. */
 uint64_t tw_found_take(struct tw_found *f, uint64_t page);
 /* The next page that still has lines; false = no more, and the list is empty again. */

@@ -58,7 +58,8 @@ enum tw_code tw_line_hashes_open(struct tw_line_hashes *h, uint64_t memory_bytes
     *h = (struct tw_line_hashes){.pages = pages};
     h->of_line = tw_big_array_open(pages * TW_LINES_PER_PAGE, "line hashes", err);
     h->sent = h->of_line ? tw_big_array_open(pages / 64 + 1, "line hashes", err) : NULL;
-    if (h->sent)
+    h->settled = h->sent ? tw_big_array_open(pages / 64 + 1, "line hashes", err) : NULL;
+    if (h->settled)
         return TW_OK;
     tw_line_hashes_close(h);
     return TW_RESOURCE_EXHAUSTED;
@@ -68,6 +69,7 @@ void tw_line_hashes_close(struct tw_line_hashes *h)
 {
     tw_big_array_close(h->of_line, h->pages * TW_LINES_PER_PAGE);
     tw_big_array_close(h->sent, h->pages / 64 + 1);
+    tw_big_array_close(h->settled, h->pages / 64 + 1);
     *h = (struct tw_line_hashes){0};
 }
 
@@ -85,6 +87,8 @@ void tw_line_hashes_record(struct tw_line_hashes *h, const struct tw_record *rec
         for (uint64_t rest = record->bitmap; rest; rest &= rest - 1, line += TW_LINE_SIZE)
             of_page[__builtin_ctzll(rest)] = hash_of(line);
         h->sent[page / 64] |= UINT64_C(1) << (page % 64);
+        if (h->settling && record->bitmap == TW_ALL_LINES)
+            h->settled[page / 64] |= UINT64_C(1) << (page % 64);
         return;
     }
     uint64_t lines = record->kind == TW_RECORD_ZERO_LINES ? record->bitmap : TW_ALL_LINES;
@@ -93,6 +97,25 @@ void tw_line_hashes_record(struct tw_line_hashes *h, const struct tw_record *rec
          page = tw_line_hashes_next_sent(h, page + 1, end))
         for (uint64_t rest = lines; rest; rest &= rest - 1)
             h->of_line[page * TW_LINES_PER_PAGE + (unsigned)__builtin_ctzll(rest)] = 0;
+}
+
+void tw_line_hashes_settle(struct tw_line_hashes *h)
+{
+    h->settling = true;
+}
+
+bool tw_line_hashes_is_settled(const struct tw_line_hashes *h, uint64_t page)
+{
+    return (h->settled[page / 64] >> (page % 64)) & 1;
+}
+
+uint64_t tw_line_hashes_digest(const struct tw_line_hashes *h, uint64_t page)
+{
+    const uint64_t *of_page = h->of_line + page * TW_LINES_PER_PAGE;
+    uint64_t digest = 0;
+    for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++)
+        digest += weighted(of_page[i], page * TW_LINES_PER_PAGE + i);
+    return digest;
 }
 
 uint64_t tw_line_hashes_differ(const struct tw_line_hashes *h, uint64_t page, const uint8_t *bytes,

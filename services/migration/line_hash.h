@@ -30,7 +30,9 @@ uint64_t tw_lines_digest(uint64_t page, const uint8_t *bytes, uint64_t lines);
 struct tw_line_hashes {
     uint64_t *of_line; /* storage appears as it is written */
     uint64_t *sent;    /* bitmap: pages of which a line that is not zero was ever sent */
+    uint64_t *settled; /* bitmap: pages recorded whole since memory stands still */
     uint64_t pages;
+    bool settling;
 };
 
 enum tw_code tw_line_hashes_open(struct tw_line_hashes *h, uint64_t memory_bytes,
@@ -39,6 +41,12 @@ void tw_line_hashes_close(struct tw_line_hashes *h); /* of a zeroed structure to
 
 /* Notes what a record carries, read out of the payload that is sent. */
 void tw_line_hashes_record(struct tw_line_hashes *h, const struct tw_record *record);
+
+/* Memory stands still from now on. A page that is recorded whole after this holds what was sent:
+ * its part of the digest needs no look at the memory. */
+void tw_line_hashes_settle(struct tw_line_hashes *h);
+bool tw_line_hashes_is_settled(const struct tw_line_hashes *h, uint64_t page);
+uint64_t tw_line_hashes_digest(const struct tw_line_hashes *h, uint64_t page);
 
 /* Those of `lines` whose bytes differ from what was sent. */
 uint64_t tw_line_hashes_differ(const struct tw_line_hashes *h, uint64_t page, const uint8_t *bytes,

@@ -132,7 +132,7 @@ Test(found, merges_takes_and_is_bounded)
     struct tw_found f = {0};
     struct tw_found_page p;
     for (uint64_t i = 0; i < 1000; i++)
-        cr_assert(tw_found_add(&f, 3 * i, i + 1));
+        cr_assert(tw_found_put(&f, 3 * i, i + 1));
     cr_assert_eq(tw_found_take(&f, 30), 11);
     cr_assert_eq(tw_found_take(&f, 30), 0, "taken is taken");
     cr_assert_eq(tw_found_take(&f, 31), 0);
@@ -145,8 +145,29 @@ Test(found, merges_takes_and_is_bounded)
     cr_assert_eq(left, 999);
     cr_assert_eq(f.count, 0);
     uint64_t n = 0;
-    while (tw_found_add(&f, n, 1))
+    while (tw_found_put(&f, n, 1))
         n++;
     cr_assert_eq(n, TW_FOUND_PAGES_MAX);
     tw_found_close(&f);
+}
+
+Test(line_hash, settled_pages_need_no_look_at_memory)
+{
+    struct tw_line_hashes h;
+    uint8_t *m = filled(5);
+    uint64_t digest = 0;
+    tw_line_hashes_open(&h, PAGES * TW_PAGE_SIZE, NULL);
+    note(&h, m, 3, TW_ALL_LINES);
+    cr_assert_not(tw_line_hashes_is_settled(&h, 3), "the guest still runs");
+    tw_line_hashes_settle(&h);
+    cr_assert_not(tw_line_hashes_is_settled(&h, 3));
+    note(&h, m, 3, TW_ALL_LINES >> 1);
+    cr_assert_not(tw_line_hashes_is_settled(&h, 3), "not whole");
+    note(&h, m, 70, TW_ALL_LINES);
+    cr_assert(tw_line_hashes_is_settled(&h, 70));
+    cr_assert_not(tw_line_hashes_is_settled(&h, 6));
+    tw_line_hashes_compare(&h, 70, m + 70 * TW_PAGE_SIZE, &digest);
+    cr_assert_eq(tw_line_hashes_digest(&h, 70), digest);
+    free(m);
+    tw_line_hashes_close(&h);
 }

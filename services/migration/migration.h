@@ -62,7 +62,9 @@ struct tw_migration_progress {
     uint64_t bytes_sent, bytes_if_pages, bytes_device_state;
     uint64_t memory_bytes, full_copy_bytes_done, lines_dirty;
     uint64_t rate_bytes_per_s, dirty_bytes_per_s, eta_ns;
-    uint64_t downtime_ns, hook_ns, total_ns, final_pass_ns, device_state_ns;
+    uint64_t downtime_ns, hook_ns, total_ns;
+    /* Parts of the downtime, one after the other: see MigrationProgress in common.proto. */
+    uint64_t stop_ns, final_pass_ns, compare_ns, device_state_ns, saving_ns, hand_over_ns;
     uint64_t lines_found_by_compare_only;
     bool memory_compared, memory_equal;
     /* Post-copy, and the second part of hybrid. */
@@ -95,6 +97,9 @@ struct tw_migration_env {
     /* Makes the side's state durable before it returns. A failure keeps the side where it is:
      * before the hand-over the source aborts, the destination refuses to prepare or commit. */
     enum tw_code (*journal)(void *ctx, enum tw_hand_over state, struct tw_error *err);
+    /* May be NULL: the guest stands still, and the side waits for its host or peer; the entries of
+     * the journal that are left until the VM runs can be made ready. Says nothing about them. */
+    void (*stage)(void *ctx);
     /* Source only, may be NULL: the switch-over hook, called while both sides hold the whole VM
      * and neither runs it. Begins, then is polled like a host operation; a failure aborts. */
     enum tw_code (*hook_begin)(void *ctx, struct tw_error *err);

@@ -45,9 +45,11 @@ enum tw_source_state {
 };
 
 /* Work of one step: a few milliseconds at most. */
-#define TW_SLICE_BYTES       (UINT64_C(2) << 20)  /* read or hashed while the VM runs */
-#define TW_FINAL_SLICE_BYTES (UINT64_C(16) << 20) /* while it is stopped */
-#define TW_ROUND_INTERVAL_NS (10 * TW_MS)         /* between two collections */
+#define TW_SLICE_BYTES (UINT64_C(2) << 20) /* read or hashed while the VM runs */
+#define TW_FINAL_SLICE_BYTES                                                                       \
+    (UINT64_C(1) << 20)                   /* while it is stopped: the host saves meanwhile         \
+                                           */
+#define TW_ROUND_INTERVAL_NS (10 * TW_MS) /* between two collections */
 #define TW_DIRTY_BATCH       256u
 
 /* The walk over memory that may hold something: what next_data names, and between that, pages of
@@ -130,8 +132,9 @@ struct tw_source {
     /* Switch-over. */
     bool switch_asked; /* by an operator */
     bool stop_asked;   /* the VM may be stopped */
-    bool hook_busy, continuing;
+    bool staged, hook_busy, continuing;
     uint64_t stop_ns, stop_deadline_ns, hook_ns, phase_ns, retry_ns, commit_ns, hook_until_ns;
+    uint64_t compare_began_ns;
     uint64_t digest;
     struct tw_host_state device_state;
     size_t state_sent;
@@ -211,7 +214,8 @@ uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_serving(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_resuming(struct tw_source *s, uint64_t now_ns);
-/* Ends the last round and says the final word; then on to the device state. */
+/* Ends the last round and says the final word; then on to the device state, which the host has been
+ * saving meanwhile. */
 uint64_t tw_source_finish_lines(struct tw_source *s, uint64_t now_ns);
 bool tw_source_compares(const struct tw_source *s);
 void tw_source_stop(struct tw_source *s, const char *why, uint64_t now_ns);

@@ -200,7 +200,7 @@ static bool compare_slice(struct tw_source *s)
         if (!tw_source_walk_next(s, &page))
             return false;
         uint64_t lines = unreported(s, page);
-        if (lines && !tw_found_add(&s->found, page, lines))
+        if (lines && !tw_found_put(&s->found, page, lines))
             return false; /* that many: the compare after the stop will have to find the rest */
     }
     return true;

@@ -46,13 +46,19 @@ uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns)
     struct tw_error err;
     if (!host_done(s, NULL))
         return look_again(s, TW_SOURCE_STOPPING, now_ns);
+    s->meter.p.stop_ns = now_ns - s->stop_ns;
     s->phase_ns = now_ns;
     tw_source_move(s, TW_SOURCE_FINAL_PASS, "no vCPU runs");
     tw_source_round_begin(s, s->tracker ? s->round + 1 : 0, true, now_ns);
-    if (tw_source_postcopies(s) && tw_source_rest_begin(s, &err) != TW_OK)
+    tw_line_hashes_settle(&s->hashes);
+    if (tw_source_postcopies(s) && tw_source_rest_begin(s, &err) != TW_OK) {
         tw_source_abort(s, &err);
-    else if (s->tracker && !s->mutations.skip_final_sweep)
+        return now_ns;
+    }
+    if (s->tracker && !s->mutations.skip_final_sweep)
         tw_source_collect(s, now_ns);
+    if (tw_host_call_begin(&s->call, TW_HOST_SAVE_STATE, NULL, now_ns, &err) != TW_OK)
+        tw_source_abort(s, &err);
     return now_ns;
 }
 
@@ -60,12 +66,12 @@ uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns)
 
 uint64_t tw_source_finish_lines(struct tw_source *s, uint64_t now_ns)
 {
-    struct tw_error err;
     bool verify = !s->limits.skip_verify;
     if (tw_source_postcopies(s) && !s->rest.map_said) {
         tw_source_move(s, TW_SOURCE_SENDING_MAP, "what is to follow is known");
         return now_ns;
     }
+    s->meter.p.final_pass_ns = now_ns - s->phase_ns;
     if (!tw_source_round_end(s, now_ns))
         return s->copy.retry_ns;
     union tw_control final = {.final_end = {.digest = verify ? s->digest : 0,
@@ -77,8 +83,6 @@ uint64_t tw_source_finish_lines(struct tw_source *s, uint64_t now_ns)
     s->dirty_lines = 0;
     s->phase_ns = now_ns;
     tw_source_move(s, TW_SOURCE_SAVING_STATE, "the destination has every line");
-    if (tw_host_call_begin(&s->call, TW_HOST_SAVE_STATE, NULL, now_ns, &err) != TW_OK)
-        tw_source_abort(s, &err);
     return now_ns;
 }
 
@@ -93,6 +97,7 @@ uint64_t tw_source_step_final_pass(struct tw_source *s, uint64_t now_ns)
         return tw_source_finish_lines(s, now_ns);
     tw_source_walk_begin(s);
     s->digest = 0;
+    s->compare_began_ns = now_ns;
     tw_source_move(s, TW_SOURCE_COMPARE, "the last tracked line was gathered");
     return now_ns;
 }
@@ -109,6 +114,10 @@ static bool compare_all(struct tw_source *s, uint64_t now_ns)
         }
         if (!tw_source_walk_next(s, &page))
             return true;
+        if (tw_line_hashes_is_settled(&s->hashes, page)) {
+            s->digest += tw_line_hashes_digest(&s->hashes, page);
+            continue;
+        }
         uint64_t lines = tw_line_hashes_compare(&s->hashes, page,
                                                 s->host->memory + page * TW_PAGE_SIZE, &s->digest);
         if (!lines || s->mutations.skip_compare)
@@ -128,6 +137,7 @@ uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns)
         return s->copy.retry_ns;
     if (!compare_all(s, now_ns))
         return s->copy.retry_ns;
+    s->meter.p.compare_ns = now_ns - s->compare_began_ns;
     return tw_source_finish_lines(s, now_ns);
 }
 
@@ -139,6 +149,7 @@ uint64_t tw_source_step_saving_state(struct tw_source *s, uint64_t now_ns)
         return look_again(s, TW_SOURCE_SAVING_STATE, now_ns);
     if (s->device_state.size == 0 || s->device_state.size > TW_HOST_STATE_MAX)
         return tw_source_fail(s, TW_INTERNAL, "the saved device state has an impossible size");
+    s->meter.p.saving_ns = now_ns - s->phase_ns;
     tw_source_move(s, TW_SOURCE_SENDING_STATE, "saved");
     return now_ns;
 }
@@ -164,8 +175,12 @@ uint64_t tw_source_step_sending_state(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_error err;
-    if (!s->prepared)
+    if (!s->prepared) {
+        if (s->env.stage && !s->staged)
+            s->env.stage(s->env.ctx);
+        s->staged = true;
         return TW_NEVER;
+    }
     s->meter.p.device_state_ns = now_ns - s->phase_ns;
     s->phase_ns = now_ns;
     if (!s->env.hook_begin) {
@@ -214,8 +229,10 @@ uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns)
 {
     if (s->running) {
-        if (s->meter.p.downtime_ns == 0)
+        if (s->meter.p.downtime_ns == 0) {
             s->meter.p.downtime_ns = now_ns - s->stop_ns - s->hook_ns;
+            s->meter.p.hand_over_ns = now_ns - s->phase_ns - s->hook_ns;
+        }
         if (tw_source_postcopies(s)) {
             s->phase_ns = now_ns;
             tw_source_move(s, TW_SOURCE_SERVING, "the destination runs");

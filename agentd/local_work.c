@@ -1,0 +1,283 @@
+/* What a local program's requests do. */
+#include "agentd/local_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DRAIN_PAGES 16384u /* counted in one turn */
+
+static struct tw_local_sums sums_of(const struct tw_figures *f)
+{
+    return (struct tw_local_sums){f->epochs,  f->lines,        f->pages,      f->whole_pages,
+                                  f->regions, f->regions_lost, f->duration_ns};
+}
+
+/* ---- Sessions ------------------------------------------------------------------------------- */
+
+static enum tw_code do_catch(struct tw_local_conn *c, struct tw_error *err)
+{
+    uint64_t pid = c->request.catch.pid;
+    enum tw_code code = tw_local_may_track(&c->caller, pid, err);
+    if (!code && c->caught)
+        code = tw_fail(err, TW_FAILED_PRECONDITION, "session", "one program at a time", NULL,
+                       "a program is being started already");
+    if (!code)
+        code = tw_attacher_catch(c->local->attacher, pid, c->request.catch.flags & TW_LOCAL_EXACT,
+                                 err);
+    if (!code) {
+        c->caught = pid;
+        tw_local_answer(c, 0);
+    }
+    return code;
+}
+
+static void opened(struct tw_local_conn *c)
+{
+    struct tw_local_opened *out = tw_local_body(c);
+    struct tw_tracking_session_info info;
+    tw_tracking_session_info(c->session, &info);
+    const struct tw_attachment *at = info.attachment;
+    *out =
+        (struct tw_local_opened){.session = info.id, .pid = info.pid, .granularity = TW_LINE_SIZE};
+    out->flags = (at->same_value_is_dirty ? TW_LOCAL_SAME_VALUE : 0) |
+                 (at->whole_pages ? TW_LOCAL_WHOLE_PAGES : 0);
+    char *text = (char *)(out + 1);
+    size_t room = TW_LOCAL_BODY_MAX - sizeof *out, used = 0;
+    for (const char *const *spot = at->blind_spots; spot && *spot && used < room; spot++)
+        used += (size_t)snprintf(text + used, room - used, "%s\n", *spot);
+    out->text_length = (uint32_t)(used < room ? used : room - 1);
+    tw_local_answer(c, sizeof *out + out->text_length);
+}
+
+static enum tw_code do_open(struct tw_local_conn *c, struct tw_error *err)
+{
+    const struct tw_local_open *r = &c->request.open;
+    uint64_t pid = r->pid ? r->pid : (uint64_t)c->caller.pid;
+    struct tw_range ranges[TW_LOCAL_RANGES_MAX];
+    if (c->session)
+        return tw_fail(err, TW_FAILED_PRECONDITION, "session", "one for each connection", NULL,
+                       "this connection has a session");
+    if ((r->flags & TW_LOCAL_CAUGHT) && c->caught != pid)
+        return tw_fail(err, TW_FAILED_PRECONDITION, "session", "a program that was caught", NULL,
+                       "pid %llu was not", (unsigned long long)pid);
+    if (c->caught == pid)
+        c->caught = 0; /* the attach takes it */
+    enum tw_code code = tw_local_may_track(&c->caller, pid, err);
+    if (!code)
+        code = tw_tracking_session_open(c->local->tracking, pid, r->flags & TW_LOCAL_EXACT,
+                                        c->caller.uid, &c->session, err);
+    if (code)
+        return code;
+    /* Again, now that the program cannot become another one unnoticed. */
+    code = tw_local_may_track(&c->caller, pid, err);
+    for (uint32_t i = 0; i < r->range_count; i++)
+        ranges[i] = (struct tw_range){c->request.ranges[i].start, c->request.ranges[i].length};
+    if (!code)
+        code = tw_tracking_watch(c->session, ranges, r->range_count, err);
+    if (!code) {
+        opened(c);
+        return TW_OK;
+    }
+    tw_tracking_session_close(c->session);
+    c->session = NULL;
+    return code;
+}
+
+/* ---- Epochs --------------------------------------------------------------------------------- */
+
+/* The epoch that a request names, if the session has it. */
+static enum tw_code epoch_check(struct tw_local_conn *c, uint32_t epoch, struct tw_error *err)
+{
+    char given[24];
+    snprintf(given, sizeof given, "%u", epoch);
+    if (!c->session)
+        return tw_fail(err, TW_FAILED_PRECONDITION, "session", "a session", NULL,
+                       "this connection has none");
+    if (!tw_tracking_epoch_there(c->session, epoch))
+        return tw_fail(err, TW_NOT_FOUND, "epoch", NULL, given, "the session has no such epoch");
+    return TW_OK;
+}
+
+static enum tw_code do_epoch(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_epoch_begun *out = tw_local_body(c);
+    enum tw_epoch_state state;
+    if (!c->session)
+        return epoch_check(c, 0, err);
+    if (!c->begun) {
+        enum tw_code code =
+            tw_tracking_epoch_open(c->session, c->request.epoch.name, &c->arming, err);
+        c->begun = code == TW_OK;
+        return code;
+    }
+    enum tw_code code = tw_tracking_epoch_poll(c->session, c->arming, &state, err);
+    if (state == TW_EPOCH_ARMING)
+        return TW_OK;
+    if (code) {
+        tw_tracking_epoch_close(c->session, c->arming);
+        return code;
+    }
+    c->cursor[c->arming] = 0;
+    *out = (struct tw_local_epoch_begun){.epoch = c->arming};
+    tw_local_answer(c, sizeof *out);
+    return TW_OK;
+}
+
+static enum tw_code do_collect(struct tw_local_conn *c, struct tw_error *err)
+{
+    const struct tw_local_epoch_ask *r = &c->request.ask;
+    struct tw_local_collected *out = tw_local_body(c);
+    enum tw_epoch_state state;
+    enum tw_code code = epoch_check(c, r->epoch, err);
+    if (code)
+        return code;
+    if (!c->begun) {
+        code = tw_tracking_collect(c->session, r->epoch, r->flags & TW_LOCAL_PACED, err);
+        if (code)
+            return code;
+        c->begun = true;
+    }
+    code = tw_tracking_epoch_poll(c->session, r->epoch, &state, err);
+    if (state == TW_EPOCH_COLLECTING)
+        return TW_OK;
+    if (code)
+        return code;
+    /* Never the same for two answers, and never 0. */
+    c->cursor[r->epoch] = (c->cursor[r->epoch] | UINT32_MAX) + 1;
+    *out = (struct tw_local_collected){.cursor = c->cursor[r->epoch],
+                                       .flags = state == TW_EPOCH_ENDED ? TW_LOCAL_ENDED : 0};
+    tw_local_answer(c, sizeof *out);
+    return TW_OK;
+}
+
+static enum tw_code do_read(struct tw_local_conn *c, struct tw_error *err)
+{
+    const struct tw_local_read *r = &c->request.read;
+    struct tw_local_lines_head *out = tw_local_body(c);
+    struct tw_local_lines *lines = (struct tw_local_lines *)(out + 1);
+    struct tw_dirty_lines read[TW_LOCAL_READ_MAX];
+    enum tw_code code = epoch_check(c, r->epoch, err);
+    if (code)
+        return code;
+    if (r->cursor == 0 || r->cursor != c->cursor[r->epoch])
+        return tw_fail(err, TW_OUT_OF_RANGE, "cursor", "that of the last answer", NULL,
+                       "not of the lines that are to be read now");
+    if (r->max == 0)
+        return tw_fail(err, TW_INVALID_ARGUMENT, "max", "at least 1", "0", "nothing to fill");
+    size_t max = r->max < TW_LOCAL_READ_MAX ? r->max : TW_LOCAL_READ_MAX;
+    size_t n = tw_tracking_read(c->session, r->epoch, read, max);
+    for (size_t i = 0; i < n; i++)
+        lines[i] = (struct tw_local_lines){.address = read[i].address,
+                                           .lines = read[i].lines,
+                                           .flags = read[i].whole ? TW_LOCAL_WHOLE : 0};
+    c->cursor[r->epoch]++;
+    *out = (struct tw_local_lines_head){.cursor = n < max ? 0 : c->cursor[r->epoch],
+                                        .count = (uint32_t)n};
+    tw_local_answer(c, sizeof *out + n * sizeof *lines);
+    return TW_OK;
+}
+
+static enum tw_code do_figures(struct tw_local_conn *c, struct tw_error *err)
+{
+    const struct tw_local_epoch_ask *r = &c->request.ask;
+    struct tw_local_figures *out = tw_local_body(c);
+    struct tw_local_hot *hot = (struct tw_local_hot *)(out + 1);
+    struct tw_tracking_session_info info;
+    struct tw_region regions[TW_LOCAL_HOT_MAX];
+    struct tw_figures last;
+    enum tw_code code = epoch_check(c, r->epoch, err);
+    if (code)
+        return code;
+    if (tw_tracking_read(c->session, r->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES) {
+        c->begun = true;
+        return TW_OK;
+    }
+    tw_tracking_session_info(c->session, &info);
+    tw_tracking_epoch_figures(c->session, r->epoch, &last);
+    size_t n = tw_tracking_hottest(c->session, r->epoch, regions, TW_LOCAL_HOT_MAX);
+    *out = (struct tw_local_figures){
+        .last = sums_of(&last), .total = sums_of(&info.total), .hot_count = (uint32_t)n};
+    for (size_t i = 0; i < n; i++)
+        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages};
+    tw_local_answer(c, sizeof *out + n * sizeof *hot);
+    return TW_OK;
+}
+
+static enum tw_code do_epoch_close(struct tw_local_conn *c, struct tw_error *err)
+{
+    enum tw_code code = epoch_check(c, c->request.ask.epoch, err);
+    if (code)
+        return code;
+    tw_tracking_epoch_close(c->session, c->request.ask.epoch);
+    tw_local_answer(c, 0);
+    return TW_OK;
+}
+
+static enum tw_code do_accessed(struct tw_local_conn *c, struct tw_error *err)
+{
+    enum tw_code code = epoch_check(c, c->request.ask.epoch, err);
+    return code ? code
+                : tw_fail(err, TW_UNIMPLEMENTED, "accessed lines", "an attachment that sees loads",
+                          "process",
+                          "a program that was not compiled for it is seen by its stores only");
+}
+
+/* ---- Lists ---------------------------------------------------------------------------------- */
+
+static void program_name(uint64_t pid, char out[16])
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%llu/comm", (unsigned long long)pid);
+    FILE *f = fopen(path, "re");
+    memset(out, 0, 16);
+    if (!f)
+        return;
+    if (fgets(out, 16, f))
+        out[strcspn(out, "\n")] = 0;
+    fclose(f);
+}
+
+static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_listed *out = tw_local_body(c);
+    size_t n = 0;
+    (void)err;
+    for (struct tw_tracking_session *s = NULL;
+         n < TW_LOCAL_LIST_MAX && (s = tw_tracking_next(c->local->tracking, s));) {
+        struct tw_tracking_session_info info;
+        tw_tracking_session_info(s, &info);
+        if (c->caller.uid != 0 && info.owner != c->caller.uid)
+            continue;
+        out[n] = (struct tw_local_listed){.session = info.id,
+                                          .pid = info.pid,
+                                          .uid = info.owner,
+                                          .last = sums_of(&info.last),
+                                          .total = sums_of(&info.total)};
+        out[n].flags = (info.exact ? TW_LOCAL_EXACT : 0) | (info.ended ? TW_LOCAL_GONE : 0);
+        program_name(info.pid, out[n++].name);
+    }
+    tw_local_answer(c, n * sizeof *out);
+    return TW_OK;
+}
+
+bool tw_local_work(struct tw_local_conn *c)
+{
+    static enum tw_code (*const work[TW_LOCAL_KIND_END])(struct tw_local_conn *,
+                                                         struct tw_error *) = {
+        [TW_LOCAL_CATCH] = do_catch,
+        [TW_LOCAL_OPEN] = do_open,
+        [TW_LOCAL_EPOCH] = do_epoch,
+        [TW_LOCAL_COLLECT] = do_collect,
+        [TW_LOCAL_READ] = do_read,
+        [TW_LOCAL_FIGURES] = do_figures,
+        [TW_LOCAL_EPOCH_CLOSE] = do_epoch_close,
+        [TW_LOCAL_ACCESSED] = do_accessed,
+        [TW_LOCAL_LIST] = do_list,
+    };
+    struct tw_error err = {0};
+    enum tw_code code = work[c->request.kind](c, &err);
+    if (code)
+        tw_local_refuse(c, code, &err);
+    return c->phase == TW_LOCAL_WORKING && c->request.kind == TW_LOCAL_FIGURES;
+}

@@ -1,0 +1,145 @@
+#include "agentd/tracking_impl.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define MAILBOX_CAPACITY 32u
+#define SLICE            (2 * TW_MS)
+#define TURN_IDLE        (200 * TW_MS)
+#define PAGE_DEADLINE    (2 * TW_SEC)
+
+static void wait_ready(struct tw_agent_tracking *t, uint64_t until_ns)
+{
+    struct pollfd fds[2 + TW_LOCAL_CONNECTIONS_MAX];
+    nfds_t n = t->local ? tw_local_poll(t->local, fds) : 0;
+    fds[n++] = (struct pollfd){.fd = tw_mailbox_fd(t->mailbox), .events = POLLIN};
+    uint64_t now = tw_now(&tw_monotonic);
+    uint64_t wait = until_ns > now ? until_ns - now : 0;
+    if (wait > TURN_IDLE)
+        wait = TURN_IDLE;
+    const struct timespec time = {.tv_nsec = (long)wait};
+    ppoll(fds, n, &time, NULL);
+}
+
+static void turn(struct tw_agent_tracking *t)
+{
+    uint64_t now = tw_now(&tw_monotonic);
+    tw_mailbox_run(t->mailbox, t);
+    bool more = t->local && tw_local_serve(t->local, now);
+    uint64_t due = tw_operated_step(t, now);
+    uint64_t next = tw_tracking_step(t->tracking, SLICE);
+    /* What a pass has just completed is answered at once. */
+    if (t->local && next != TW_NEVER)
+        more |= tw_local_serve(t->local, now);
+    tw_attacher_tidy(&t->attacher, now);
+    if (due < next)
+        next = due;
+    wait_ready(t, more ? 0 : next);
+}
+
+static void *run(void *arg)
+{
+    struct tw_agent_tracking *t = arg;
+    while (!atomic_load(&t->stopping))
+        turn(t);
+    tw_mailbox_shut(t->mailbox);
+    return NULL;
+}
+
+enum tw_code tw_agent_tracking_open(const struct tw_agent_tracking_config *config,
+                                    struct tw_agent_tracking **tracking, struct tw_error *err)
+{
+    struct tw_agent_tracking *t = calloc(1, sizeof *t);
+    if (!t)
+        return tw_fail_errno(err, ENOMEM, "tracking", "cannot start");
+    const struct tw_tracking_env env = {&tw_monotonic, tw_attacher_attach, &t->attacher};
+    t->attacher.copy_bytes_max = config->copy_bytes_max;
+    t->mailbox = tw_mailbox_open(MAILBOX_CAPACITY);
+    enum tw_code code = t->mailbox ? tw_tracking_open(&env, &t->tracking, err)
+                                   : tw_fail_errno(err, ENOMEM, "tracking", "cannot start");
+    if (!code && config->socket[0])
+        code = tw_local_open(config->socket, t->tracking, &t->attacher, &t->local, err);
+    if (!code && pthread_create(&t->thread, NULL, run, t) != 0)
+        code = tw_fail_errno(err, EAGAIN, "tracking", "no thread");
+    if (code) {
+        tw_agent_tracking_close(t);
+        return code;
+    }
+    t->thread_runs = true;
+    if (t->local)
+        tw_log(TW_LOG_INFO, "tracking", "serving local programs", "socket=%s", config->socket);
+    *tracking = t;
+    return TW_OK;
+}
+
+void tw_agent_tracking_close(struct tw_agent_tracking *tracking)
+{
+    if (!tracking)
+        return;
+    atomic_store(&tracking->stopping, true);
+    if (tracking->thread_runs)
+        pthread_join(tracking->thread, NULL);
+    tw_operated_close_all(tracking);
+    tw_local_close(tracking->local);
+    tw_tracking_close(tracking->tracking);
+    tw_attacher_tidy(&tracking->attacher, TW_NEVER);
+    tw_mailbox_close(tracking->mailbox);
+    free(tracking);
+}
+
+/* ---- Metrics -------------------------------------------------------------------------------- */
+
+static void family(FILE *out, const char *name, const char *help)
+{
+    fprintf(out, "# HELP towline_agent_tracking_%s %s\n# TYPE towline_agent_tracking_%s counter\n",
+            name, help, name);
+}
+
+static const struct {
+    const char *name, *help;
+    size_t offset;
+} columns[] = {
+    {"epochs_total", "Epochs collected.", offsetof(struct tw_figures, epochs)},
+    {"lines_total", "Dirty lines of 64 bytes, summed over epochs.",
+     offsetof(struct tw_figures, lines)},
+    {"pages_total", "Pages of 4 KiB with a dirty line, summed over epochs.",
+     offsetof(struct tw_figures, pages)},
+    {"whole_pages_total", "Of these, pages whose lines were not known.",
+     offsetof(struct tw_figures, whole_pages)},
+    {"regions_total", "Regions of 2 MiB with a dirty line, summed over epochs.",
+     offsetof(struct tw_figures, regions)},
+};
+
+static enum tw_code metrics_on_thread(void *owner, void *arg, struct tw_error *err)
+{
+    const struct tw_agent_tracking *t = owner;
+    FILE *out = arg;
+    unsigned count = 0;
+    (void)err;
+    for (struct tw_tracking_session *s = NULL; (s = tw_tracking_next(t->tracking, s));)
+        count++;
+    fprintf(out,
+            "# HELP towline_agent_tracking_sessions Tracking sessions.\n"
+            "# TYPE towline_agent_tracking_sessions gauge\ntowline_agent_tracking_sessions %u\n",
+            count);
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+        family(out, columns[i].name, columns[i].help);
+        for (struct tw_tracking_session *s = NULL; (s = tw_tracking_next(t->tracking, s));) {
+            struct tw_tracking_session_info info;
+            tw_tracking_session_info(s, &info);
+            const char *at = (const char *)&info.total + columns[i].offset;
+            fprintf(out, "towline_agent_tracking_%s{session=\"%llu\",pid=\"%llu\"} %llu\n",
+                    columns[i].name, (unsigned long long)info.id, (unsigned long long)info.pid,
+                    (unsigned long long)*(const uint64_t *)(const void *)at);
+        }
+    }
+    return TW_OK;
+}
+
+void tw_agent_tracking_metrics(struct tw_agent_tracking *tracking, FILE *out)
+{
+    tw_mailbox_call(tracking->mailbox, metrics_on_thread, out,
+                    tw_after(tw_now(&tw_monotonic), PAGE_DEADLINE), NULL);
+}

@@ -1,0 +1,85 @@
+/* The program that is tracked in the client's tests: it does what a letter on its standard input
+ * says, and answers with a line. An ordinary program, without sanitizers.
+ *
+ *   (start)  prints the address of its arena of 64 pages
+ *   s N      stores to line N of the arena
+ *   u        unmaps the arena's second half
+ *   f        forks; the child stores to line 0 and ends
+ *   x        executes itself anew
+ *   h        goes on storing at random, without an answer, until killed
+ *   q        ends */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ARENA (64u * 4096u)
+
+static volatile uint64_t *arena;
+
+static void store(unsigned line)
+{
+    arena[(line * 8) % (ARENA / 8)] += line + 1;
+}
+
+static void run_hot(void)
+{
+    for (uint64_t seed = 1;;) {
+        for (unsigned i = 0; i < 1000; i++) {
+            seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407;
+            store((unsigned)(seed >> 40));
+        }
+        usleep(1000);
+    }
+}
+
+static void do_fork(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        store(0);
+        _exit(0);
+    }
+    int status = 0;
+    if (child > 0)
+        waitpid(child, &status, 0);
+}
+
+int main(int argc, char **argv)
+{
+    char line[64];
+    (void)argc;
+    arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if ((const void *)arena == MAP_FAILED)
+        return 1;
+    setvbuf(stdin, NULL, _IONBF, 0);
+    printf("%p\n", (const void *)arena);
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin)) {
+        switch (line[0]) {
+        case 's':
+            store((unsigned)strtoul(line + 1, NULL, 10));
+            break;
+        case 'u':
+            munmap((void *)((uintptr_t)arena + ARENA / 2), ARENA / 2);
+            break;
+        case 'f':
+            do_fork();
+            break;
+        case 'x':
+            execl("/proc/self/exe", argv[0], (char *)NULL);
+            return 1;
+        case 'h':
+            run_hot();
+            break;
+        case 'q':
+            return 0;
+        }
+        puts("done");
+        fflush(stdout);
+    }
+    return 0;
+}

@@ -1,0 +1,422 @@
+#include "client/towline.h"
+
+#include "client/connection.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define EPOCHS_MAX 8u
+
+/* The library's structures are those that travel, where they can be. */
+static_assert(sizeof(struct towline_lines) == sizeof(struct tw_local_lines), "the same");
+static_assert(sizeof(struct towline_sums) == sizeof(struct tw_local_sums), "the same");
+static_assert(sizeof(struct towline_hot) == sizeof(struct tw_local_hot), "the same");
+static_assert(sizeof(struct towline_range) == sizeof(struct tw_local_range), "the same");
+
+struct epoch {
+    bool used;
+    char name[TW_LOCAL_NAME_SIZE];
+    uint32_t number; /* the agent's */
+};
+
+struct towline_session {
+    pthread_mutex_t lock;
+    struct tw_client_connection connection;
+    pid_t owner; /* this process */
+    uint64_t pid;
+    uint32_t exact;
+    bool caught, opened;
+    struct towline_range *ranges;
+    size_t range_count;
+    struct towline_info info;
+    char *blind_spots;
+    struct epoch epochs[EPOCHS_MAX];
+};
+
+const char *towline_code_name(int code)
+{
+    static const char *const names[] = {"OK",
+                                        "CANCELLED",
+                                        "UNKNOWN",
+                                        "INVALID_ARGUMENT",
+                                        "DEADLINE_EXCEEDED",
+                                        "NOT_FOUND",
+                                        "ALREADY_EXISTS",
+                                        "PERMISSION_DENIED",
+                                        "RESOURCE_EXHAUSTED",
+                                        "FAILED_PRECONDITION",
+                                        "ABORTED",
+                                        "OUT_OF_RANGE",
+                                        "UNIMPLEMENTED",
+                                        "INTERNAL",
+                                        "UNAVAILABLE",
+                                        "DATA_LOSS",
+                                        "UNAUTHENTICATED"};
+    return code >= 0 && (size_t)code < sizeof names / sizeof *names ? names[code] : "UNKNOWN";
+}
+
+/* ---- Open and close ------------------------------------------------------------------------- */
+
+int towline_open(const struct towline_options *options, towline_session **session)
+{
+    struct towline_options o = {.size = sizeof o};
+    if (!session)
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "session: a place for it is needed");
+    *session = NULL;
+    if (options && (options->size < sizeof o || options->pid < 0))
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "options: size or pid is not usable");
+    if (options)
+        o = *options;
+    towline_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
+    int code = tw_client_connect(&s->connection, o.socket, o.timeout_ms);
+    if (code) {
+        free(s);
+        return code;
+    }
+    pthread_mutex_init(&s->lock, NULL);
+    s->owner = getpid();
+    s->pid = (uint64_t)o.pid;
+    s->exact = o.exact;
+    *session = s;
+    return TOWLINE_OK;
+}
+
+void towline_close(towline_session *session)
+{
+    if (!session)
+        return;
+    tw_client_disconnect(&session->connection);
+    pthread_mutex_destroy(&session->lock);
+    free(session->ranges);
+    free(session->blind_spots);
+    free(session);
+}
+
+/* Takes the session for a call; `leave` gives it back and passes the code on. */
+static int enter(towline_session *session)
+{
+    if (!session)
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "session: NULL");
+    if (session->owner != getpid())
+        return tw_client_fail(TOWLINE_FAILED_PRECONDITION,
+                              "the session is of the process that this one was forked from");
+    pthread_mutex_lock(&session->lock);
+    return TOWLINE_OK;
+}
+
+static int leave(towline_session *session, int code)
+{
+    pthread_mutex_unlock(&session->lock);
+    return code;
+}
+
+/* ---- Ranges --------------------------------------------------------------------------------- */
+
+static int add_ranges(towline_session *s, const struct towline_range *ranges, size_t count)
+{
+    if (s->opened)
+        return tw_client_fail(TOWLINE_FAILED_PRECONDITION,
+                              "ranges are registered before the first start");
+    if (count > TW_LOCAL_RANGES_MAX - s->range_count)
+        return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "at most %u ranges", TW_LOCAL_RANGES_MAX);
+    struct towline_range *more = realloc(s->ranges, (s->range_count + count + 1) * sizeof *more);
+    if (!more)
+        return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
+    s->ranges = more;
+    memcpy(more + s->range_count, ranges, count * sizeof *more);
+    s->range_count += count;
+    return TOWLINE_OK;
+}
+
+int towline_register(towline_session *session, const struct towline_range *ranges, size_t count)
+{
+    int code = enter(session);
+    if (code)
+        return code;
+    if (count > 0 && !ranges)
+        return leave(session, tw_client_fail(TOWLINE_INVALID_ARGUMENT, "ranges: NULL"));
+    return leave(session, count ? add_ranges(session, ranges, count) : TOWLINE_OK);
+}
+
+/* ---- Start and stop ------------------------------------------------------------------------- */
+
+int towline_catch(towline_session *session)
+{
+    int code = enter(session);
+    if (code)
+        return code;
+    const struct tw_local_catch request = {.pid = session->pid,
+                                           .flags = session->exact ? TW_LOCAL_EXACT : 0};
+    code =
+        tw_client_ask(&session->connection, TW_LOCAL_CATCH, &request, sizeof request, NULL, 0, 0);
+    session->caught = code == TOWLINE_OK;
+    return leave(session, code);
+}
+
+static int keep_info(towline_session *s)
+{
+    struct tw_local_opened opened;
+    memcpy(&opened, s->connection.body, sizeof opened);
+    size_t room = s->connection.length - sizeof opened;
+    if (opened.text_length > room)
+        return tw_client_fail(TOWLINE_INTERNAL, "an answer that cannot be understood");
+    s->blind_spots = strndup((const char *)s->connection.body + sizeof opened, opened.text_length);
+    if (!s->blind_spots)
+        return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
+    s->info = (struct towline_info){.session = opened.session,
+                                    .pid = opened.pid,
+                                    .granularity = opened.granularity,
+                                    .flags = opened.flags,
+                                    .blind_spots = s->blind_spots};
+    s->opened = true;
+    return TOWLINE_OK;
+}
+
+/* An agent without privileges may need our leave to look into us (Yama): for this moment only. */
+static int open_there(towline_session *s)
+{
+    struct tw_local_open request = {.pid = s->pid, .range_count = (uint32_t)s->range_count};
+    bool leave_needed = s->pid == 0 && s->connection.agent_uid != 0;
+    request.flags = (s->exact ? TW_LOCAL_EXACT : 0) | (s->caught ? TW_LOCAL_CAUGHT : 0);
+    if (leave_needed)
+        prctl(PR_SET_PTRACER, (unsigned long)s->connection.agent, 0, 0, 0);
+    int code = tw_client_ask(&s->connection, TW_LOCAL_OPEN, &request, sizeof request, s->ranges,
+                             s->range_count * sizeof *s->ranges, sizeof(struct tw_local_opened));
+    if (leave_needed)
+        prctl(PR_SET_PTRACER, 0, 0, 0, 0);
+    return code ? code : keep_info(s);
+}
+
+static const char *name_of(const char *epoch)
+{
+    return epoch ? epoch : "default";
+}
+
+static struct epoch *epoch_find(towline_session *s, const char *name)
+{
+    for (unsigned i = 0; i < EPOCHS_MAX; i++)
+        if (s->epochs[i].used && strcmp(s->epochs[i].name, name_of(name)) == 0)
+            return &s->epochs[i];
+    tw_client_fail(TOWLINE_NOT_FOUND, "epoch %.31s: not started", name_of(name));
+    return NULL;
+}
+
+static int epoch_begin(towline_session *s, const char *name)
+{
+    struct tw_local_epoch request = {0};
+    struct tw_local_epoch_begun begun;
+    struct epoch *e = NULL;
+    if (strlen(name) >= sizeof request.name)
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "epoch: a name of at most 31 bytes");
+    for (unsigned i = 0; i < EPOCHS_MAX && !e; i++)
+        e = s->epochs[i].used ? NULL : &s->epochs[i];
+    if (!e)
+        return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "at most %u epochs", EPOCHS_MAX);
+    memcpy(request.name, name, strlen(name));
+    int code = tw_client_ask(&s->connection, TW_LOCAL_EPOCH, &request, sizeof request, NULL, 0,
+                             sizeof begun);
+    if (code)
+        return code;
+    memcpy(&begun, s->connection.body, sizeof begun);
+    *e = (struct epoch){.used = true, .number = begun.epoch};
+    memcpy(e->name, request.name, sizeof e->name);
+    return TOWLINE_OK;
+}
+
+int towline_start(towline_session *session, const char *epoch)
+{
+    int code = enter(session);
+    if (code)
+        return code;
+    if (!session->opened)
+        code = open_there(session);
+    return leave(session, code ? code : epoch_begin(session, name_of(epoch)));
+}
+
+/* A question about an epoch. */
+static int ask_epoch(towline_session *s, enum tw_local_kind kind, const struct epoch *e,
+                     uint32_t flags, size_t answer_min)
+{
+    const struct tw_local_epoch_ask request = {.epoch = e->number, .flags = flags};
+    return tw_client_ask(&s->connection, kind, &request, sizeof request, NULL, 0, answer_min);
+}
+
+int towline_stop(towline_session *session, const char *epoch)
+{
+    int code = enter(session);
+    if (code)
+        return code;
+    struct epoch *e = epoch_find(session, epoch);
+    if (!e)
+        return leave(session, TOWLINE_NOT_FOUND);
+    code = ask_epoch(session, TW_LOCAL_EPOCH_CLOSE, e, 0, 0);
+    if (!code)
+        e->used = false;
+    return leave(session, code);
+}
+
+/* ---- Reading -------------------------------------------------------------------------------- */
+
+static int collect(towline_session *s, const struct epoch *e, uint32_t flags, uint64_t *cursor,
+                   uint32_t *ended)
+{
+    struct tw_local_collected collected;
+    int code = ask_epoch(s, TW_LOCAL_COLLECT, e, flags, sizeof collected);
+    if (code)
+        return code;
+    memcpy(&collected, s->connection.body, sizeof collected);
+    *cursor = collected.cursor;
+    if (ended)
+        *ended = collected.flags;
+    return TOWLINE_OK;
+}
+
+static int read_some(towline_session *s, const struct epoch *e, struct towline_lines *lines,
+                     size_t max, size_t *count, uint64_t *cursor)
+{
+    struct tw_local_lines_head head;
+    const struct tw_local_read request = {.cursor = *cursor,
+                                          .epoch = e->number,
+                                          .max = max < TW_LOCAL_READ_MAX ? (uint32_t)max
+                                                                         : TW_LOCAL_READ_MAX};
+    int code = tw_client_ask(&s->connection, TW_LOCAL_READ, &request, sizeof request, NULL, 0,
+                             sizeof head);
+    if (code)
+        return code;
+    memcpy(&head, s->connection.body, sizeof head);
+    if (head.count > request.max ||
+        s->connection.length != sizeof head + head.count * sizeof *lines)
+        return tw_client_fail(TOWLINE_INTERNAL, "an answer that cannot be understood");
+    memcpy(lines, (const uint8_t *)s->connection.body + sizeof head, head.count * sizeof *lines);
+    *count += head.count;
+    *cursor = head.cursor;
+    return TOWLINE_OK;
+}
+
+static int read_dirty(towline_session *s, const struct epoch *e, struct towline_lines *lines,
+                      size_t max, size_t *count, uint64_t *cursor)
+{
+    int code = *cursor ? TOWLINE_OK : collect(s, e, 0, cursor, NULL);
+    while (!code && *cursor && *count < max)
+        code = read_some(s, e, lines + *count, max - *count, count, cursor);
+    return code;
+}
+
+int towline_dirty(towline_session *session, const char *epoch, struct towline_lines *lines,
+                  size_t max, size_t *count, uint64_t *cursor)
+{
+    if (!lines || !max || !count || !cursor)
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT,
+                              "lines, max, count, cursor: none may be NULL or 0");
+    *count = 0;
+    int code = enter(session);
+    if (code)
+        return code;
+    struct epoch *e = epoch_find(session, epoch);
+    return leave(session,
+                 e ? read_dirty(session, e, lines, max, count, cursor) : TOWLINE_NOT_FOUND);
+}
+
+int towline_accessed(towline_session *session, const char *epoch, struct towline_lines *lines,
+                     size_t max, size_t *count, uint64_t *cursor)
+{
+    (void)lines, (void)max, (void)cursor;
+    if (count)
+        *count = 0;
+    int code = enter(session);
+    if (code)
+        return code;
+    struct epoch *e = epoch_find(session, epoch);
+    return leave(session, e ? ask_epoch(session, TW_LOCAL_ACCESSED, e, 0, 0) : TOWLINE_NOT_FOUND);
+}
+
+int towline_info(towline_session *session, struct towline_info *out)
+{
+    int code = enter(session);
+    if (code)
+        return code;
+    if (!session->opened)
+        return leave(session, tw_client_fail(TOWLINE_FAILED_PRECONDITION, "not started yet"));
+    *out = session->info;
+    return leave(session, TOWLINE_OK);
+}
+
+/* ---- The meter ------------------------------------------------------------------------------ */
+
+int towline_collect(towline_session *session, const char *epoch, uint32_t flags, uint64_t *cursor,
+                    uint32_t *ended)
+{
+    uint64_t unused;
+    int code = enter(session);
+    if (code)
+        return code;
+    struct epoch *e = epoch_find(session, epoch);
+    uint32_t paced = flags & TOWLINE_PACED ? TW_LOCAL_PACED : 0;
+    return leave(session, e ? collect(session, e, paced, cursor ? cursor : &unused, ended)
+                            : TOWLINE_NOT_FOUND);
+}
+
+int towline_figures(towline_session *session, const char *epoch, struct towline_sums *last,
+                    struct towline_sums *total, struct towline_hot *hot, size_t hot_max,
+                    size_t *hot_count)
+{
+    struct tw_local_figures figures;
+    int code = enter(session);
+    if (code)
+        return code;
+    struct epoch *e = epoch_find(session, epoch);
+    code = e ? ask_epoch(session, TW_LOCAL_FIGURES, e, 0, sizeof figures) : TOWLINE_NOT_FOUND;
+    if (code)
+        return leave(session, code);
+    memcpy(&figures, session->connection.body, sizeof figures);
+    if (session->connection.length != sizeof figures + figures.hot_count * sizeof *hot)
+        return leave(session, tw_client_fail(TOWLINE_INTERNAL, "an answer of the wrong length"));
+    size_t n = hot && hot_max < figures.hot_count ? hot_max : figures.hot_count;
+    if (last)
+        memcpy(last, &figures.last, sizeof *last);
+    if (total)
+        memcpy(total, &figures.total, sizeof *total);
+    if (hot)
+        memcpy(hot, (const uint8_t *)session->connection.body + sizeof figures, n * sizeof *hot);
+    if (hot_count)
+        *hot_count = n;
+    return leave(session, TOWLINE_OK);
+}
+
+static void listed_copy(const struct tw_local_listed *from, struct towline_listed *to)
+{
+    *to = (struct towline_listed){.session = from->session,
+                                  .pid = from->pid,
+                                  .uid = from->uid,
+                                  .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
+                                  .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0};
+    memcpy(&to->last, &from->last, sizeof to->last);
+    memcpy(&to->total, &from->total, sizeof to->total);
+    memcpy(to->name, from->name, sizeof to->name);
+    to->name[sizeof to->name - 1] = 0;
+}
+
+int towline_list(const char *socket, struct towline_listed *out, size_t max, size_t *count)
+{
+    struct tw_client_connection c;
+    if (!count || (max > 0 && !out))
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "out, count: NULL");
+    *count = 0;
+    int code = tw_client_connect(&c, socket, 0);
+    if (!code)
+        code = tw_client_ask(&c, TW_LOCAL_LIST, NULL, 0, NULL, 0, 0);
+    size_t n = code ? 0 : c.length / sizeof(struct tw_local_listed);
+    for (; *count < n && *count < max; ++*count) {
+        struct tw_local_listed one;
+        memcpy(&one, (const uint8_t *)c.body + *count * sizeof one, sizeof one);
+        listed_copy(&one, &out[*count]);
+    }
+    tw_client_disconnect(&c);
+    return code;
+}

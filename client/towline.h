@@ -1,0 +1,182 @@
+/* libtowline: which cache lines did a program write?
+ *
+ * A session tracks one program (this one, or another by pid) through the agent of this host:
+ *
+ *   towline_open(&options, &session);
+ *   towline_register(session, ranges, count);       nothing registered: all that is writable
+ *   towline_start(session, "mine");                 an epoch begins: stores from now on count
+ *   towline_dirty(session, "mine", lines, max, &count, &cursor);   ends it, begins the next
+ *   towline_close(session);
+ *
+ * Epochs are named and independent; so are sessions, whose ranges may overlap. Every store that was
+ * made before towline_dirty() was called with cursor 0 is in its answer or in an earlier one; a
+ * store made during the call may be in this answer or the next.
+ *
+ * What an answer means: its granularity is a line of 64 bytes, or a page of 4096 bytes where the
+ * lines were not known (TOWLINE_WHOLE). What cannot be seen is in towline_info().
+ *
+ * Functions return TOWLINE_OK or a code; towline_last_error() has the text, of the calling thread.
+ * They may be called from any thread; calls on one session wait for each other. A session does not
+ * outlive its process and is of no use in a forked child. None waits longer than the timeout;
+ * after TOWLINE_DEADLINE_EXCEEDED or TOWLINE_UNAVAILABLE the session can only be closed. */
+#ifndef TOWLINE_H
+#define TOWLINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define TOWLINE_API __attribute__((visibility("default")))
+#else
+#define TOWLINE_API
+#endif
+
+#define TOWLINE_SOCKET_DEFAULT "/run/towline/agent.sock" /* or $TOWLINE_SOCKET */
+#define TOWLINE_LINE_SIZE      64u
+#define TOWLINE_PAGE_SIZE      4096u
+
+enum towline_code {
+    TOWLINE_OK = 0,
+    TOWLINE_UNKNOWN = 2,
+    TOWLINE_INVALID_ARGUMENT = 3,
+    TOWLINE_DEADLINE_EXCEEDED = 4, /* no answer in time */
+    TOWLINE_NOT_FOUND = 5,         /* no such program, epoch, or nothing is mapped there */
+    TOWLINE_ALREADY_EXISTS = 6,    /* an epoch of this name */
+    TOWLINE_PERMISSION_DENIED = 7, /* not a program of yours */
+    TOWLINE_RESOURCE_EXHAUSTED = 8,
+    TOWLINE_FAILED_PRECONDITION = 9, /* not in this state; or memory that cannot be tracked */
+    TOWLINE_ABORTED = 10,            /* the program has ended or executed another one */
+    TOWLINE_OUT_OF_RANGE = 11,       /* a cursor of another answer */
+    TOWLINE_UNIMPLEMENTED = 12,      /* the kernel, or this kind of tracking, cannot */
+    TOWLINE_INTERNAL = 13,
+    TOWLINE_UNAVAILABLE = 14, /* no agent, or it went away; the program is as it was before */
+    TOWLINE_DATA_LOSS = 15
+};
+
+/* "NOT_FOUND" and the like; never NULL. */
+TOWLINE_API const char *towline_code_name(int code);
+/* What the last failed call of this thread had to say; never NULL, valid until the next call. */
+TOWLINE_API const char *towline_last_error(void);
+
+typedef struct towline_session towline_session;
+
+struct towline_options {
+    size_t size;         /* sizeof(struct towline_options) */
+    const char *socket;  /* of the agent; NULL = $TOWLINE_SOCKET or the default */
+    int64_t pid;         /* the program; 0 = this one */
+    uint32_t exact;      /* not 0: a copy of everything at the start, so that lines are known from a
+                            page's first report on; costs memory and time */
+    uint32_t timeout_ms; /* of each call; 0 = 30 s */
+};
+
+/* Connects. NULL options: this program. */
+TOWLINE_API int towline_open(const struct towline_options *options, towline_session **session);
+/* The program is tracked no more; nothing of it changes. NULL is fine. */
+TOWLINE_API void towline_close(towline_session *session);
+
+/* Of the program's addresses; of any alignment, they may overlap. */
+struct towline_range {
+    uint64_t start;  /* bytes */
+    uint64_t length; /* bytes */
+};
+/* Adds ranges, before the first start; at most 4096. */
+TOWLINE_API int towline_register(towline_session *session, const struct towline_range *ranges,
+                                 size_t count);
+
+/* Begins an epoch; NULL is named "default". Stores before the call are not reported. */
+TOWLINE_API int towline_start(towline_session *session, const char *epoch);
+/* Ends an epoch for good. Its name may be used again. */
+TOWLINE_API int towline_stop(towline_session *session, const char *epoch);
+
+#define TOWLINE_WHOLE 1u /* in flags: the lines were not known, so all of the page are told */
+
+struct towline_lines {
+    uint64_t address; /* of a page of the program */
+    uint64_t lines;   /* bit i: the line at address + 64 * i */
+    uint32_t flags;
+    uint32_t reserved;
+};
+
+/* Reads and clears. *cursor 0: ends the present epoch, begins the next, and gives the first lines;
+ * otherwise goes on with that answer. Fills at most `max`; sets *cursor to 0 when all was given,
+ * else to what the next call needs: a cursor is good once. Pages come in no particular order, each
+ * once. What is not read of an answer is in the next one.
+ * TOWLINE_ABORTED: the program has ended, and everything that is known was given before. */
+TOWLINE_API int towline_dirty(towline_session *session, const char *epoch,
+                              struct towline_lines *lines, size_t max, size_t *count,
+                              uint64_t *cursor);
+/* The same of lines that were read. TOWLINE_UNIMPLEMENTED where loads are not seen, which is so for
+ * every program that was not compiled for it. */
+TOWLINE_API int towline_accessed(towline_session *session, const char *epoch,
+                                 struct towline_lines *lines, size_t max, size_t *count,
+                                 uint64_t *cursor);
+
+#define TOWLINE_SAME_VALUE  1u /* a line rewritten with what it held is told */
+#define TOWLINE_WHOLE_PAGES 2u /* a page may be told as a whole */
+
+struct towline_info {
+    uint64_t session;     /* id in the agent */
+    uint64_t pid;         /* of the program */
+    uint32_t granularity; /* bytes of a line */
+    uint32_t flags;
+    const char *blind_spots; /* a sentence a line; valid until towline_close() */
+};
+/* After the first start. */
+TOWLINE_API int towline_info(towline_session *session, struct towline_info *out);
+
+/* ---- The meter: what epochs come to, without their lines ------------------------------------- */
+
+struct towline_sums {
+    uint64_t epochs;
+    uint64_t lines;        /* of 64 bytes; a page known only as a whole counts all its lines */
+    uint64_t pages;        /* of 4 KiB, with a dirty line */
+    uint64_t whole_pages;  /* of these, where the lines were not known */
+    uint64_t regions;      /* of 2 MiB, with a dirty line */
+    uint64_t regions_lost; /* pages whose region was not counted: more than 65536 in an epoch */
+    uint64_t duration_ns;
+};
+struct towline_hot {
+    uint64_t address; /* of a region of 2 MiB */
+    uint32_t lines, pages;
+};
+
+#define TOWLINE_PACED                                                                              \
+    1u /* waits until a pass would not slow the program beyond the agent's budget */
+#define TOWLINE_ENDED 1u /* the program has: stores since the last pass are not known */
+
+/* Ends the present epoch and begins the next; then towline_dirty() with the cursor, or figures.
+ * *ended (may be NULL) gets TOWLINE_ENDED or 0. */
+TOWLINE_API int towline_collect(towline_session *session, const char *epoch, uint32_t flags,
+                                uint64_t *cursor, uint32_t *ended);
+/* What was collected comes to; what was not read of it is dropped. `last` is that epoch, `total`
+ * all of the session. The hottest regions first; at most 64. Each pointer may be NULL. */
+TOWLINE_API int towline_figures(towline_session *session, const char *epoch,
+                                struct towline_sums *last, struct towline_sums *total,
+                                struct towline_hot *hot, size_t hot_max, size_t *hot_count);
+
+struct towline_listed {
+    uint64_t session, pid;
+    uint32_t uid;   /* whose session it is */
+    uint32_t ended; /* the program has */
+    uint32_t exact;
+    uint32_t reserved;
+    struct towline_sums last, total;
+    char name[16]; /* of the program; not to be trusted */
+};
+/* The agent's sessions that this user may see: his own, all for root. At most 64. */
+TOWLINE_API int towline_list(const char *socket, struct towline_listed *out, size_t max,
+                             size_t *count);
+
+/* Before a child of yours (options.pid) executes its program: waits until the agent is ready for
+ * it. Then let the child go on, and towline_start() attaches before its first instruction. */
+TOWLINE_API int towline_catch(towline_session *session);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,275 @@
+/* An epoch: a tracker of the device, and the passes that begin and end it. */
+#include "services/tracking/tracking_impl.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define READ_PAGES 256u /* taken out of the tracker at once */
+
+static const struct tw_state epoch_states[] = {
+    [TW_EPOCH_ARMING] = {.name = "arming",
+                         .next = TW_MAY(TW_EPOCH_RUNNING) | TW_MAY(TW_EPOCH_ENDED),
+                         .note = "stores before it are being taken off"},
+    [TW_EPOCH_RUNNING] = {.name = "running",
+                          .next = TW_MAY(TW_EPOCH_COLLECTING) | TW_MAY(TW_EPOCH_ENDED),
+                          .note = "the tracker gathers; what was collected can be read"},
+    [TW_EPOCH_COLLECTING] = {.name = "collecting",
+                             .next = TW_MAY(TW_EPOCH_RUNNING) | TW_MAY(TW_EPOCH_ENDED),
+                             .note = "waits for a pass that began after it was asked for"},
+    [TW_EPOCH_ENDED] = {.name = "ended", .note = "the program has; what was collected can be read"},
+};
+const struct tw_machine_table tw_epoch_table = {
+    .name = "epoch", .states = epoch_states, .count = sizeof epoch_states / sizeof *epoch_states};
+
+static uint64_t now_of(const struct tw_tracking_session *session)
+{
+    return tw_now(session->program->tracking->env.clock);
+}
+
+/* ---- Open and close ------------------------------------------------------------------------- */
+
+bool tw_tracking_epoch_find(const struct tw_tracking_session *session, const char *name,
+                            unsigned *epoch)
+{
+    for (unsigned i = 0; i < TW_TRACKING_EPOCHS_MAX; i++) {
+        if (session->epochs[i].used && strcmp(session->epochs[i].name, name) == 0) {
+            *epoch = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool tw_tracking_epoch_there(const struct tw_tracking_session *session, unsigned epoch)
+{
+    return epoch < TW_TRACKING_EPOCHS_MAX && session->epochs[epoch].used;
+}
+
+static enum tw_code open_check(const struct tw_tracking_session *session, const char *name,
+                               struct tw_error *err)
+{
+    unsigned there;
+    size_t length = strnlen(name, TW_TRACKING_NAME_SIZE);
+    if (length == 0 || length == TW_TRACKING_NAME_SIZE)
+        return tw_fail(err, TW_INVALID_ARGUMENT, "epoch", "a name of 1 to 31 bytes", NULL,
+                       "not a usable name");
+    if (!session->watch)
+        return tw_fail(err, TW_FAILED_PRECONDITION, name, "a session that watches", NULL,
+                       "the session has no ranges yet");
+    if (tw_tracking_epoch_find(session, name, &there))
+        return tw_fail(err, TW_ALREADY_EXISTS, name, NULL, NULL,
+                       "the session has an epoch of this name");
+    if (session->program->ended)
+        return *err = session->program->end, session->program->end.code;
+    return TW_OK;
+}
+
+enum tw_code tw_tracking_epoch_open(struct tw_tracking_session *session, const char *name,
+                                    unsigned *epoch, struct tw_error *err)
+{
+    enum tw_code code = open_check(session, name, err);
+    if (code)
+        return code;
+    for (unsigned i = 0; i < TW_TRACKING_EPOCHS_MAX; i++) {
+        struct tw_epoch *e = &session->epochs[i];
+        if (e->used)
+            continue;
+        *e = (struct tw_epoch){.used = true};
+        snprintf(e->name, sizeof e->name, "%s", name);
+        tw_machine_init(&e->machine, &tw_epoch_table, e, NULL, NULL);
+        *epoch = i;
+        return TW_OK;
+    }
+    return tw_fail(err, TW_RESOURCE_EXHAUSTED, name, NULL, NULL,
+                   "the session has %u epochs already", TW_TRACKING_EPOCHS_MAX);
+}
+
+void tw_epoch_free(struct tw_epoch *epoch)
+{
+    if (!epoch->used)
+        return;
+    tw_tracker_stop(epoch->tracker);
+    tw_regions_free(&epoch->regions);
+    *epoch = (struct tw_epoch){0};
+}
+
+void tw_tracking_epoch_close(struct tw_tracking_session *session, unsigned epoch)
+{
+    if (epoch < TW_TRACKING_EPOCHS_MAX)
+        tw_epoch_free(&session->epochs[epoch]);
+}
+
+/* ---- Passes --------------------------------------------------------------------------------- */
+
+static enum tw_code arm(struct tw_tracking_session *session, struct tw_epoch *epoch)
+{
+    const struct tw_attachment *at = &session->program->at;
+    char name[64];
+    struct tw_tracker_config config = {.name = name};
+    snprintf(name, sizeof name, "%llu.%s", (unsigned long long)session->id, epoch->name);
+    config.ranges = at->ops->watch_ranges(session->watch, &config.range_count);
+    return tw_tracker_start(at->device, &config, &epoch->tracker, &epoch->failure);
+}
+
+/* Ends the present epoch and begins the next. */
+static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoch)
+{
+    uint64_t now = now_of(session);
+    tw_tracker_collect(epoch->tracker);
+    session->program->at.ops->settle(session->program->at.ctx);
+    epoch->figures = (struct tw_figures){.epochs = 1, .duration_ns = now - epoch->began_ns};
+    epoch->unread = true;
+    epoch->began_ns = now;
+    tw_regions_clear(&epoch->regions);
+}
+
+void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch)
+{
+    epoch->in_pass = false;
+    if (tw_epoch_state(epoch) == TW_EPOCH_COLLECTING) {
+        turn_over(session, epoch);
+    } else if (arm(session, epoch)) {
+        tw_machine_move(&epoch->machine, TW_EPOCH_ENDED, "no tracker");
+        return;
+    } else {
+        session->program->at.ops->settle(session->program->at.ctx);
+        epoch->began_ns = now_of(session);
+    }
+    tw_machine_move(&epoch->machine, TW_EPOCH_RUNNING, "pass complete");
+}
+
+void tw_epoch_pass_failed(struct tw_epoch *epoch, const struct tw_error *err)
+{
+    epoch->in_pass = false;
+    epoch->failure = *err;
+    tw_machine_move(&epoch->machine,
+                    tw_epoch_state(epoch) == TW_EPOCH_COLLECTING ? TW_EPOCH_RUNNING
+                                                                 : TW_EPOCH_ENDED,
+                    "pass failed");
+}
+
+void tw_epoch_program_ended(struct tw_tracking_session *session, struct tw_epoch *epoch)
+{
+    epoch->in_pass = false;
+    if (tw_epoch_state(epoch) == TW_EPOCH_COLLECTING)
+        turn_over(session, epoch);
+    else
+        epoch->failure = session->program->end;
+    tw_machine_move(&epoch->machine, TW_EPOCH_ENDED, "program ended");
+}
+
+enum tw_code tw_tracking_epoch_poll(const struct tw_tracking_session *session, unsigned epoch,
+                                    enum tw_epoch_state *state, struct tw_error *err)
+{
+    const struct tw_epoch *e = &session->epochs[epoch];
+    assert(tw_tracking_epoch_there(session, epoch));
+    *state = tw_epoch_state(e);
+    if (e->failure.code && err)
+        *err = e->failure;
+    return e->failure.code;
+}
+
+enum tw_code tw_tracking_collect(struct tw_tracking_session *session, unsigned epoch, bool paced,
+                                 struct tw_error *err)
+{
+    struct tw_epoch *e = &session->epochs[epoch];
+    const struct tw_attachment *at = &session->program->at;
+    assert(tw_tracking_epoch_there(session, epoch));
+    if (tw_epoch_state(e) == TW_EPOCH_ENDED) {
+        if (session->program->ended)
+            return *err = session->program->end, session->program->end.code;
+        return *err = e->failure, e->failure.code;
+    }
+    if (tw_epoch_state(e) != TW_EPOCH_RUNNING)
+        return tw_fail(err, TW_FAILED_PRECONDITION, e->name, "a running epoch",
+                       tw_machine_state_name(&e->machine), "cannot be collected now");
+    tw_error_clear(&e->failure);
+    e->not_before_ns = paced ? at->ops->due_ns(at->ctx) : 0;
+    tw_machine_move(&e->machine, TW_EPOCH_COLLECTING, "asked for");
+    if (session->program->ended)
+        tw_epoch_program_ended(session, e);
+    return TW_OK;
+}
+
+void tw_tracking_collect_cancel(struct tw_tracking_session *session, unsigned epoch)
+{
+    struct tw_epoch *e = &session->epochs[epoch];
+    assert(tw_tracking_epoch_there(session, epoch));
+    if (tw_epoch_state(e) != TW_EPOCH_COLLECTING)
+        return;
+    e->in_pass = false;
+    tw_machine_move(&e->machine, TW_EPOCH_RUNNING, "taken back");
+}
+
+/* ---- Reading -------------------------------------------------------------------------------- */
+
+/* Counts a page; false when none of its lines are watched. */
+static bool take(struct tw_tracking_session *session, struct tw_epoch *e,
+                 const struct tw_dirty_page *page, struct tw_dirty_lines *out)
+{
+    const struct tw_attachment *at = &session->program->at;
+    out->address = at->ops->address(at->ctx, page->page);
+    if (out->address == TW_NEVER)
+        return false;
+    out->whole = page->whole_page;
+    out->lines = page->lines & tw_tracked_ranges_mask(&session->ranges, out->address);
+    if (!out->lines)
+        return false;
+    e->figures.lines += tw_popcount(out->lines);
+    e->figures.pages++;
+    e->figures.whole_pages += out->whole;
+    if (!tw_regions_add(&e->regions, out->address, tw_popcount(out->lines)))
+        e->figures.regions_lost++;
+    e->figures.regions = e->regions.count;
+    return true;
+}
+
+static void count_in(struct tw_tracking_session *session, struct tw_epoch *e)
+{
+    if (!e->unread)
+        return;
+    e->unread = false;
+    session->last = e->figures;
+    tw_figures_add(&session->total, &e->figures);
+}
+
+size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
+                        struct tw_dirty_lines *out, size_t max)
+{
+    struct tw_epoch *e = &session->epochs[epoch];
+    assert(tw_tracking_epoch_there(session, epoch));
+    struct tw_dirty_page pages[READ_PAGES];
+    struct tw_dirty_lines lines;
+    size_t given = 0;
+    while (e->tracker && given < max) {
+        size_t want = max - given < READ_PAGES ? max - given : READ_PAGES;
+        size_t n = tw_tracker_read(e->tracker, pages, want);
+        for (size_t i = 0; i < n; i++) {
+            if (take(session, e, &pages[i], &lines)) {
+                if (out)
+                    out[given] = lines;
+                given++;
+            }
+        }
+        if (n == 0)
+            break;
+    }
+    if (given < max)
+        count_in(session, e);
+    return given;
+}
+
+void tw_tracking_epoch_figures(const struct tw_tracking_session *session, unsigned epoch,
+                               struct tw_figures *last)
+{
+    assert(tw_tracking_epoch_there(session, epoch));
+    *last = session->epochs[epoch].figures;
+}
+
+size_t tw_tracking_hottest(const struct tw_tracking_session *session, unsigned epoch,
+                           struct tw_region *out, size_t max)
+{
+    assert(tw_tracking_epoch_there(session, epoch));
+    return tw_regions_hottest(&session->epochs[epoch].regions, out, max);
+}

@@ -1,0 +1,121 @@
+/* Passes over programs: begun when somebody waits for one and its time has come, done in slices. */
+#include "services/tracking/tracking_impl.h"
+
+typedef void (*epoch_fn)(struct tw_tracking_session *session, struct tw_epoch *epoch, void *arg);
+
+static bool waits(const struct tw_epoch *e)
+{
+    return e->used &&
+           (tw_epoch_state(e) == TW_EPOCH_ARMING || tw_epoch_state(e) == TW_EPOCH_COLLECTING);
+}
+
+static void each_waiting(struct tw_tracked *p, epoch_fn fn, void *arg)
+{
+    for (struct tw_tracking_session *s = p->tracking->sessions; s; s = s->next) {
+        for (unsigned i = 0; s->program == p && i < TW_TRACKING_EPOCHS_MAX; i++)
+            if (waits(&s->epochs[i]))
+                fn(s, &s->epochs[i], arg);
+    }
+}
+
+static void earliest(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
+{
+    uint64_t *due = arg;
+    (void)s;
+    if (e->not_before_ns < *due)
+        *due = e->not_before_ns;
+}
+
+/* Who is not due yet is served as well: the pass is made anyhow. */
+static void board(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
+{
+    (void)s, (void)arg;
+    e->in_pass = true;
+}
+
+static void served(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
+{
+    (void)arg;
+    if (e->in_pass)
+        tw_epoch_passed(s, e);
+}
+
+static void failed(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
+{
+    (void)s;
+    if (e->in_pass)
+        tw_epoch_pass_failed(e, arg);
+}
+
+static void ended(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
+{
+    (void)arg;
+    tw_epoch_program_ended(s, e);
+}
+
+static void program_failed(struct tw_tracked *p, const struct tw_error *err)
+{
+    struct tw_error why = *err;
+    p->passing = false;
+    if (p->at.ops->alive(p->at.ctx)) {
+        each_waiting(p, failed, &why);
+        return;
+    }
+    p->ended = true;
+    p->end = why;
+    p->end.code = TW_ABORTED;
+    each_waiting(p, ended, NULL);
+}
+
+static void look_alive(struct tw_tracked *p)
+{
+    struct tw_error err;
+    if (p->at.ops->alive(p->at.ctx))
+        return;
+    tw_fail(&err, TW_ABORTED, "program", NULL, NULL,
+            "pid %llu has ended or executed another program", (unsigned long long)p->pid);
+    program_failed(p, &err);
+}
+
+static void begin(struct tw_tracked *p)
+{
+    struct tw_error err = {0};
+    each_waiting(p, board, NULL);
+    if (p->at.ops->pass_begin(p->at.ctx, &err))
+        program_failed(p, &err);
+    else
+        p->passing = true;
+}
+
+static void go_on(struct tw_tracked *p, uint64_t slice_ns)
+{
+    struct tw_error err = {0};
+    bool done = false;
+    if (p->at.ops->step(p->at.ctx, slice_ns, &done, &err)) {
+        program_failed(p, &err);
+    } else if (done) {
+        p->passing = false;
+        each_waiting(p, served, NULL);
+    }
+}
+
+uint64_t tw_tracked_step(struct tw_tracked *program, uint64_t slice_ns)
+{
+    uint64_t due = TW_NEVER;
+    if (program->ended)
+        return TW_NEVER;
+    if (!program->passing) {
+        look_alive(program);
+        each_waiting(program, earliest, &due);
+        if (program->ended || tw_now(program->tracking->env.clock) < due)
+            return due;
+        begin(program);
+    }
+    if (program->passing)
+        go_on(program, slice_ns);
+    if (program->passing)
+        return 0;
+    due = TW_NEVER;
+    each_waiting(program, earliest, &due);
+    return due;
+}

@@ -1,0 +1,68 @@
+/* What the files of the service share. */
+#ifndef TOWLINE_SERVICES_TRACKING_TRACKING_IMPL_H
+#define TOWLINE_SERVICES_TRACKING_TRACKING_IMPL_H
+
+#include "services/tracking/ranges.h"
+#include "services/tracking/tracking.h"
+
+struct tw_epoch {
+    bool used;
+    char name[TW_TRACKING_NAME_SIZE];
+    struct tw_machine machine;  /* enum tw_epoch_state */
+    struct tw_tracker *tracker; /* NULL while arming */
+    bool in_pass;               /* the pass under way began after it was asked for */
+    uint64_t not_before_ns;     /* of a paced collect */
+    uint64_t began_ns;          /* the present epoch */
+    struct tw_error failure;    /* of the last arming or collecting */
+    struct tw_figures figures;  /* of what was collected, as far as it was read */
+    bool unread;                /* figures are not in the session's total yet */
+    struct tw_regions regions;
+};
+
+/* A program and its attachment; shared by its sessions. */
+struct tw_tracked {
+    struct tw_tracking *tracking;
+    uint64_t pid;
+    bool exact;
+    struct tw_attachment at;
+    unsigned sessions;
+    bool passing;
+    bool ended;
+    struct tw_error end; /* why */
+    struct tw_tracked *next;
+};
+
+struct tw_tracking_session {
+    struct tw_tracked *program;
+    uint64_t id;
+    uint32_t owner;
+    struct tw_tracked_ranges ranges;
+    void *watch; /* NULL = not watching */
+    struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];
+    struct tw_figures total, last;
+    struct tw_tracking_session *next;
+};
+
+struct tw_tracking {
+    struct tw_tracking_env env;
+    struct tw_tracked *programs;
+    struct tw_tracking_session *sessions;
+    unsigned session_count;
+    uint64_t next_id;
+};
+
+static inline enum tw_epoch_state tw_epoch_state(const struct tw_epoch *epoch)
+{
+    return (enum tw_epoch_state)epoch->machine.state;
+}
+
+void tw_epoch_free(struct tw_epoch *epoch); /* stops its tracker */
+/* The pass that it waited for is complete, has failed, or the program has ended. */
+void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch);
+void tw_epoch_pass_failed(struct tw_epoch *epoch, const struct tw_error *err);
+void tw_epoch_program_ended(struct tw_tracking_session *session, struct tw_epoch *epoch);
+
+/* Advances a program; returns when it wants to be called again. */
+uint64_t tw_tracked_step(struct tw_tracked *program, uint64_t slice_ns);
+
+#endif

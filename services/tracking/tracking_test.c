@@ -1,0 +1,277 @@
+#include "services/tracking/fake_attachment.h"
+
+#include <criterion/criterion.h>
+
+static struct fake_world world;
+static struct tw_error err;
+
+static void setup(void)
+{
+    fake_open(&world);
+}
+
+static void teardown(void)
+{
+    fake_close(&world);
+}
+
+TestSuite(tracking, .init = setup, .fini = teardown);
+
+static struct tw_tracking_session *open_on(unsigned pid, uint64_t offset, uint64_t length)
+{
+    struct tw_tracking_session *s;
+    struct tw_range range = {FAKE_BASE + offset, length};
+    cr_assert_eq(tw_tracking_session_open(world.tracking, pid, false, 7, &s, &err), TW_OK, "%s",
+                 err.what);
+    cr_assert_eq(tw_tracking_watch(s, &range, length ? 1 : 0, &err), TW_OK, "%s", err.what);
+    return s;
+}
+
+static enum tw_epoch_state state_of(struct tw_tracking_session *s, unsigned epoch)
+{
+    enum tw_epoch_state state;
+    tw_tracking_epoch_poll(s, epoch, &state, NULL);
+    return state;
+}
+
+static unsigned epoch_on(struct tw_tracking_session *s, const char *name)
+{
+    unsigned epoch;
+    cr_assert_eq(tw_tracking_epoch_open(s, name, &epoch, &err), TW_OK, "%s", err.what);
+    fake_run(&world);
+    cr_assert_eq(state_of(s, epoch), TW_EPOCH_RUNNING);
+    return epoch;
+}
+
+static void collect(struct tw_tracking_session *s, unsigned epoch)
+{
+    cr_assert_eq(tw_tracking_collect(s, epoch, false, &err), TW_OK, "%s", err.what);
+    fake_run(&world);
+    cr_assert_eq(state_of(s, epoch), TW_EPOCH_RUNNING);
+}
+
+/* All lines of one page, 0 when it was not told. */
+static uint64_t lines_at(struct tw_tracking_session *s, unsigned epoch, uint64_t offset)
+{
+    struct tw_dirty_lines out[64];
+    uint64_t lines = 0;
+    for (size_t n; (n = tw_tracking_read(s, epoch, out, 64)) > 0;)
+        for (size_t i = 0; i < n; i++)
+            if (out[i].address == FAKE_BASE + offset)
+                lines |= out[i].lines;
+    return lines;
+}
+
+Test(tracking, stores_before_the_start_do_not_count_and_each_store_counts_once)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20);
+    fake_store(&world, 1, 0x1000);
+    unsigned e = epoch_on(s, "a");
+    fake_store(&world, 1, 0x1040);
+    collect(s, e);
+    cr_assert_eq(lines_at(s, e, 0x1000), 2u);
+    collect(s, e);
+    cr_assert_eq(lines_at(s, e, 0x1000), 0u);
+}
+
+Test(tracking, epochs_and_sessions_stay_apart)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20), *t = open_on(1, 0x1000, 0x2000);
+    unsigned a = epoch_on(s, "a"), b = epoch_on(s, "b"), c = epoch_on(t, "a");
+    cr_assert_eq(world.attached, 1, "one attachment for all sessions of a program");
+    fake_store(&world, 1, 0x1000);
+    collect(s, a);
+    cr_assert_eq(lines_at(s, a, 0x1000), 1u);
+    fake_store(&world, 1, 0x1080);
+    collect(s, b);
+    collect(t, c);
+    cr_assert_eq(lines_at(s, b, 0x1000), 5u);
+    cr_assert_eq(lines_at(t, c, 0x1000), 5u);
+    collect(s, a);
+    cr_assert_eq(lines_at(s, a, 0x1000), 4u);
+}
+
+Test(tracking, a_pass_that_is_under_way_does_not_serve_who_comes_later)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20);
+    unsigned a = epoch_on(s, "a"), b = epoch_on(s, "b"), before = world.program[0].passes;
+    world.program[0].steps = 3;
+    cr_assert_eq(tw_tracking_collect(s, a, false, &err), TW_OK);
+    tw_tracking_step(world.tracking, TW_MS); /* begins: finds nothing that comes now */
+    fake_store(&world, 1, 0x3000);
+    cr_assert_eq(tw_tracking_collect(s, b, false, &err), TW_OK);
+    fake_run(&world);
+    cr_assert_eq(world.program[0].passes, before + 2);
+    cr_assert_eq(lines_at(s, b, 0x3000), 1u);
+    cr_assert_eq(lines_at(s, a, 0x3000), 0u);
+}
+
+Test(tracking, one_pass_serves_all_that_wait)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20);
+    unsigned a = epoch_on(s, "a"), b = epoch_on(s, "b"), before = world.program[0].passes;
+    cr_assert_eq(tw_tracking_collect(s, a, false, &err), TW_OK);
+    cr_assert_eq(tw_tracking_collect(s, b, false, &err), TW_OK);
+    fake_run(&world);
+    cr_assert_eq(world.program[0].passes, before + 1);
+}
+
+Test(tracking, only_lines_of_the_ranges_are_told)
+{
+    struct tw_tracking_session *s = open_on(1, 0x1040, 100); /* lines 1 and 2 */
+    unsigned e = epoch_on(s, "a");
+    for (uint64_t at = 0; at < 2 * TW_PAGE_SIZE; at += 64)
+        fake_store(&world, 1, at);
+    collect(s, e);
+    cr_assert_eq(lines_at(s, e, 0x1000), 6u);
+    struct tw_figures f;
+    tw_tracking_epoch_figures(s, e, &f);
+    cr_assert(f.lines == 2 && f.pages == 1 && f.regions == 1);
+}
+
+Test(tracking, small_buffers_get_all_and_what_is_left_unread_comes_again)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 0);
+    unsigned e = epoch_on(s, "a");
+    for (unsigned i = 0; i < 1000; i++)
+        fake_store(&world, 1, i * UINT64_C(4096));
+    collect(s, e);
+    struct tw_dirty_lines out[7];
+    size_t got = 0;
+    for (unsigned i = 0; i < 50; i++)
+        got += tw_tracking_read(s, e, out, 7);
+    cr_assert_eq(got, 350);
+    collect(s, e);
+    for (size_t n; (n = tw_tracking_read(s, e, out, 7)) > 0;)
+        got += n;
+    cr_assert_eq(got, 1000);
+}
+
+Test(tracking, a_paced_collect_waits_for_the_budget)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20);
+    unsigned e = epoch_on(s, "a");
+    world.program[0].due_ns = world.now_ns + 5 * TW_SEC;
+    cr_assert_eq(tw_tracking_collect(s, e, true, &err), TW_OK);
+    fake_run(&world);
+    cr_assert_eq(state_of(s, e), TW_EPOCH_COLLECTING);
+    cr_assert_eq(tw_tracking_step(world.tracking, TW_MS), world.now_ns + 5 * TW_SEC);
+    world.now_ns += 5 * TW_SEC;
+    fake_run(&world);
+    cr_assert_eq(state_of(s, e), TW_EPOCH_RUNNING);
+}
+
+Test(tracking, a_failed_pass_loses_nothing)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20);
+    unsigned e = epoch_on(s, "a");
+    enum tw_epoch_state state;
+    fake_store(&world, 1, 0x5000);
+    world.program[0].pass_error = TW_RESOURCE_EXHAUSTED;
+    cr_assert_eq(tw_tracking_collect(s, e, false, &err), TW_OK);
+    fake_run(&world);
+    cr_assert_eq(tw_tracking_epoch_poll(s, e, &state, &err), TW_RESOURCE_EXHAUSTED);
+    cr_assert_eq(state, TW_EPOCH_RUNNING);
+    collect(s, e);
+    cr_assert_eq(lines_at(s, e, 0x5000), 1u);
+}
+
+Test(tracking, an_ended_program_can_be_read_once_more)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20), *t = open_on(1, 0, 1 << 20);
+    unsigned e = epoch_on(s, "a"), f = epoch_on(t, "b"), g;
+    fake_store(&world, 1, 0x1000);
+    collect(s, e); /* the pass brings the store into both */
+    world.program[0].dead = true;
+    cr_assert_eq(tw_tracking_collect(s, e, false, &err), TW_OK);
+    fake_run(&world);
+    cr_assert_eq(state_of(s, e), TW_EPOCH_ENDED);
+    cr_assert_eq(tw_tracking_collect(s, e, false, &err), TW_ABORTED);
+    cr_assert_eq(tw_tracking_collect(t, f, false, &err), TW_OK);
+    cr_assert_eq(state_of(t, f), TW_EPOCH_ENDED);
+    cr_assert_eq(lines_at(t, f, 0x1000), 1u);
+    cr_assert_eq(tw_tracking_epoch_open(s, "late", &g, &err), TW_ABORTED);
+    world.program[0].dead = false; /* another program with this pid */
+    struct tw_tracking_session *u;
+    tw_tracking_session_close(s);
+    tw_tracking_session_close(t);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &u, &err), TW_OK);
+    cr_assert_eq(world.attached, 2);
+}
+
+Test(tracking, an_ended_program_is_noticed_while_an_epoch_arms)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20);
+    unsigned e;
+    enum tw_epoch_state state;
+    cr_assert_eq(tw_tracking_epoch_open(s, "a", &e, &err), TW_OK);
+    world.program[0].dead = true;
+    fake_run(&world);
+    cr_assert_eq(tw_tracking_epoch_poll(s, e, &state, &err), TW_ABORTED);
+    cr_assert_eq(state, TW_EPOCH_ENDED);
+    cr_assert_eq(tw_tracking_read(s, e, NULL, 10), 0, "never armed, so nothing to read");
+}
+
+Test(tracking, the_program_is_let_go_with_the_last_session)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20), *t = open_on(1, 0, 0);
+    epoch_on(s, "a");
+    tw_tracking_session_close(s);
+    cr_assert_eq(world.program[0].closed, 0);
+    tw_tracking_session_close(t);
+    cr_assert_eq(world.program[0].closed, 1);
+    cr_assert_eq(world.program[0].watches, 0);
+}
+
+Test(tracking, limits_and_misuse_are_refused)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 1 << 20), *t;
+    struct tw_range range = {FAKE_BASE, 4096}, below = {4096, 4096}, empty = {FAKE_BASE, 0};
+    unsigned e;
+    cr_assert_eq(tw_tracking_watch(s, &range, 1, &err), TW_FAILED_PRECONDITION);
+    for (unsigned i = 0; i < TW_TRACKING_EPOCHS_MAX; i++)
+        epoch_on(s, (char[]){(char)('a' + i), 0});
+    cr_assert_eq(tw_tracking_epoch_open(s, "x", &e, &err), TW_RESOURCE_EXHAUSTED);
+    cr_assert_eq(tw_tracking_epoch_open(s, "a", &e, &err), TW_ALREADY_EXISTS);
+    cr_assert_eq(tw_tracking_epoch_open(s, "", &e, &err), TW_INVALID_ARGUMENT);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, true, 7, &t, &err),
+                 TW_FAILED_PRECONDITION);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 9, false, 7, &t, &err), TW_NOT_FOUND);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 2, true, 7, &t, &err), TW_OK);
+    cr_assert_eq(tw_tracking_epoch_open(t, "a", &e, &err), TW_FAILED_PRECONDITION);
+    cr_assert_eq(tw_tracking_watch(t, &empty, 1, &err), TW_INVALID_ARGUMENT);
+    cr_assert_eq(tw_tracking_watch(t, &below, 1, &err), TW_NOT_FOUND);
+    cr_assert_eq(tw_tracking_watch(t, &range, 1, &err), TW_OK, "and can be tried again");
+    for (unsigned i = 2; i < TW_TRACKING_SESSIONS_MAX; i++)
+        cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &t, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &t, &err),
+                 TW_RESOURCE_EXHAUSTED);
+}
+
+Test(tracking, figures_are_counted_and_summed)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 0);
+    unsigned e = epoch_on(s, "a");
+    struct tw_tracking_session_info info;
+    struct tw_region hot[2];
+    fake_store(&world, 1, 0);
+    fake_store(&world, 1, 0x1000);
+    fake_store(&world, 1, 0x1040);
+    fake_store(&world, 1, 5 * TW_REGION_SIZE);
+    world.now_ns += 2 * TW_SEC;
+    collect(s, e);
+    while (tw_tracking_read(s, e, NULL, 2) > 0)
+        ;
+    tw_tracking_session_info(s, &info);
+    cr_assert(info.last.lines == 4 && info.last.pages == 3 && info.last.regions == 2);
+    cr_assert_eq(info.last.duration_ns, 2 * TW_SEC);
+    cr_assert_eq(tw_tracking_hottest(s, e, hot, 2), 2);
+    cr_assert(hot[0].address == FAKE_BASE && hot[0].lines == 3 && hot[0].pages == 2);
+    fake_whole(&world, 1, 0x2000);
+    collect(s, e);
+    while (tw_tracking_read(s, e, NULL, 2) > 0)
+        ;
+    tw_tracking_session_info(s, &info);
+    cr_assert(info.last.whole_pages == 1 && info.last.lines == 64 && info.total.lines == 68);
+    cr_assert(info.total.epochs == 2 && info.total.pages == 4);
+}
