@@ -1,0 +1,222 @@
+/* The hand-over of a VM, pre-copy and post-copy: ownership epochs, two-phase commit, recovery.
+ *
+ * Each agent has a durable word (HandOver in agent.proto) and, while it lives, a state of its
+ * machine; here those that matter for ownership, under the names of the tables (source.c,
+ * destination.c): what lies between them is one step. Messages go by channels whose connection may
+ * be cut at any moment, once, with all that is under way lost. Each of the two agents and the
+ * controller may crash once, at any moment, and starts again from what is durable. A controller
+ * decides as controller/resolve.c does, of answers that may be old.
+ *
+ *   spin -DPOST=0 -search -safety -ltl never_two handover.pml      pre-copy
+ *   spin -DPOST=1 -search -a -f -DNFAIR=3 -ltl ends handover.pml   post-copy
+ *
+ * Checked: never two owners (an invariant of each step), the destination never before the source
+ * has durably given up, and when nothing moves any more, exactly one owner has the VM (or, in
+ * post-copy, it is lost after a cut or crash behind the hand-over, and says so).
+ *
+ * source, folded into verifying: new connecting announcing full_copy waiting round precompare
+ * source, folded into verifying: stopping final_pass compare sending_map saving_state sending_state
+ * source, folded into verifying: hook giving_up
+ * source, folded into aborted: lost
+ * destination, folded into receiving: new waiting guarding loading_state verifying preparing
+ * destination, folded into resuming: committing
+ * destination, folded into aborted: aborting
+ *
+ * BREAK breaks one rule each, for the proof that the checks bite: 1 = a prepared destination whose
+ * connection is cut takes over by itself, 2 = a source that has given up resumes when its peer is
+ * lost, 3 = nobody tells a source that it may reclaim. */
+#ifndef POST
+#define POST 0
+#endif
+#ifndef BREAK
+#define BREAK 0
+#endif
+
+/* Durable words. */
+mtype = {ACTIVE, GIVEN_UP, PREPARED, COMMITTED, COMMITTED_PARTLY, ABORTED};
+
+/* States: the tables' names; handover_test compares them. "down" = its agent does not run. */
+mtype = {source_verifying, source_given_up, source_serving, source_completed, source_resuming,
+         source_aborted, source_down};
+mtype = {destination_receiving, destination_prepared, destination_resuming, destination_fetching,
+         destination_committed, destination_aborted, destination_lost, destination_down};
+
+/* Messages. */
+mtype = {prepared, commit, running, whole};
+
+mtype sj = ACTIVE, dj = ACTIVE;
+mtype s = source_verifying, d = destination_receiving;
+bool link = true;
+bool source_runs = false, destination_runs = false; /* the VM was stopped before this begins */
+bool source_crashed = false, destination_crashed = false, controller_crashed = false;
+bool here = false; /* all of the memory is at the destination */
+chan to_source = [2] of {mtype};
+chan to_destination = [1] of {mtype};
+
+/* The controller's decision: durable. */
+mtype = {undecided, to_commit, to_abort, to_reclaim, to_finish};
+mtype decided = undecided;
+
+#define OWNS(word) (word == COMMITTED || word == COMMITTED_PARTLY)
+#define LOST       (d == destination_lost)
+
+inline check()
+{
+    assert(!(source_runs && destination_runs));
+    assert(!source_runs || (sj != GIVEN_UP && sj != COMMITTED));
+    assert(!destination_runs || (OWNS(dj) && (sj == GIVEN_UP || sj == COMMITTED)));
+}
+
+inline source_resume()
+{
+    sj = ABORTED;
+    source_runs = true;
+    s = source_aborted;
+    check();
+}
+
+/* In post-copy a copy that is prepared is worth nothing without its source. */
+inline destination_abort()
+{
+    dj = ABORTED;
+    d = destination_aborted;
+}
+
+inline destination_take_over()
+{
+    if
+    :: POST -> dj = COMMITTED_PARTLY
+    :: !POST -> dj = COMMITTED
+    fi;
+    d = destination_resuming;
+}
+
+active proctype source()
+{
+    do
+    :: atomic { s == source_verifying && link && to_source?[prepared] ->
+           to_source?prepared; sj = GIVEN_UP; s = source_given_up }
+    :: atomic { s == source_given_up && link && nfull(to_destination) && dj == PREPARED &&
+           !to_destination?[commit] && d == destination_prepared -> to_destination!commit }
+    :: atomic { s == source_given_up && link && to_source?[running] ->
+           to_source?running;
+           if
+           :: POST -> s = source_serving
+           :: !POST -> sj = COMMITTED; s = source_completed
+           fi }
+    :: atomic { s == source_serving && link && to_source?[whole] ->
+           to_source?whole; sj = COMMITTED; s = source_completed }
+    :: atomic { s == source_verifying && !link -> s = source_resuming }
+    :: atomic { s == source_verifying -> s = source_resuming } /* cancelled, or out of time */
+    :: atomic { s == source_resuming -> link = false; source_resume() }
+    /* Orders. */
+    :: atomic { decided == to_finish && !link && (s == source_given_up || s == source_serving) ->
+           sj = COMMITTED; s = source_completed }
+    :: atomic { decided == to_reclaim && !link && s == source_given_up && BREAK != 3 -> source_resume() }
+    :: atomic { BREAK == 2 && s == source_given_up && !link -> s = source_resuming }
+    /* A crash, once, and the start behind it. */
+    :: atomic { s != source_down && !source_crashed ->
+           source_crashed = true; link = false; s = source_down }
+    :: atomic { s == source_down ->
+           if
+           :: sj == GIVEN_UP -> s = source_given_up
+           :: sj == COMMITTED -> s = source_completed
+           :: else -> source_resume()
+           fi }
+    od
+}
+
+active proctype destination()
+{
+    do
+    :: atomic { d == destination_receiving && link && nfull(to_source) ->
+           dj = PREPARED; d = destination_prepared; to_source!prepared }
+    :: atomic { d == destination_receiving && !link -> destination_abort() }
+    :: atomic { d == destination_prepared && link && to_destination?[commit] ->
+           to_destination?commit; destination_take_over() }
+    :: atomic { POST && d == destination_prepared && !link && !here -> destination_abort() }
+    :: atomic { d == destination_resuming && !link && POST && !here -> d = destination_lost }
+    :: atomic { d == destination_resuming && !(POST && !link && !here) ->
+           destination_runs = true; check();
+           if
+           :: POST -> d = destination_fetching
+           :: !POST -> d = destination_committed
+           fi;
+           if
+           :: link && nfull(to_source) -> to_source!running
+           :: else
+           fi }
+    :: atomic { POST && link && !here && (d == destination_prepared || d == destination_fetching) &&
+           s != source_down -> here = true } /* the last line has come */
+    :: atomic { d == destination_fetching && here ->
+           dj = COMMITTED; d = destination_committed;
+           if
+           :: link && nfull(to_source) -> to_source!whole
+           :: else
+           fi }
+    :: atomic { d == destination_fetching && !here && !link ->
+           destination_runs = false; d = destination_lost }
+    /* Orders. */
+    :: atomic { decided == to_commit && d == destination_prepared && !link && !(POST && !here) ->
+           destination_take_over() }
+    :: atomic { decided == to_abort && !link &&
+           (d == destination_receiving || d == destination_prepared) -> destination_abort() }
+    :: atomic { BREAK == 1 && d == destination_prepared && !link -> destination_take_over() }
+    /* A crash: the VM's own process outlives its agent. */
+    :: atomic { d != destination_down && !destination_crashed ->
+           destination_crashed = true; link = false; d = destination_down }
+    :: atomic { d == destination_down ->
+           if
+           :: dj == COMMITTED -> destination_runs = true; check(); d = destination_committed
+           :: dj == COMMITTED_PARTLY -> destination_runs = false; d = destination_lost
+           :: dj == PREPARED && !POST -> d = destination_prepared
+           :: else -> destination_abort()
+           fi }
+    od
+}
+
+/* Looks at both sides, one after the other, and decides by what it saw. The decision outlives it;
+ * what it saw does not. */
+active proctype controller()
+{
+    mtype saw_source, saw_destination;
+    bool source_stuck, destination_stuck;
+    do
+    :: atomic { s != source_down -> saw_source = sj;
+           source_stuck = (s == source_given_up || s == source_serving) && !link }
+       if
+       :: atomic { d != destination_down -> saw_destination = dj;
+              destination_stuck = d == destination_prepared && !link }
+          if
+          :: atomic { source_stuck && OWNS(saw_destination) -> decided = to_finish }
+          :: atomic { source_stuck && saw_destination == ABORTED -> decided = to_reclaim }
+          :: atomic { source_stuck && destination_stuck && saw_destination == PREPARED ->
+                 decided = to_commit }
+          :: atomic { saw_source == ABORTED && destination_stuck -> decided = to_abort }
+          :: else
+          fi
+       :: atomic { !controller_crashed -> controller_crashed = true }
+       fi
+    od
+}
+
+/* Once, everything that is under way is lost. */
+active proctype wire()
+{
+    atomic { link ->
+        link = false }
+    do
+    :: atomic { !link && nempty(to_source) -> to_source?_ }
+    :: atomic { !link && nempty(to_destination) -> to_destination?_ }
+    od
+}
+
+#define source_owns      (source_runs && s == source_aborted)
+#define destination_owns (destination_runs && d == destination_committed)
+#define settled          ((source_owns && !destination_runs) || (destination_owns && !source_runs))
+
+/* Never none for ever: from every point on, the VM gets an owner that runs it, or is known as lost,
+ * which pre-copy never is, and post-copy only behind the hand-over. */
+ltl ends { <> (settled || (POST && LOST)) }
+ltl never_two { [] !(source_runs && destination_runs) }
+ltl lost_is_late { [] (LOST -> (POST && (sj == GIVEN_UP || sj == COMMITTED))) }
