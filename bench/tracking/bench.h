@@ -41,6 +41,7 @@ struct bench_case {
 unsigned bench_arm(const struct bench_case *self, unsigned runs, struct bench_row *rows);
 unsigned bench_collect(const struct bench_case *self, unsigned runs, struct bench_row *rows);
 unsigned bench_random_store(const struct bench_case *self, unsigned runs, struct bench_row *rows);
+unsigned bench_redis(const struct bench_case *self, unsigned runs, struct bench_row *rows);
 
 _Noreturn void bench_die(const char *what);
 static inline double bench_ms(uint64_t ns)
@@ -75,14 +76,22 @@ void program_dirty(struct program *p, uint64_t count, uint64_t seed);
 void program_loop(struct program *p);
 double program_speed(const struct program *p, uint64_t ns);
 
-/* ---- Peers of the store loop (fault_peers.c) ------------------------------------------------- */
+/* ---- Ways of tracking a program (fault_peers.c) ---------------------------------------------- */
 
-/* Runs beside the loop in a thread, a pass a second, until stopped. */
+struct tracked {
+    pid_t pid;
+    const struct tw_range *ranges; /* of its memory; the caller's until the tracker is stopped */
+    size_t count;
+    bool all;             /* ours looks at all of its memory; the peers at the ranges */
+    atomic_uint *protect; /* sigsegv: asks the program to protect the ranges */
+};
+
+/* Runs beside the program in a thread, a pass a second, until stopped. */
 struct tracker_thread;
-struct tracker_thread *tracker_wp_sync(const struct program *p);
-struct tracker_thread *tracker_full_compare(const struct program *p);
-struct tracker_thread *tracker_sigsegv(const struct program *p);
-struct tracker_thread *tracker_process(const struct program *p);
+struct tracker_thread *tracker_wp_sync(const struct tracked *t);
+struct tracker_thread *tracker_full_compare(const struct tracked *t);
+struct tracker_thread *tracker_sigsegv(const struct tracked *t);
+struct tracker_thread *tracker_process(const struct tracked *t);
 unsigned tracker_passes(const struct tracker_thread *t); /* of ours */
 void tracker_stop(struct tracker_thread *t);
 

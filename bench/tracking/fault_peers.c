@@ -1,4 +1,4 @@
-/* The ways of tracking that the store loop runs under, each in a thread beside it. */
+/* The ways of tracking that a program runs under, each in a thread beside it. */
 #include "bench/tracking/bench.h"
 #include "hosts/process/compare.h"
 #include "hosts/process/inject.h"
@@ -22,11 +22,11 @@ struct tracker_thread {
     pthread_t thread;
     atomic_bool stop;
     atomic_uint passes;
-    struct program program;
+    struct tracked program;
     int userfaultfd;
 };
 
-static struct tracker_thread *start(const struct program *p, void *(*run)(void *), int userfaultfd)
+static struct tracker_thread *start(const struct tracked *p, void *(*run)(void *), int userfaultfd)
 {
     struct tracker_thread *t = calloc(1, sizeof *t);
     if (!t)
@@ -52,11 +52,6 @@ void tracker_stop(struct tracker_thread *t)
     free(t);
 }
 
-static struct tw_range memory_of(const struct program *p)
-{
-    return (struct tw_range){(uint64_t)(uintptr_t)p->memory, p->bytes};
-}
-
 /* Sleeps in steps until `due_ns`; false when it is to stop. */
 static bool sleep_until(struct tracker_thread *t, uint64_t due_ns)
 {
@@ -70,14 +65,14 @@ static bool sleep_until(struct tracker_thread *t, uint64_t due_ns)
 static void *run_process(void *ctx)
 {
     struct tracker_thread *t = ctx;
-    const struct tw_range range = memory_of(&t->program);
+    const struct tracked *p = &t->program;
     struct tw_tracker_config config = {.name = "bench"};
     struct tw_process *process;
     struct tw_process_watch *watch;
     struct tw_tracker *tracker;
     struct tw_dirty_page pages[512];
-    if (tw_process_attach(NULL, t->program.pid, &process, NULL) ||
-        tw_process_watch(process, &range, 1, &watch, NULL) ||
+    if (tw_process_attach(NULL, p->pid, &process, NULL) ||
+        tw_process_watch(process, p->ranges, p->all ? 0 : p->count, &watch, NULL) ||
         tw_process_pass(process, TW_NEVER, NULL))
         bench_die("the program cannot be attached to");
     config.ranges = tw_process_watch_ranges(watch, &config.range_count);
@@ -99,7 +94,7 @@ static void *run_process(void *ctx)
     return NULL;
 }
 
-struct tracker_thread *tracker_process(const struct program *p)
+struct tracker_thread *tracker_process(const struct tracked *p)
 {
     return start(p, run_process, -1);
 }
@@ -123,8 +118,10 @@ static void *run_wp_sync(void *ctx)
         struct uffd_msg messages[16];
         struct pollfd poll_fd = {.fd = t->userfaultfd, .events = POLLIN};
         if (tw_now(&tw_monotonic) >= due) {
-            if (tw_kernel_protect(t->userfaultfd, memory_of(&t->program)))
-                bench_die("memory cannot be protected");
+            for (size_t i = 0; i < t->program.count; i++) {
+                if (tw_kernel_protect(t->userfaultfd, t->program.ranges[i]))
+                    bench_die("memory cannot be protected");
+            }
             due = tw_now(&tw_monotonic) + PERIOD;
         }
         if (poll(&poll_fd, 1, 5) <= 0)
@@ -136,16 +133,19 @@ static void *run_wp_sync(void *ctx)
     return NULL;
 }
 
-struct tracker_thread *tracker_wp_sync(const struct program *p)
+struct tracker_thread *tracker_wp_sync(const struct tracked *p)
 {
     struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP};
     struct tw_inject *inject;
     uint64_t stop_ns;
     int fd;
     if (tw_inject_begin(p->pid, false, TW_SEC, &inject, NULL) ||
-        tw_inject_finish(inject, TW_NEVER, &fd, &stop_ns, NULL) || ioctl(fd, UFFDIO_API, &api) ||
-        tw_kernel_register(fd, memory_of(p)))
+        tw_inject_finish(inject, TW_NEVER, &fd, &stop_ns, NULL) || ioctl(fd, UFFDIO_API, &api))
         bench_die("no synchronous write-protect");
+    for (size_t i = 0; i < p->count; i++) {
+        if (tw_kernel_register(fd, p->ranges[i]))
+            bench_die("memory cannot be registered");
+    }
     return start(p, run_wp_sync, fd);
 }
 
@@ -156,12 +156,12 @@ static void *run_sigsegv(void *ctx)
 {
     struct tracker_thread *t = ctx;
     do {
-        atomic_store(&t->program.shared->protect, 1);
+        atomic_store(t->program.protect, 1);
     } while (sleep_until(t, tw_now(&tw_monotonic) + PERIOD));
     return NULL;
 }
 
-struct tracker_thread *tracker_sigsegv(const struct program *p)
+struct tracker_thread *tracker_sigsegv(const struct tracked *p)
 {
     return start(p, run_sigsegv, -1);
 }
@@ -169,29 +169,41 @@ struct tracker_thread *tracker_sigsegv(const struct program *p)
 /* ---- A compare of everything ------------------------------------------------------------------
  */
 
+/* `step` is room for what is read at once. */
+static void compare_range(pid_t pid, struct tw_range range, uint8_t *copy, uint8_t *step)
+{
+    const struct tw_compare *best = tw_compare_best();
+    for (uint64_t at = 0; at < range.length; at += READ_STEP) {
+        const size_t bytes = range.length - at < READ_STEP ? range.length - at : READ_STEP;
+        struct iovec local = {step, bytes};
+        struct iovec remote = {(void *)(uintptr_t)(range.start + at), bytes};
+        if (process_vm_readv(pid, &local, 1, &remote, 1, 0) != (ssize_t)bytes)
+            bench_die("memory cannot be read");
+        for (uint64_t page = 0; page < bytes; page += TW_PAGE_SIZE)
+            best->update(step + page, copy + at + page);
+    }
+}
+
 static void *run_full_compare(void *ctx)
 {
     struct tracker_thread *t = ctx;
-    const struct tw_compare *best = tw_compare_best();
-    uint8_t *copy = mmap(NULL, t->program.bytes + READ_STEP, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (copy == MAP_FAILED)
+    const struct tracked *p = &t->program;
+    uint64_t bytes = READ_STEP;
+    for (size_t i = 0; i < p->count; i++)
+        bytes += p->ranges[i].length;
+    uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
         bench_die("no memory");
-    uint8_t *now = copy + t->program.bytes;
     do {
-        for (uint64_t at = 0; at < t->program.bytes; at += READ_STEP) {
-            struct iovec local = {now, READ_STEP}, remote = {t->program.memory + at, READ_STEP};
-            if (process_vm_readv(t->program.pid, &local, 1, &remote, 1, 0) != (ssize_t)READ_STEP)
-                bench_die("memory cannot be read");
-            for (uint64_t page = 0; page < READ_STEP; page += TW_PAGE_SIZE)
-                best->update(now + page, copy + at + page);
-        }
+        uint8_t *copy = memory + READ_STEP;
+        for (size_t i = 0; i < p->count; copy += p->ranges[i].length, i++)
+            compare_range(p->pid, p->ranges[i], copy, memory);
     } while (sleep_until(t, tw_now(&tw_monotonic) + PERIOD));
-    munmap(copy, t->program.bytes + READ_STEP);
+    munmap(memory, bytes);
     return NULL;
 }
 
-struct tracker_thread *tracker_full_compare(const struct program *p)
+struct tracker_thread *tracker_full_compare(const struct tracked *p)
 {
     return start(p, run_full_compare, -1);
 }

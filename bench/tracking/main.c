@@ -13,6 +13,7 @@ static const struct bench_case cases[] = {
     {"collect_1g_1", bench_collect, 0.01, "1 GiB, a line in 1 % of the pages"},
     {"collect_1g_10", bench_collect, 0.1, "1 GiB, a line in 10 % of the pages"},
     {"random_store", bench_random_store, 0, "stores at random over 256 MiB, a pass a second"},
+    {"redis", bench_redis, 0, "SETs of redis-benchmark over 200000 keys, a pass a second"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 

@@ -49,10 +49,23 @@ enum tw_code redis_start(struct redis_server *s, const char *preload, struct tw_
         return tw_fail_errno(err, number, "redis", "no folder");
     }
     snprintf(s->socket, sizeof s->socket, "%s/socket", s->folder);
-    const char *const argv[] = {
-        "redis-server", "--port", "0", "--unixsocket", s->socket, "--dir",
-        s->folder,      "--save", "",  "--appendonly", "no",      "--loglevel",
-        "warning",      NULL};
+    /* The allocator's own thread blocks all signals: under redis_sigsegv.c it would be killed. */
+    const char *const argv[] = {"redis-server",
+                                "--port",
+                                "0",
+                                "--unixsocket",
+                                s->socket,
+                                "--dir",
+                                s->folder,
+                                "--save",
+                                "",
+                                "--appendonly",
+                                "no",
+                                "--loglevel",
+                                "warning",
+                                "--jemalloc-bg-thread",
+                                "no",
+                                NULL};
     snprintf(environment, sizeof environment, "LD_PRELOAD=%s", preload ? preload : "");
     enum tw_code code = child_start(&s->child, PROGRAM, argv, environment, false, err);
     if (code == TW_OK)
@@ -70,7 +83,7 @@ void redis_end(struct redis_server *s)
         unlink(s->socket);
         rmdir(s->folder);
     }
-    *s = (struct redis_server){.fd = -1};
+    *s = (struct redis_server){0};
 }
 
 static uint64_t scramble(uint64_t z)

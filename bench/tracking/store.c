@@ -6,7 +6,7 @@
 #define SETTLE (1500 * TW_MS)
 #define SPAN   (12 * TW_SEC) /* with several passes in it, whatever the budget says */
 
-typedef struct tracker_thread *start_tracker(const struct program *p);
+typedef struct tracker_thread *start_tracker(const struct tracked *t);
 
 static double speed_under(start_tracker *start, bool trap, double *passes)
 {
@@ -14,7 +14,9 @@ static double speed_under(start_tracker *start, bool trap, double *passes)
     program_start(&p, BYTES, trap);
     program_loop(&p);
     bench_sleep(TW_SEC / 4);
-    struct tracker_thread *tracker = start ? start(&p) : NULL;
+    const struct tw_range range = {(uint64_t)(uintptr_t)p.memory, p.bytes};
+    const struct tracked tracked = {p.pid, &range, 1, false, &p.shared->protect};
+    struct tracker_thread *tracker = start ? start(&tracked) : NULL;
     bench_sleep(SETTLE);
     const unsigned before = tracker ? tracker_passes(tracker) : 0;
     const double speed = program_speed(&p, SPAN);
