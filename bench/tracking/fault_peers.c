@@ -178,13 +178,14 @@ static void *run_full_compare(void *ctx)
     if (copy == MAP_FAILED)
         bench_die("no memory");
     uint8_t *now = copy + t->program.bytes;
+    uint64_t bytes = 0;
     do {
         for (uint64_t at = 0; at < t->program.bytes; at += READ_STEP) {
             struct iovec local = {now, READ_STEP}, remote = {t->program.memory + at, READ_STEP};
             if (process_vm_readv(t->program.pid, &local, 1, &remote, 1, 0) != (ssize_t)READ_STEP)
                 bench_die("memory cannot be read");
             for (uint64_t page = 0; page < READ_STEP; page += TW_PAGE_SIZE)
-                best->update(now + page, copy + at + page);
+                best->update(now + page, copy + at + page, &bytes);
         }
     } while (sleep_until(t, tw_now(&tw_monotonic) + PERIOD));
     munmap(copy, t->program.bytes + READ_STEP);
