@@ -136,12 +136,12 @@ static uint64_t collect(struct setting *s, uint64_t *lines)
 static uint64_t compare(uint8_t *now, uint8_t *copy, uint64_t pages)
 {
     const struct tw_compare *best = tw_compare_best();
-    uint64_t found = 0;
+    uint64_t found = 0, bytes = 0;
     for (uint64_t i = 0; i < pages; i++)
         now[i * TW_PAGE_SIZE] ^= 1;
     const uint64_t start = tw_now(&tw_monotonic);
     for (uint64_t i = 0; i < pages; i++)
-        found += best->update(now + i * TW_PAGE_SIZE, copy + i * TW_PAGE_SIZE);
+        found += best->update(now + i * TW_PAGE_SIZE, copy + i * TW_PAGE_SIZE, &bytes);
     if (found == 0)
         bench_die("a compare found nothing");
     return tw_now(&tw_monotonic) - start;

@@ -173,6 +173,7 @@ struct tracker_thread *tracker_sigsegv(const struct tracked *p)
 static void compare_range(pid_t pid, struct tw_range range, uint8_t *copy, uint8_t *step)
 {
     const struct tw_compare *best = tw_compare_best();
+    uint64_t changed = 0;
     for (uint64_t at = 0; at < range.length; at += READ_STEP) {
         const size_t bytes = range.length - at < READ_STEP ? range.length - at : READ_STEP;
         struct iovec local = {step, bytes};
@@ -180,7 +181,7 @@ static void compare_range(pid_t pid, struct tw_range range, uint8_t *copy, uint8
         if (process_vm_readv(pid, &local, 1, &remote, 1, 0) != (ssize_t)bytes)
             bench_die("memory cannot be read");
         for (uint64_t page = 0; page < bytes; page += TW_PAGE_SIZE)
-            best->update(step + page, copy + at + page);
+            best->update(step + page, copy + at + page, &changed);
     }
 }
 

@@ -58,7 +58,7 @@ static void take_piece(void *process, unsigned number)
     for (unsigned i = from; i < to; i++)
         batch->compared[i] = batch->deliver[i] && !batch->failed[i] &&
                              tw_copies_compare(&p->copies, batch->device_page[i],
-                                               bytes_of(batch, i), &batch->lines[i]);
+                                               bytes_of(batch, i), &batch->report[i]);
 }
 
 /* Two pieces with the same page (found twice) must not be compared at the same time. */
@@ -103,7 +103,7 @@ static void tell(struct tw_process *p, unsigned i)
 {
     const struct tw_batch *batch = &p->batch;
     const uint64_t page = batch->device_page[i];
-    struct tw_page_report report = {.lines = batch->lines[i]};
+    struct tw_page_report report = batch->report[i];
     if (!batch->compared[i])
         report = tw_copies_report(&p->copies, page, batch->anonymous[i], bytes_of(batch, i));
     if (report.whole) {
@@ -111,6 +111,7 @@ static void tell(struct tw_process *p, unsigned i)
         return;
     }
     p->stats.changed_lines += tw_popcount(report.lines);
+    p->stats.changed_bytes += report.bytes;
     p->stats.same_pages += report.lines == 0;
     tw_device_message_page(p->device, TW_MEM_WR, page, report.lines);
 }

@@ -4,21 +4,38 @@
 
 #include <string.h>
 
-/* `differs` is known for all lines before any is copied: the loop over the page has no branch. */
-static inline void copy_lines(const uint8_t *now, uint8_t *copy, uint64_t lines)
+/* How many of a word's bytes are not zero. */
+static inline uint64_t nonzero_bytes(uint64_t word)
 {
-    for (; lines; lines &= lines - 1) {
-        const unsigned line = (unsigned)__builtin_ctzll(lines);
-        memcpy(copy + line * TW_LINE_SIZE, now + line * TW_LINE_SIZE, TW_LINE_SIZE);
-    }
+    const uint64_t low = UINT64_C(0x7f7f7f7f7f7f7f7f);
+    const uint64_t high = (((word & low) + low) | word) & ~low; /* of each byte that is not */
+    return tw_popcount(high);
 }
+
+static inline uint64_t portable_bytes(const uint8_t *now, const uint8_t *copy)
+{
+    uint64_t a[8], b[8], bytes = 0;
+    memcpy(a, now, sizeof a);
+    memcpy(b, copy, sizeof b);
+    for (unsigned i = 0; i < 8; i++)
+        bytes += nonzero_bytes(a[i] ^ b[i]);
+    return bytes;
+}
+
+/* `differs` is known for all lines before any is copied: the loop over the page has no branch. */
+#define COPY_LINES(now, copy, lines, bytes, count)                                                 \
+    for (uint64_t rest = lines; rest; rest &= rest - 1) {                                          \
+        const unsigned at = (unsigned)__builtin_ctzll(rest) * TW_LINE_SIZE;                        \
+        *(bytes) += count((now) + at, (copy) + at);                                                \
+        memcpy((copy) + at, (now) + at, TW_LINE_SIZE);                                             \
+    }
 
 static bool always(void)
 {
     return true;
 }
 
-static uint64_t portable_update(const uint8_t *now, uint8_t *copy)
+static uint64_t portable_update(const uint8_t *now, uint8_t *copy, uint64_t *bytes)
 {
     uint64_t differs = 0;
     for (unsigned line = 0; line < TW_LINES_PER_PAGE; line++) {
@@ -29,7 +46,7 @@ static uint64_t portable_update(const uint8_t *now, uint8_t *copy)
             any |= a[i] ^ b[i];
         differs |= (uint64_t)(any != 0) << line;
     }
-    copy_lines(now, copy, differs);
+    COPY_LINES(now, copy, differs, bytes, portable_bytes)
     return differs;
 }
 
@@ -56,10 +73,23 @@ static bool has_avx2(void)
 
 static bool has_avx512(void)
 {
-    return __builtin_cpu_supports("avx512f");
+    return __builtin_cpu_supports("avx512f") && has_avx2();
 }
 
-__attribute__((target("avx2"))) static uint64_t avx2_update(const uint8_t *now, uint8_t *copy)
+__attribute__((target("avx2"))) static inline uint64_t avx2_bytes(const uint8_t *now,
+                                                                  const uint8_t *copy)
+{
+    const __m256i *a = (const __m256i *)(const void *)now;
+    const __m256i *b = (const __m256i *)(const void *)copy;
+    uint64_t equal = 0;
+    for (unsigned i = 0; i < 2; i++)
+        equal += tw_popcount((uint32_t)_mm256_movemask_epi8(
+            _mm256_cmpeq_epi8(_mm256_load_si256(a + i), _mm256_load_si256(b + i))));
+    return TW_LINE_SIZE - equal;
+}
+
+__attribute__((target("avx2"))) static uint64_t avx2_update(const uint8_t *now, uint8_t *copy,
+                                                            uint64_t *bytes)
 {
     uint64_t differs = 0;
     for (unsigned line = 0; line < TW_LINES_PER_PAGE; line++) {
@@ -70,7 +100,7 @@ __attribute__((target("avx2"))) static uint64_t avx2_update(const uint8_t *now, 
                             _mm256_xor_si256(_mm256_load_si256(a + 1), _mm256_load_si256(b + 1)));
         differs |= (uint64_t)!_mm256_testz_si256(any, any) << line;
     }
-    copy_lines(now, copy, differs);
+    COPY_LINES(now, copy, differs, bytes, avx2_bytes)
     return differs;
 }
 
@@ -85,7 +115,9 @@ __attribute__((target("avx2"))) static uint64_t avx2_nonzero(const uint8_t *now)
     return differs;
 }
 
-__attribute__((target("avx512f"))) static uint64_t avx512_update(const uint8_t *now, uint8_t *copy)
+__attribute__((target("avx512f,avx2"))) static uint64_t avx512_update(const uint8_t *now,
+                                                                      uint8_t *copy,
+                                                                      uint64_t *bytes)
 {
     uint64_t differs = 0;
     for (unsigned line = 0; line < TW_LINES_PER_PAGE; line++) {
@@ -93,11 +125,11 @@ __attribute__((target("avx512f"))) static uint64_t avx512_update(const uint8_t *
         const __m512i b = _mm512_load_si512(copy + line * TW_LINE_SIZE);
         differs |= (uint64_t)(_mm512_cmpneq_epi64_mask(a, b) != 0) << line;
     }
-    copy_lines(now, copy, differs);
+    COPY_LINES(now, copy, differs, bytes, avx2_bytes)
     return differs;
 }
 
-__attribute__((target("avx512f"))) static uint64_t avx512_nonzero(const uint8_t *now)
+__attribute__((target("avx512f,avx2"))) static uint64_t avx512_nonzero(const uint8_t *now)
 {
     uint64_t differs = 0;
     for (unsigned line = 0; line < TW_LINES_PER_PAGE; line++) {

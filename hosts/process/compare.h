@@ -10,8 +10,9 @@
 
 struct tw_compare {
     const char *name; /* "portable", "avx2", "avx512" */
-    /* The lines in which `now` differs from `copy`, which becomes equal to `now`. */
-    uint64_t (*update)(const uint8_t *now, uint8_t *copy);
+    /* The lines in which `now` differs from `copy`, which becomes equal to `now`. Adds to *bytes
+     * how many bytes of them differ. */
+    uint64_t (*update)(const uint8_t *now, uint8_t *copy, uint64_t *bytes);
     /* The lines that are not all zeros. */
     uint64_t (*nonzero)(const uint8_t *now);
     bool (*supported)(void);

@@ -37,6 +37,14 @@ static uint8_t *copy_at(const struct tw_copies *c, uint32_t known)
     return (uint8_t *)base + (uint64_t)(known - FIRST_COPY) * TW_PAGE_SIZE;
 }
 
+static uint64_t count_nonzero(const uint8_t *now)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < TW_PAGE_SIZE; i++)
+        bytes += now[i] != 0;
+    return bytes;
+}
+
 /* The page has no copy; afterwards it has one of `now`, or is unknown. */
 static void take_copy(struct tw_copies *c, uint64_t page, const uint8_t *now)
 {
@@ -54,12 +62,14 @@ static void take_copy(struct tw_copies *c, uint64_t page, const uint8_t *now)
     memcpy(copy_at(c, c->known[page]), now, TW_PAGE_SIZE);
 }
 
-bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now, uint64_t *lines)
+bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now,
+                       struct tw_page_report *report)
 {
     const uint32_t known = c->known[page];
     if (known < FIRST_COPY)
         return false;
-    *lines = c->compare->update(now, copy_at(c, known));
+    *report = (struct tw_page_report){0};
+    report->lines = c->compare->update(now, copy_at(c, known), &report->bytes);
     return true;
 }
 
@@ -68,7 +78,7 @@ struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool 
 {
     const uint32_t known = c->known[page];
     struct tw_page_report report = {0};
-    if (tw_copies_compare(c, page, now, &report.lines))
+    if (tw_copies_compare(c, page, now, &report))
         return report;
     const uint64_t nonzero = c->compare->nonzero(now);
     const bool was_zero = known == ZEROS || (known == NOTHING && absent_is_zero);
@@ -76,7 +86,8 @@ struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool 
         take_copy(c, page, now);
     else
         c->known[page] = ZEROS;
-    return (struct tw_page_report){.lines = nonzero, .whole = !was_zero};
+    return (struct tw_page_report){
+        .lines = nonzero, .bytes = count_nonzero(now), .whole = !was_zero};
 }
 
 void tw_copies_start(struct tw_copies *c, uint64_t page, const uint8_t *now)

@@ -33,6 +33,7 @@ void tw_copies_close(struct tw_copies *c);
 
 struct tw_page_report {
     uint64_t lines; /* that changed; not valid when whole */
+    uint64_t bytes; /* of them, that changed; the same */
     bool whole;     /* there was nothing to compare with */
 };
 
@@ -42,9 +43,10 @@ struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool 
                                        const uint8_t *now);
 
 /* The part of a report that several threads may do at the same time, of different pages, while
- * nothing else is done to the copies: where there is a copy, the lines that differ from it, and it
- * is brought up to date. False where there is none. */
-bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now, uint64_t *lines);
+ * nothing else is done to the copies: where there is a copy, what differs from it, and it is
+ * brought up to date. False where there is none. */
+bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now,
+                       struct tw_page_report *report);
 
 /* The page's content at the start, as far as it is known: `now`, or NULL for "some content". */
 void tw_copies_start(struct tw_copies *c, uint64_t page, const uint8_t *now);

@@ -165,6 +165,7 @@ struct tw_process_stats {
     uint64_t pass_written;     /* pages found written, last completed pass */
     uint64_t written_pages;    /* since the attach */
     uint64_t changed_lines;    /* reported, of pages with a copy or known to have been zeros */
+    uint64_t changed_bytes;    /* of these lines, that differed */
     uint64_t whole_pages;      /* reported as a whole */
     uint64_t same_pages;       /* written, and equal to the copy in every line */
     uint64_t watched_bytes;    /* mapped and watched, as of the last pass */

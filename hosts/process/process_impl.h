@@ -63,8 +63,8 @@ struct tw_batch {
     bool anonymous[TW_BATCH];
     bool deliver[TW_BATCH];  /* false: content at the start */
     bool failed[TW_BATCH];   /* could not be read */
-    bool compared[TW_BATCH]; /* with a copy; then `lines` is what differed */
-    uint64_t lines[TW_BATCH];
+    bool compared[TW_BATCH]; /* with a copy; then there is a report */
+    struct tw_page_report report[TW_BATCH];
     unsigned count;
     uint8_t *bytes; /* TW_BATCH pages */
 };

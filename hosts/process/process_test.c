@@ -70,6 +70,27 @@ Test(process, exact_takes_its_copies_at_the_start, TIMED)
     end();
 }
 
+Test(process, bytes_that_changed_are_counted, TIMED)
+{
+    struct session s;
+    struct tw_process_stats before, after;
+    attach();
+    const uint64_t memory = target_map(&target, TARGET_ANONYMOUS, 2 * PAGE);
+    session_start(&s, process, "s", memory, 2 * PAGE);
+    target_store(&target, memory, 0x0102); /* was absent, so zeros: two bytes */
+    session_collect(&s);
+    tw_process_stats_get(process, &before);
+    cr_expect_eq(before.changed_bytes, 2);
+    target_store(&target, memory, 0x010203); /* differs in the lower three */
+    target_store(&target, memory + 5 * LINE, 7);
+    session_collect(&s);
+    tw_process_stats_get(process, &after);
+    cr_expect_eq(after.changed_bytes - before.changed_bytes, 4);
+    cr_expect_eq(after.changed_lines - before.changed_lines, 2);
+    session_end(&s);
+    end();
+}
+
 Test(process, rewritten_with_the_same_value_is_not_seen, TIMED) /* R7 */
 {
     struct session s;
