@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 static unsigned stride_for(uint32_t ways)
 {
@@ -28,8 +31,11 @@ bool tw_tags_open(struct tw_tags *tags, const struct tw_cache_level_config *conf
     tags->row_shift = (unsigned)__builtin_ctz(tags->stride);
     tags->all_ways = config->ways == 32 ? UINT32_MAX : (UINT32_C(1) << config->ways) - 1;
     size_t bytes = (size_t)sets * tags->stride * sizeof *tags->entries;
-    bytes = (bytes + TW_LINE_SIZE - 1) / TW_LINE_SIZE * TW_LINE_SIZE;
-    tags->entries = aligned_alloc(TW_LINE_SIZE, bytes);
+    const size_t unit = bytes < HUGE_PAGE ? TW_LINE_SIZE : HUGE_PAGE;
+    bytes = (bytes + unit - 1) / unit * unit;
+    tags->entries = aligned_alloc(unit, bytes);
+    if (tags->entries && unit == HUGE_PAGE) /* sets are looked at in any order; only a wish */
+        madvise(tags->entries, bytes, MADV_HUGEPAGE);
     tags->recent = calloc(sets, sizeof *tags->recent);
     if (!tags->entries || !tags->recent)
         return false;
