@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -239,6 +240,67 @@ Test(pki, the_watch_takes_files_that_change_at_once, .timeout = 60)
 Test(pki, the_watch_takes_files_that_changed_before_it_began, .timeout = 60)
 {
     watch_takes_changed_files(true);
+}
+
+/* What this process says on standard error while it opens the material of a folder. */
+static const char *said_about(const char *folder)
+{
+    static char said[2048];
+    fflush(stderr);
+    const int before = dup(STDERR_FILENO), log = memfd_create("log", MFD_CLOEXEC);
+    cr_assert(before >= 0 && log >= 0);
+    cr_assert_geq(dup2(log, STDERR_FILENO), 0);
+    tw_tls_close(tls_in(folder));
+    cr_assert_geq(dup2(before, STDERR_FILENO), 0);
+    const ssize_t n = pread(log, said, sizeof said - 1, 0);
+    said[n > 0 ? n : 0] = 0;
+    close(before);
+    close(log);
+    return said;
+}
+
+Test(pki, an_end_that_is_near_is_said)
+{
+    static const struct {
+        int64_t ends_s;
+        const char *expected;
+    } cases[] = {
+        {15 * DAY, ""},
+        {13 * DAY + 600, "expires soon\" file="},
+        {13 * DAY + 600, "days=13"},
+        {600, "days=0"},
+        {-DAY, "has expired\" file="},
+    };
+    authority("ca");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char folder[32];
+        struct tw_pki_leaf l = leaf(TW_ROLE_AGENT, "node-a");
+        snprintf(folder, sizeof folder, "agent-%zu", i);
+        l.ends_s = cases[i].ends_s;
+        l.begins_s = l.ends_s < 0 ? 2 * l.ends_s : 0;
+        issue(in_dir("ca"), in_dir(folder), l);
+        const char *said = said_about(in_dir(folder));
+        cr_expect(strstr(said, cases[i].expected), "%zu: %s", i, said);
+        cr_expect_eq(!*said, !*cases[i].expected, "%zu: %s", i, said);
+    }
+    struct tw_tls *tls = tls_in(in_dir("agent-4"));
+    cr_expect_lt(tw_tls_expires_s(tls), -DAY + 600);
+    tw_tls_close(tls);
+}
+
+/* The authority counts, too, when it ends first. */
+Test(pki, the_end_of_the_authority_is_said)
+{
+    struct tw_pki_leaf l = leaf(TW_ROLE_AGENT, "node-a");
+    cr_assert_eq(tw_pki_init(in_dir("ca"), 5, NULL), TW_OK);
+    authority("other");
+    issue(in_dir("other"), in_dir("agent"), l);
+    cr_assert_eq(rename(in_dir("ca/ca.crt"), in_dir("agent/ca.crt")), 0);
+    const char *said = said_about(in_dir("agent"));
+    cr_expect(strstr(said, "certificate or authority expires soon"), "%s", said);
+    struct tw_tls *tls = tls_in(in_dir("agent"));
+    cr_expect_leq(tw_tls_expires_s(tls), 5 * DAY);
+    tw_tls_close(tls);
 }
 
 Test(pki, nothing_is_overwritten_and_keys_are_private)
