@@ -60,6 +60,59 @@ static const struct tow_option recover_options[] = {
     {0, NULL, NULL, NULL, NULL},
 };
 
+#define SOCKET_OPTION                                                                              \
+    {                                                                                              \
+        0, "socket", "PATH", NULL,                                                                 \
+            "the agent's tracking_socket [$TOWLINE_SOCKET, or /run/towline/agent.sock]"            \
+    }
+#define METER_OPTIONS                                                                              \
+    {'e', "every", "DURATION", NULL,                                                               \
+     "length of an epoch; longer where the program would be slowed [1s]"},                         \
+        {0, "exact", NULL, NULL, "copy its memory first, so that lines are known at once"},        \
+        SOCKET_OPTION
+
+static const struct tow_option track_options[] = {
+    METER_OPTIONS,
+    {0, "for", "DURATION", NULL, "end after this time [when interrupted; a report: 10s]"},
+    {0, "out", "FILE", NULL, "of a report [towline-PID.html]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option run_options[] = {
+    METER_OPTIONS,
+    {0, "report", "FILE", NULL, "write a page with a heat map when it has ended"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option top_options[] = {
+    {'e', "every", "DURATION", NULL, "time between two looks [1s]"},
+    {'n', "count", "N", NULL, "end after so many [without end]"},
+    SOCKET_OPTION,
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char track_details[] =
+    "Shows what a running program writes, by cache lines, and what pages of 4 KiB and 2 MiB would\n"
+    "make of it. It is not stopped, but for less than a millisecond at the start, and left as it "
+    "was\n"
+    "at the end or on Ctrl-C. Asks the agent of this machine; your own programs, or all as root.\n"
+    "\n"
+    "tow track PID         live; with -o json a line for each epoch\n"
+    "tow track report PID  writes a page with a heat map of lines over address and time\n"
+    "\n"
+    "Counts are of content that changed: a line rewritten with its value is not seen. Pages whose\n"
+    "lines are not known yet count as a whole; --exact knows them from the start.\n";
+
+static const char run_details[] =
+    "Starts a program under tracking, from its first instruction on, and meters it until it ends.\n"
+    "The meter goes to standard error. The exit status is the program's, 128 and its signal when "
+    "it\n"
+    "was killed by one.\n";
+
+static const char top_details[] =
+    "Programs that are being tracked by this machine's agent, the busiest first: yours, or all as\n"
+    "root. Figures are those of their last epoch; who tracks a program decides when it ends.\n";
+
 static const struct tow_option events_options[] = {
     {'f', "follow", NULL, NULL, "go on with new events until interrupted"},
     {0, "after", "REV", NULL, "only events after this revision [0: all that are kept]"},
@@ -247,6 +300,26 @@ const struct tow_command tow_commands[] = {
      .details = recover_details,
      .options = recover_options,
      .run = tow_migration_recover},
+    {.name = "track",
+     .arguments = "[report] PID",
+     .words_min = 1,
+     .words_max = 2,
+     .help = "meter what a running program writes, by cache lines",
+     .details = track_details,
+     .options = track_options,
+     .run = tow_track},
+    {.name = "run",
+     .arguments = "-- PROGRAM ...",
+     .takes_program = true,
+     .help = "start a program under the same meter",
+     .details = run_details,
+     .options = run_options,
+     .run = tow_run},
+    {.name = "top",
+     .help = "programs that are being tracked here",
+     .details = top_details,
+     .options = top_options,
+     .run = tow_top},
     {.name = "events",
      .help = "what happened, in order",
      .details = events_details,

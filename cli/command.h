@@ -22,6 +22,7 @@ struct tow_command {
     const char *name;
     const char *arguments; /* "VM HOST"; NULL = none */
     unsigned words_min, words_max;
+    bool takes_program;               /* what follows is a program with its arguments */
     const char *choices;              /* for the first argument; NULL = any */
     const char *help;                 /* one line */
     const char *details;              /* paragraphs; may be NULL */
@@ -34,6 +35,7 @@ struct tow_arguments {
     const struct tow_command *command;
     const char *words[TOW_WORDS_MAX];
     unsigned word_count;
+    char *const *program; /* with takes_program; ends with NULL */
     struct {
         const struct tow_option *option;
         const char *value;
@@ -64,6 +66,9 @@ int tow_migration_show(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_switch(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_cancel(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments);
+int tow_track(struct tow *tow, const struct tow_arguments *arguments);
+int tow_run(struct tow *tow, const struct tow_arguments *arguments);
+int tow_top(struct tow *tow, const struct tow_arguments *arguments);
 int tow_events(struct tow *tow, const struct tow_arguments *arguments);
 int tow_pki_init(struct tow *tow, const struct tow_arguments *arguments);
 int tow_pki_issue(struct tow *tow, const struct tow_arguments *arguments);

@@ -204,6 +204,9 @@ static enum tw_code complete(const char *group, struct tow_arguments *arguments,
     }
     if (!arguments->command)
         arguments->command = tow_command_find(NULL, "status");
+    if (arguments->command->takes_program && !arguments->program)
+        return tw_fail(err, TW_INVALID_ARGUMENT, arguments->command->name, "a program", NULL,
+                       "what to run is missing");
     if (arguments->word_count < arguments->command->words_min)
         return tw_fail(err, TW_INVALID_ARGUMENT, full_name(arguments->command, name),
                        arguments->command->arguments, NULL, "argument missing");
@@ -218,7 +221,13 @@ enum tw_code tow_arguments_parse(int argc, char *const *argv, struct tow_argumen
     enum tw_code code = TW_OK;
     *arguments = (struct tow_arguments){0};
     for (int i = 1; i < argc && code == TW_OK; i++) {
-        if (!options_over && strcmp(argv[i], "--") == 0)
+        bool dashes = !options_over && strcmp(argv[i], "--") == 0;
+        bool takes_program = arguments->command && arguments->command->takes_program;
+        if (takes_program && (dashes ? argv[i + 1] != NULL : argv[i][0] != '-')) {
+            arguments->program = argv + i + dashes;
+            break;
+        }
+        if (dashes)
             options_over = true;
         else if (!options_over && argv[i][0] == '-' && argv[i][1])
             code = option_take(argc, argv, &i, arguments, err);

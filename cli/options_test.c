@@ -149,7 +149,7 @@ Test(commands, table_is_sound)
         cr_expect_not_null(c->help);
         cr_expect_eq(tow_command_find(c->group, c->name), c, "%s is unique", c->name);
         cr_expect_leq(c->words_max, TOW_WORDS_MAX);
-        cr_expect_eq(c->arguments != NULL, c->words_max > 0);
+        cr_expect_eq(c->arguments != NULL, c->words_max > 0 || c->takes_program);
         for (const struct tow_option *o = c->options; o && o->name; o++)
             for (const struct tow_option *g = tow_global_options; g->name; g++) {
                 cr_expect_str_neq(o->name, g->name);
@@ -167,4 +167,22 @@ Test(commands, every_code_has_an_exit_status_that_is_explained)
         cr_expect(found, "code %d", code);
         cr_expect_eq(tow_exit_of((enum tw_code)code) == TOW_EXIT_OK, code == TW_OK);
     }
+}
+
+Test(options, a_program_keeps_its_own_options)
+{
+    struct tow_arguments a;
+    struct tw_error err;
+    char *dashes[] = {(char[]){"tow"}, (char[]){"run"}, (char[]){"--exact"}, (char[]){"--"},
+                      (char[]){"ls"},  (char[]){"-l"},  (char[]){"--help"},  NULL};
+    char *plain[] = {(char[]){"tow"}, (char[]){"run"}, (char[]){"ls"},
+                     (char[]){"-o"},  (char[]){"x"},   NULL};
+    char *none[] = {(char[]){"tow"}, (char[]){"run"}, (char[]){"--"}, NULL};
+    cr_assert_eq(tow_arguments_parse(7, dashes, &a, &err), TW_OK);
+    cr_assert_eq(a.program, dashes + 4);
+    cr_assert_eq(a.option_count, 1);
+    cr_assert_eq(tow_arguments_parse(5, plain, &a, &err), TW_OK);
+    cr_assert_eq(a.program, plain + 2);
+    cr_assert_eq(a.option_count, 0);
+    cr_assert_eq(tow_arguments_parse(3, none, &a, &err), TW_INVALID_ARGUMENT);
 }

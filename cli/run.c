@@ -50,7 +50,10 @@ void run_start(struct run *run, const char *controller, const char *const *argum
     snprintf(variable, sizeof variable, "TOWLINE_CONTROLLER=%s", controller);
     snprintf(path, sizeof path, "PATH=%s", getenv("PATH"));
     char insecure[] = "TOWLINE_INSECURE=1";
-    char *environment[] = {variable, path, zone, term, insecure, NULL};
+    char door[128];
+    snprintf(door, sizeof door, "TOWLINE_SOCKET=%s",
+             getenv("TOWLINE_SOCKET") ? getenv("TOWLINE_SOCKET") : "");
+    char *environment[] = {variable, path, zone, term, insecure, door, NULL};
     *run = (struct run){.terminal = terminal, .status = -1};
     pair_open(&run->out, &out, false);
     pair_open(&run->err, &err, terminal);

@@ -117,6 +117,10 @@ static int await(struct tw_client_connection *c, short events, uint64_t deadline
         }
         if (errno != EINTR)
             return lost(c);
+        if (c->interruptible) {
+            give_up(c);
+            return tw_client_fail(TOWLINE_CANCELLED, "interrupted by a signal");
+        }
     }
 }
 

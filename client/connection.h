@@ -11,7 +11,8 @@
 struct tw_client_connection {
     int fd; /* -1 = none, or given up */
     uint32_t timeout_ms;
-    pid_t agent; /* as the kernel says */
+    int interruptible; /* a signal ends a wait */
+    pid_t agent;       /* as the kernel says */
     uid_t agent_uid;
     uint64_t *body;  /* of the last answer, TW_LOCAL_BODY_MAX bytes */
     uint32_t length; /* of it */

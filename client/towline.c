@@ -358,8 +358,10 @@ int towline_collect(towline_session *session, const char *epoch, uint32_t flags,
         return code;
     struct epoch *e = epoch_find(session, epoch);
     uint32_t paced = flags & TOWLINE_PACED ? TW_LOCAL_PACED : 0;
-    return leave(session, e ? collect(session, e, paced, cursor ? cursor : &unused, ended)
-                            : TOWLINE_NOT_FOUND);
+    session->connection.interruptible = (flags & TOWLINE_INTERRUPTIBLE) != 0;
+    code = e ? collect(session, e, paced, cursor ? cursor : &unused, ended) : TOWLINE_NOT_FOUND;
+    session->connection.interruptible = 0;
+    return leave(session, code);
 }
 
 int towline_figures(towline_session *session, const char *epoch, struct towline_sums *last,

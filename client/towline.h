@@ -41,6 +41,7 @@ extern "C" {
 
 enum towline_code {
     TOWLINE_OK = 0,
+    TOWLINE_CANCELLED = 1, /* by a signal, where that was asked for */
     TOWLINE_UNKNOWN = 2,
     TOWLINE_INVALID_ARGUMENT = 3,
     TOWLINE_DEADLINE_EXCEEDED = 4, /* no answer in time */
@@ -146,7 +147,8 @@ struct towline_hot {
 
 #define TOWLINE_PACED                                                                              \
     1u /* waits until a pass would not slow the program beyond the agent's budget */
-#define TOWLINE_ENDED 1u /* the program has: stores since the last pass are not known */
+#define TOWLINE_INTERRUPTIBLE 2u /* a signal ends the wait: TOWLINE_CANCELLED; then only close */
+#define TOWLINE_ENDED         1u /* the program has: stores since the last pass are not known */
 
 /* Ends the present epoch and begins the next; then towline_dirty() with the cursor, or figures.
  * *ended (may be NULL) gets TOWLINE_ENDED or 0. */

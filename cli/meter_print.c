@@ -1,0 +1,127 @@
+/* The meter's figures for people and for programs. */
+#include "cli/meter.h"
+
+#include "cli/format.h"
+#include "cli/json.h"
+
+#include "base/clock.h"
+#include "base/units.h"
+
+#include <inttypes.h>
+
+#define BAR_COLUMNS 24u
+
+/* What a granularity makes of the epochs. */
+struct grain {
+    const char *name;
+    uint64_t count, bytes;
+};
+
+static void grains_of(const struct towline_sums *s, struct grain out[3])
+{
+    out[0] = (struct grain){"lines, 64 B", s->lines, s->lines * TOW_LINE_BYTES};
+    out[1] = (struct grain){"pages, 4 KiB", s->pages, s->pages * TOW_PAGE_BYTES};
+    out[2] = (struct grain){"pages, 2 MiB", s->regions, s->regions * TOW_REGION_BYTES};
+}
+
+static const char *rate_text(uint64_t bytes, uint64_t duration_ns, char out[TW_SIZE_TEXT])
+{
+    double rate = duration_ns ? (double)bytes * 1e9 / (double)duration_ns : 0;
+    return tw_size_format((uint64_t)rate, out);
+}
+
+static unsigned whole_percent(const struct towline_sums *s)
+{
+    return s->pages ? (unsigned)(s->whole_pages * 100 / s->pages) : 0;
+}
+
+/* ---- JSON ----------------------------------------------------------------------------------- */
+
+static void json_sums(const char *name, const struct towline_sums *s, FILE *out)
+{
+    fprintf(out,
+            "\"%s\": {\"epochs\": %" PRIu64 ", \"duration_us\": %" PRIu64
+            ", \"bytes_changed\": null, \"lines\": %" PRIu64 ", \"line_bytes\": %" PRIu64
+            ", \"pages\": %" PRIu64 ", \"page_bytes\": %" PRIu64 ", \"whole_pages\": %" PRIu64
+            ", \"regions\": %" PRIu64 ", \"region_bytes\": %" PRIu64 "}",
+            name, s->epochs, s->duration_ns / TW_US, s->lines, s->lines * TOW_LINE_BYTES, s->pages,
+            s->pages * TOW_PAGE_BYTES, s->whole_pages, s->regions, s->regions * TOW_REGION_BYTES);
+}
+
+void tow_meter_print_json(const struct tow_meter *meter, FILE *out)
+{
+    fprintf(out, "{\"pid\": %d, \"name\": ", (int)meter->pid);
+    tow_json_string(meter->name, out);
+    fprintf(out, ", \"elapsed_ms\": %" PRIu64 ", ", (meter->now_ns - meter->started_ns) / TW_MS);
+    json_sums("epoch", &meter->last, out);
+    fputs(", ", out);
+    json_sums("total", &meter->total, out);
+    fputs(", \"hottest\": [", out);
+    for (size_t i = 0; i < meter->hot_count; i++)
+        fprintf(out, "%s{\"address\": %" PRIu64 ", \"lines\": %u, \"pages\": %u}", i ? ", " : "",
+                meter->hot[i].address, meter->hot[i].lines, meter->hot[i].pages);
+    fprintf(out, "], \"ended\": %s}\n", meter->ended ? "true" : "false");
+}
+
+/* ---- Text ----------------------------------------------------------------------------------- */
+
+void tow_meter_print_line(const struct tow_meter *meter, FILE *out)
+{
+    struct grain g[3];
+    char rate[TW_SIZE_TEXT], bytes[2][TW_SIZE_TEXT], times[2][TOW_TIME_TEXT];
+    const struct towline_sums *s = &meter->last;
+    grains_of(s, g);
+    fprintf(
+        out, "%7.1f s  %" PRIu64 " lines, %s/s  %" PRIu64 " pages, %s, %s  2 MiB: %s, %s",
+        (double)(meter->now_ns - meter->started_ns) / 1e9, s->lines,
+        rate_text(g[0].bytes, s->duration_ns, rate), s->pages, tw_size_format(g[1].bytes, bytes[0]),
+        tow_times_format(g[1].bytes, g[0].bytes, times[0]), tw_size_format(g[2].bytes, bytes[1]),
+        tow_times_format(g[2].bytes, g[0].bytes, times[1]));
+    if (s->whole_pages)
+        fprintf(out, "  (lines not known in %u %% of pages)", whole_percent(s));
+    fputc('\n', out);
+}
+
+static void print_grains(const struct towline_sums *s, FILE *out)
+{
+    struct grain g[3];
+    grains_of(s, g);
+    for (unsigned i = 0; i < 3; i++) {
+        char bytes[TW_SIZE_TEXT], rate[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
+        fprintf(out, "  %-14s %12" PRIu64 "  %10s  %10s/s  %s\n", g[i].name, g[i].count,
+                tw_size_format(g[i].bytes, bytes), rate_text(g[i].bytes, s->duration_ns, rate),
+                i ? tow_times_format(g[i].bytes, g[0].bytes, times) : "");
+    }
+}
+
+void tow_meter_print_block(const struct tow_meter *meter, FILE *out)
+{
+    const struct towline_sums *s = &meter->last;
+    char epoch[TW_SIZE_TEXT], all[TW_SIZE_TEXT];
+    fprintf(out, "%s, pid %d%s: epoch of %s, %s so far\n", meter->name, (int)meter->pid,
+            meter->exact ? ", exact" : "", tw_duration_format(s->duration_ns, epoch),
+            tw_duration_format(meter->now_ns - meter->started_ns, all));
+    print_grains(s, out);
+    if (s->whole_pages)
+        fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
+                whole_percent(s));
+    for (size_t i = 0; i < meter->hot_count; i++) {
+        const struct towline_hot *h = &meter->hot[i];
+        unsigned bar = (unsigned)((uint64_t)h->lines * BAR_COLUMNS / meter->hot[0].lines);
+        fprintf(out, "  %#14" PRIx64 "  %6u lines in %3u pages  %.*s\n", h->address, h->lines,
+                h->pages, (int)(bar ? bar : 1), "########################");
+    }
+}
+
+void tow_meter_print_summary(const struct tow_meter *meter, FILE *out)
+{
+    const struct towline_sums *s = &meter->total;
+    char all[TW_SIZE_TEXT];
+    fprintf(out, "%s, pid %d: %" PRIu64 " epochs in %s%s\n", meter->name, (int)meter->pid,
+            s->epochs, tw_duration_format(meter->now_ns - meter->started_ns, all),
+            meter->ended ? "; it has ended or executed another program" : "");
+    print_grains(s, out);
+    if (s->whole_pages)
+        fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
+                whole_percent(s));
+}

@@ -1,0 +1,129 @@
+#include "cli/command.h"
+#include "cli/follow.h"
+#include "cli/format.h"
+#include "cli/json.h"
+#include "cli/meter.h"
+#include "cli/options.h"
+#include "cli/table.h"
+
+#include "base/clock.h"
+#include "base/units.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define SESSIONS_MAX 64u
+#define EVERY_MS     1000u
+
+static double rate_of(const struct towline_listed *l)
+{
+    return l->last.duration_ns ? (double)l->last.lines * 1e9 / (double)l->last.duration_ns : 0;
+}
+
+static int busiest_first(const void *a, const void *b)
+{
+    const struct towline_listed *x = a, *y = b;
+    double left = rate_of(x), right = rate_of(y);
+    if (left != right)
+        return left < right ? 1 : -1;
+    return (x->session > y->session) - (x->session < y->session);
+}
+
+static void print_table(const struct towline_listed *l, size_t count, bool color, FILE *out)
+{
+    static const struct tow_column columns[] = {
+        {"PID", true},   {"PROGRAM", false}, {"UID", true},    {"LINES/S", true}, {"WRITTEN", true},
+        {"4 KIB", true}, {"2 MIB", true},    {"EPOCHS", true}, {"STATE", false}};
+    struct tow_table table;
+    tow_table_init(&table, columns, sizeof columns / sizeof *columns);
+    for (size_t i = 0; i < count; i++) {
+        char name[64], size[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
+        double rate = rate_of(&l[i]);
+        uint64_t bytes = l[i].last.lines * TOW_LINE_BYTES;
+        enum tow_tone tone = l[i].ended ? TOW_TONE_BAD : TOW_TONE_PLAIN;
+        tow_table_add(&table, tone, "%" PRIu64, l[i].pid);
+        tow_table_add(&table, tone, "%s", tow_safe_text(l[i].name, name, sizeof name));
+        tow_table_add(&table, tone, "%u", l[i].uid);
+        tow_table_add(&table, tone, "%.0f", rate);
+        tow_table_add(&table, tone, "%s/s",
+                      tw_size_format((uint64_t)(rate * (double)TOW_LINE_BYTES), size));
+        tow_table_add(&table, tone, "%s",
+                      tow_times_format(l[i].last.pages * TOW_PAGE_BYTES, bytes, times));
+        tow_table_add(&table, tone, "%s",
+                      tow_times_format(l[i].last.regions * TOW_REGION_BYTES, bytes, times));
+        tow_table_add(&table, tone, "%" PRIu64, l[i].total.epochs);
+        tow_table_add(&table, tone, "%s", l[i].ended ? "ended" : l[i].exact ? "exact" : "tracked");
+    }
+    tow_table_print(&table, color, out);
+    tow_table_free(&table);
+}
+
+static void print_json(const struct towline_listed *l, size_t count, FILE *out)
+{
+    fputs("{\"sessions\": [", out);
+    for (size_t i = 0; i < count; i++) {
+        const struct towline_sums *s = &l[i].last;
+        fprintf(out, "%s{\"session\": %" PRIu64 ", \"pid\": %" PRIu64 ", \"name\": ", i ? ", " : "",
+                l[i].session, l[i].pid);
+        tow_json_string(l[i].name, out);
+        fprintf(out,
+                ", \"uid\": %u, \"ended\": %s, \"exact\": %s, \"epochs\": %" PRIu64
+                ", \"duration_us\": %" PRIu64 ", \"lines\": %" PRIu64 ", \"pages\": %" PRIu64
+                ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64 "}",
+                l[i].uid, l[i].ended ? "true" : "false", l[i].exact ? "true" : "false",
+                l[i].total.epochs, s->duration_ns / TW_US, s->lines, s->pages, s->whole_pages,
+                s->regions);
+    }
+    fputs("]}\n", out);
+}
+
+/* One look. */
+static int look(struct tow *tow, const char *socket, struct tow_redraw *redraw)
+{
+    struct towline_listed listed[SESSIONS_MAX];
+    size_t count, size;
+    char *text = NULL;
+    int code = towline_list(socket, listed, SESSIONS_MAX, &count);
+    if (code)
+        return tow_client_failed(tow, code);
+    qsort(listed, count, sizeof *listed, busiest_first);
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return TOW_EXIT_FAILED;
+    if (tow->json)
+        print_json(listed, count, out);
+    else
+        print_table(listed, count, tow->color_out && !redraw->terminal, out);
+    fclose(out);
+    if (tow->json)
+        fputs(text, tow->out);
+    else
+        tow_redraw_show(redraw, text);
+    fflush(tow->out);
+    free(text);
+    return TOW_EXIT_OK;
+}
+
+int tow_top(struct tow *tow, const struct tow_arguments *arguments)
+{
+    const char *socket = tow_option_value(arguments, "socket");
+    const char *every = tow_option_value(arguments, "every");
+    const char *limit = tow_option_value(arguments, "count");
+    struct tow_redraw redraw;
+    struct tw_error err = {0};
+    uint64_t count = UINT64_MAX;
+    uint32_t every_ms = EVERY_MS;
+    if ((every && tow_milliseconds_parse("--every", every, &every_ms, &err) != TW_OK) ||
+        (limit && tow_number_parse("--count", limit, 1, UINT32_MAX, &count, &err) != TW_OK))
+        return tow_fail(tow, &err);
+    tow_interrupt_catch();
+    tow_redraw_init(&redraw, tow->out);
+    for (;;) {
+        int status = look(tow, socket, &redraw);
+        if (status || --count == 0 || ferror(tow->out))
+            return status;
+        tow_sleep_ms(every_ms);
+        if (tow_interrupted())
+            return TOW_EXIT_OK;
+    }
+}

@@ -1,0 +1,144 @@
+/* tow track, run and top: the real command, a real agent, a real program. */
+#include "cli/run.h"
+#include "client/fixture.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct subject subject;
+static struct run run;
+static char pid[16];
+
+static void setup(void)
+{
+    fixture_open();
+    setenv("TOWLINE_SOCKET", fixture_socket, 1);
+    subject_start(&subject);
+    snprintf(pid, sizeof pid, "%d", (int)subject.pid);
+}
+
+static void teardown(void)
+{
+    subject_end(&subject);
+    fixture_close();
+}
+
+TestSuite(track, .init = setup, .fini = teardown);
+
+static int tow(const char *const *arguments)
+{
+    return run_tow(&run, "tcp://127.0.0.1:1", arguments);
+}
+#define TOW_HERE(...) tow((const char *const[]){__VA_ARGS__, NULL})
+
+Test(track, shows_the_meter_until_interrupted_and_leaves_the_program_as_it_was)
+{
+    size_t count;
+    struct towline_listed listed[2];
+    subject_tell(&subject, "h");
+    run_start(&run, "tcp://127.0.0.1:1", (const char *const[]){"track", pid, "-e", "50ms", NULL},
+              false);
+    cr_assert(run_wait_for(&run, "lines"), "%s", run.err_text);
+    run_interrupt(&run);
+    cr_assert_eq(run_finish(&run), 0, "%s", run.err_text);
+    cr_assert(strstr(run.out_text, "pages, 2 MiB"), "the summary: %s", run.out_text);
+    cr_assert_eq(kill(subject.pid, 0), 0);
+    for (unsigned i = 0; towline_list(fixture_socket, listed, 2, &count) == 0 && count > 0; i++) {
+        cr_assert_lt(i, 6000, "still tracked");
+        usleep(10000);
+    }
+}
+
+Test(track, json_has_a_line_for_each_epoch)
+{
+    subject_tell(&subject, "h");
+    cr_assert_eq(TOW_HERE("track", pid, "-e", "50ms", "--for", "1s", "-o", "json"), 0, "%s",
+                 run.err_text);
+    *strchr(run.out_text, '\n') = 0;
+    json_t *line = json_loads(run.out_text, 0, NULL), *total, *lines;
+    cr_assert(line, "%s", run.out_text);
+    total = json_object_get(line, "total");
+    lines = json_object_get(total, "lines");
+    cr_assert_eq(json_integer_value(json_object_get(line, "pid")), subject.pid);
+    cr_assert_gt(json_integer_value(lines), 0);
+    cr_assert_eq(json_integer_value(json_object_get(total, "line_bytes")),
+                 64 * json_integer_value(lines));
+    cr_assert(json_is_null(json_object_get(total, "bytes_changed")), "not known, and said so");
+    json_decref(line);
+}
+
+Test(track, the_programs_end_ends_it)
+{
+    run_start(&run, "tcp://127.0.0.1:1", (const char *const[]){"track", pid, "-e", "20ms", NULL},
+              false);
+    cr_assert(run_wait_for(&run, "lines"), "%s", run.err_text);
+    subject_tell(&subject, "q");
+    cr_assert_eq(run_finish(&run), 0, "%s", run.err_text);
+    cr_assert(strstr(run.out_text, "it has ended"), "%s", run.out_text);
+}
+
+Test(track, report_is_a_page)
+{
+    char path[96], text[200000];
+    snprintf(path, sizeof path, "%s.html", fixture_socket);
+    subject_tell(&subject, "h");
+    cr_assert_eq(TOW_HERE("track", "report", pid, "-e", "50ms", "--for", "500ms", "--out", path), 0,
+                 "%s", run.err_text);
+    FILE *f = fopen(path, "r");
+    cr_assert(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    cr_assert(strstr(text, "towline-client-") && strstr(text, "</html>"));
+    cr_assert_eq(TOW_HERE("track", "report", pid, "--for", "10ms", "--out", "/nowhere/x"), 1);
+}
+
+Test(track, run_starts_it_meters_it_and_has_its_status)
+{
+    cr_assert_eq(TOW_HERE("run", "-e", "50ms", "--", "sh", "-c", "echo hello; exit 7"), 7, "%s",
+                 run.err_text);
+    cr_assert_str_eq(run.out_text, "hello\n");
+    cr_assert(strstr(run.err_text, "pages, 4 KiB"), "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("run", "sh", "-c", "kill -9 $$"), 128 + SIGKILL);
+    cr_assert_eq(TOW_HERE("run", "--", "/nowhere/program"), 4);
+    cr_assert(strstr(run.err_text, "cannot be executed"), "%s", run.err_text);
+}
+
+Test(track, run_follows_a_wrapper_into_its_program)
+{
+    cr_assert_eq(TOW_HERE("run", "-e", "20ms", "--", "sh", "-c", "sleep 0.1; exec sleep 1"), 0,
+                 "%s", run.err_text);
+    cr_assert(strstr(run.err_text, "sleep, pid"), "%s", run.err_text);
+}
+
+Test(track, top_lists_sessions)
+{
+    towline_session *s = session_on(&subject, "a");
+    subject_do(&subject, "s 1");
+    session_lines(s, "a", subject.arena, NULL, NULL);
+    cr_assert_eq(TOW_HERE("top", "-n", "1"), 0, "%s", run.err_text);
+    cr_assert(strstr(run.out_text, pid) && strstr(run.out_text, "64.0 times"), "%s", run.out_text);
+    cr_assert_eq(TOW_HERE("top", "-n", "1", "-o", "json"), 0);
+    json_t *top = json_loads(run.out_text, 0, NULL), *sessions;
+    cr_assert(top, "%s", run.out_text);
+    sessions = json_object_get(top, "sessions");
+    cr_assert_eq(json_array_size(sessions), 1);
+    cr_assert_eq(json_integer_value(json_object_get(json_array_get(sessions, 0), "lines")), 1);
+    json_decref(top);
+    towline_close(s);
+}
+
+Test(track, failures_have_their_exit_codes)
+{
+    cr_assert_eq(TOW_HERE("track", "999999999"), 4);
+    cr_assert_eq(TOW_HERE("track", "abc"), 2);
+    cr_assert_eq(TOW_HERE("track", "lines", pid), 2);
+    cr_assert_eq(TOW_HERE("track", pid, "--every", "soon"), 2);
+    cr_assert_eq(TOW_HERE("track", pid, "--socket", "/nowhere/agent.sock"), 3);
+    cr_assert(strstr(run.err_text, "/nowhere/agent.sock"), "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("run"), 2);
+    cr_assert_eq(TOW_HERE("top", "--socket", "/nowhere/agent.sock"), 3);
+}
