@@ -135,7 +135,7 @@ Test(command, migrate_carries_every_limit)
 {
     cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--bandwidth", "128MiB/s",
                      "--downtime", "250ms", "--max-rounds", "7", "--on-no-convergence", "stop",
-                     "--give-up-after", "2m", "--skip-verify"),
+                     "--give-up-after", "2m", "--skip-verify", "--method", "hybrid"),
                  0);
     cr_expect_str_eq(run.out_text, "m-1: started, vm web-1, node-a -> node-b; see: tow migration "
                                    "show m-1\n");
@@ -146,6 +146,7 @@ Test(command, migrate_carries_every_limit)
     cr_expect_eq(fake.limits.max_rounds, 7);
     cr_expect_eq(fake.limits.timeout_ms, 120000);
     cr_expect(fake.limits.skip_verify);
+    cr_expect_eq(fake.limits.method, TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID);
     cr_expect_eq(fake.limits.on_no_convergence,
                  TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP);
     cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--downtime-ms", "40"), 0);
@@ -198,6 +199,8 @@ Test(command, migration_list_show_cancel)
     cr_assert_eq(TOW(&run, &fake, "migration", "cancel", "m-1"), 0);
     cr_expect_str_eq(run.out_text, "m-1: copying (cancel asked for), vm web-1, node-a -> node-b\n");
     cr_expect_str_eq(fake.cancelled, "m-1");
+    cr_assert_eq(TOW(&run, &fake, "migration", "switch", "m-1"), 0);
+    cr_expect_str_eq(fake.switched, "m-1");
     cr_assert_eq(TOW(&run, &fake, "migration", "list", "--limit", "2000"), 2);
 }
 

@@ -313,6 +313,14 @@ static enum tw_code decide_source(struct fake_agent *a, struct fake_side *s, boo
     return TW_OK;
 }
 
+/* This agent's migrations have no rounds that a switch could cut short. */
+HANDLER(switch_now, Towline__V1__AgentSwitchRequest, Towline__V1__AgentSwitchResponse)
+{
+    const struct fake_side *s = fake_side_find(a, r->migration);
+    (void)p;
+    return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
+}
+
 HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigrationResponse)
 {
     struct fake_side *s = fake_side_find(a, r->migration);
@@ -347,6 +355,6 @@ const struct tw_rpc_method fake_methods[] = {
     {"StartVm", start_vm},           {"RemoveVm", remove_vm},
     {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
     {"GetMigration", get_migration}, {"CancelMigration", cancel},
-    {"ResolveMigration", resolve},
+    {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
 };
 const size_t fake_method_count = sizeof fake_methods / sizeof *fake_methods;
