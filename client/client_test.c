@@ -120,7 +120,13 @@ Test(client, answers_say_how_exact_they_are)
     towline_close(s);
     cr_assert_eq(towline_open(&options, &t), TOWLINE_OK);
     cr_assert_eq(towline_register(t, &arena, 1), TOWLINE_OK);
-    cr_assert_eq(towline_start(t, NULL), TOWLINE_OK, "%s", towline_last_error());
+    /* The agent lets go of a closed session when it gets to it. */
+    int code = TOWLINE_FAILED_PRECONDITION;
+    for (unsigned i = 0; i < 1000 && code == TOWLINE_FAILED_PRECONDITION; i++) {
+        code = towline_start(t, NULL);
+        usleep(10000);
+    }
+    cr_assert_eq(code, TOWLINE_OK, "%s", towline_last_error());
     subject_do(&subject, "s 2");
     cr_assert_eq(session_lines(t, NULL, subject.arena, NULL, &whole), 4, "exact from the start");
     towline_close(t);

@@ -74,7 +74,9 @@ function(towline_test name)
     add_test(NAME ${name} COMMAND ${name} --jobs 2)
     towline_register_test(${name})
     # Criterion does not look at the exit status that a sanitizer gives a test's process at its end.
-    set_tests_properties(${name} PROPERTIES FAIL_REGULAR_EXPRESSION "ERROR: [A-Za-z]*Sanitizer|: runtime error: ")
+    set_tests_properties(${name} PROPERTIES
+        FAIL_REGULAR_EXPRESSION "ERROR: [A-Za-z]*Sanitizer|: runtime error: "
+        ENVIRONMENT "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/leaks.supp:print_suppressions=0")
 endfunction()
 
 function(towline_plain_test name)
