@@ -138,7 +138,7 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
     struct tw_error err = {0};
     struct tow_heat heat = {0};
     struct tow_meter meter = {0};
-    struct child child;
+    struct child child = {.go = -1, .failed = -1};
     const char *report = tow_option_value(arguments, "report");
     int status = tow_meter_options(tow, arguments, &meter);
     if (status)
