@@ -142,6 +142,11 @@ uint64_t tw_destination_wait_ns(const struct tw_destination *d, unsigned percent
 enum tw_code tw_destination_on_chunk(void *side, enum tw_lane lane,
                                      const struct tw_chunk_header *header, const uint8_t *payload,
                                      struct tw_error *err);
+/* What the source sent does not belong here: INVALID_ARGUMENT, and the connection ends. */
+enum tw_code tw_destination_out_of_place(const struct tw_destination *d, const char *what,
+                                         struct tw_error *err);
+/* Our own trouble: OK, the connection stays, so that the source can be told why. */
+enum tw_code tw_destination_refuse(struct tw_destination *d, const struct tw_error *why);
 
 /* ---- Steps ------------------------------------------------------------------------------------
  */

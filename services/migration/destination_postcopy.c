@@ -10,22 +10,6 @@
 
 #define ROOM_PAGES 1024u /* made room for in a step: 0.5 ms */
 
-static enum tw_code out_of_place(const struct tw_destination *d, const char *what,
-                                 struct tw_error *err)
-{
-    char where[TW_WHERE_SIZE];
-    return tw_fail(err, TW_INVALID_ARGUMENT, tw_migration_where(&d->params, where), NULL,
-                   tw_machine_state_name(&d->machine), "the source sent %s out of place", what);
-}
-
-/* Our own trouble: the connection stays, so that the source can be told why. */
-static enum tw_code refuse(struct tw_destination *d, const struct tw_error *why)
-{
-    d->refused = true;
-    d->trouble = *why;
-    return TW_OK;
-}
-
 /* ---- The map ----------------------------------------------------------------------------------
  */
 
@@ -36,9 +20,9 @@ enum tw_code tw_destination_take_map(struct tw_destination *d, const struct tw_c
     struct tw_error why;
     bool between = m->announced && !m->room_said; /* the source waits for our answer */
     if (!d->begun || !tw_destination_postcopies(d) || m->mapped || d->lines_complete || between)
-        return out_of_place(d, "a map", err);
+        return tw_destination_out_of_place(d, "a map", err);
     if (!m->lines.of_page && tw_line_set_open(&m->lines, d->received.pages, &why) != TW_OK)
-        return refuse(d, &why);
+        return tw_destination_refuse(d, &why);
     return tw_line_set_unpack(&m->lines, payload, header->length, err);
 }
 
@@ -50,9 +34,9 @@ enum tw_code tw_destination_take_map_end(struct tw_destination *d,
     bool first = d->begin.method == TW_METHOD_POST_COPY && !m->announced;
     bool in_turn = first ? !end->final : end->final && (m->room_said || !m->announced);
     if (!d->begun || !tw_destination_postcopies(d) || m->mapped || d->lines_complete || !in_turn)
-        return out_of_place(d, "map_end", err);
+        return tw_destination_out_of_place(d, "map_end", err);
     if (!m->lines.of_page && tw_line_set_open(&m->lines, d->received.pages, &why) != TW_OK)
-        return refuse(d, &why);
+        return tw_destination_refuse(d, &why);
     if (m->lines.count != end->lines)
         return tw_fail(err, TW_INVALID_ARGUMENT, d->params.id, NULL, NULL,
                        "the map names other lines than its end says");
@@ -72,7 +56,7 @@ static void say_room(struct tw_destination *d)
         d->missing.room_said = true;
         tw_line_set_close(&d->missing.lines); /* the final map names anew */
     } else if (code != TW_RESOURCE_EXHAUSTED) {
-        refuse(d, &err);
+        tw_destination_refuse(d, &err);
     }
 }
 
@@ -88,7 +72,7 @@ bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns)
         while (end < m->lines.pages && m->lines.of_page[end] && end - page < ROOM_PAGES)
             end++;
         if (page < end && tw_received_make_room(&d->received, page, end, &err) != TW_OK) {
-            refuse(d, &err);
+            tw_destination_refuse(d, &err);
             return false;
         }
         made += (unsigned)(end - page);
@@ -181,7 +165,7 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
     if (page >= m->room_at && d->received.reserved) { /* it came before its turn to get room */
         struct tw_error why;
         if (tw_received_make_room(&d->received, page, page + 1, &why) != TW_OK)
-            return refuse(d, &why);
+            return tw_destination_refuse(d, &why);
     }
     uint64_t fresh = tw_line_set_take(&m->lines, page, lines);
     uint8_t *bytes = d->host->memory + page * TW_PAGE_SIZE;
@@ -229,7 +213,7 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
     struct tw_record r;
     enum tw_code code = check_records(d, header, payload, err);
     if (d->machine.state < TW_DESTINATION_LOADING_STATE && !d->state_complete)
-        return out_of_place(d, "lines before the device state", err);
+        return tw_destination_out_of_place(d, "lines before the device state", err);
     tw_record_reader_init(&reader, payload, header->length, d->host->memory_bytes);
     while (code == TW_OK && !d->refused && tw_record_next(&reader, &r, NULL) == TW_OK) {
         uint64_t page = tw_page_of(r.page_address), end = page + r.pages;
@@ -252,7 +236,7 @@ static bool say_running(struct tw_destination *d)
     enum tw_code code = tw_control_send(d->conn, TW_CONTROL_RUNNING, &m, &err);
     d->missing.running_said = code == TW_OK;
     if (code != TW_OK && code != TW_RESOURCE_EXHAUSTED)
-        refuse(d, &err);
+        tw_destination_refuse(d, &err);
     return d->missing.running_said;
 }
 

@@ -7,16 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum tw_code out_of_place(const struct tw_destination *d, const char *what,
-                                 struct tw_error *err)
+enum tw_code tw_destination_out_of_place(const struct tw_destination *d, const char *what,
+                                         struct tw_error *err)
 {
     char where[TW_WHERE_SIZE];
     return tw_fail(err, TW_INVALID_ARGUMENT, tw_migration_where(&d->params, where), NULL,
                    tw_machine_state_name(&d->machine), "the source sent %s out of place", what);
 }
 
-/* Our own trouble: the connection stays, so that the source can be told why. */
-static enum tw_code refuse(struct tw_destination *d, const struct tw_error *why)
+enum tw_code tw_destination_refuse(struct tw_destination *d, const struct tw_error *why)
 {
     d->refused = true;
     d->trouble = *why;
@@ -30,7 +29,7 @@ static enum tw_code take_begin(struct tw_destination *d, const struct tw_control
 {
     char where[TW_WHERE_SIZE], expected[32], given[32];
     if (d->begun)
-        return out_of_place(d, "begin", err);
+        return tw_destination_out_of_place(d, "begin", err);
     if (m->memory_bytes != d->host->memory_bytes || m->epoch != d->params.epoch) {
         bool memory = m->memory_bytes != d->host->memory_bytes;
         uint64_t want = memory ? d->host->memory_bytes : d->params.epoch;
@@ -52,10 +51,10 @@ static enum tw_code take_lines(struct tw_destination *d, const struct tw_chunk_h
                                const uint8_t *payload, struct tw_error *err)
 {
     if (!d->begun || d->lines_complete || d->missing.mapped)
-        return out_of_place(d, "lines", err);
+        return tw_destination_out_of_place(d, "lines", err);
     enum tw_code code = tw_received_apply(&d->received, header, payload, err);
     if (code != TW_OK)
-        return tw_received_is_own_fault(code) ? refuse(d, err) : code;
+        return tw_received_is_own_fault(code) ? tw_destination_refuse(d, err) : code;
     tw_meter_sent(&d->meter, sizeof *header + header->length, tw_now(d->env.clock));
     return TW_OK;
 }
@@ -64,7 +63,7 @@ static enum tw_code take_round_end(struct tw_destination *d, const struct tw_con
                                    struct tw_error *err)
 {
     if (!d->begun || d->lines_complete)
-        return out_of_place(d, "round_end", err);
+        return tw_destination_out_of_place(d, "round_end", err);
     tw_meter_round_begin(&d->meter, m->index, m->final, tw_now(d->env.clock));
     struct tw_round *r = tw_meter_round(&d->meter);
     r->lines += m->lines;
@@ -84,7 +83,7 @@ static enum tw_code take_final_end(struct tw_destination *d, const struct tw_con
     char where[TW_WHERE_SIZE], expected[96], given[96];
     bool mapped = d->missing.mapped == tw_destination_postcopies(d);
     if (!d->begun || d->lines_complete || m->verify != d->begin.verify || !mapped)
-        return out_of_place(d, "final_end", err);
+        return tw_destination_out_of_place(d, "final_end", err);
     d->final = *m;
     d->lines_complete = true;
     if (memcmp(t, &m->totals, sizeof *t) == 0)
@@ -97,7 +96,7 @@ static enum tw_code take_final_end(struct tw_destination *d, const struct tw_con
     struct tw_error why;
     tw_fail(&why, TW_DATA_LOSS, tw_migration_where(&d->params, where), expected, given,
             "not everything that was sent has arrived");
-    return refuse(d, &why);
+    return tw_destination_refuse(d, &why);
 }
 
 /* ---- Device state ---------------------------------------------------------------------------- */
@@ -109,16 +108,16 @@ static enum tw_code take_blob(struct tw_destination *d, const struct tw_chunk_he
     if (header->tag == TW_BLOB_MAP)
         return tw_destination_take_map(d, header, payload, err);
     if (!d->lines_complete || d->state_complete)
-        return out_of_place(d, "device state", err);
+        return tw_destination_out_of_place(d, "device state", err);
     if (header->length > TW_HOST_STATE_MAX - state->size)
-        return out_of_place(d, "more device state than 64 MiB", err);
+        return tw_destination_out_of_place(d, "more device state than 64 MiB", err);
     if (state->size + header->length > d->state_room) {
         size_t room = 2 * d->state_room + TW_CHUNK_PAYLOAD;
         uint8_t *data = realloc(state->data, room);
         struct tw_error why;
         if (!data) {
             tw_fail(&why, TW_RESOURCE_EXHAUSTED, d->params.id, NULL, NULL, "no memory");
-            return refuse(d, &why);
+            return tw_destination_refuse(d, &why);
         }
         state->data = data;
         d->state_room = room;
@@ -135,7 +134,7 @@ static enum tw_code take_state_end(struct tw_destination *d, const struct tw_con
     char where[TW_WHERE_SIZE], expected[32], given[32];
     const struct tw_host_state *state = &d->device_state;
     if (!d->lines_complete || d->state_complete || state->size == 0)
-        return out_of_place(d, "state_end", err);
+        return tw_destination_out_of_place(d, "state_end", err);
     d->state_complete = true;
     if (m->size == state->size && m->hash == tw_bytes_hash(state->data, state->size))
         return TW_OK;
@@ -144,7 +143,7 @@ static enum tw_code take_state_end(struct tw_destination *d, const struct tw_con
     struct tw_error why;
     tw_fail(&why, TW_DATA_LOSS, tw_migration_where(&d->params, where), expected, given,
             "the device state did not arrive as it was saved");
-    return refuse(d, &why);
+    return tw_destination_refuse(d, &why);
 }
 
 /* ---- Dispatch -------------------------------------------------------------------------------- */
@@ -154,7 +153,7 @@ static enum tw_code take_commit(struct tw_destination *d, const struct tw_contro
 {
     bool prepared = d->machine.state == TW_DESTINATION_PREPARED && d->prepared_said;
     if (!prepared || m->epoch != d->params.epoch)
-        return out_of_place(d, "commit", err);
+        return tw_destination_out_of_place(d, "commit", err);
     d->commit_asked = true;
     return TW_OK;
 }
@@ -164,7 +163,7 @@ static enum tw_code take_abort(struct tw_destination *d, const struct tw_control
                                struct tw_error *err)
 {
     if (d->commit_asked)
-        return out_of_place(d, "abort", err);
+        return tw_destination_out_of_place(d, "abort", err);
     d->peer_aborted = true;
     tw_control_abort_unpack(m, &d->trouble);
     return TW_OK;
@@ -181,7 +180,8 @@ static enum tw_code take_control(struct tw_destination *d, enum tw_lane lane,
     bool receiving = d->machine.state == TW_DESTINATION_RECEIVING;
     switch (header->tag) {
     case TW_CONTROL_BEGIN:
-        return receiving ? take_begin(d, &m.begin, err) : out_of_place(d, "begin", err);
+        return receiving ? take_begin(d, &m.begin, err)
+                         : tw_destination_out_of_place(d, "begin", err);
     case TW_CONTROL_ROUND_END:
         return take_round_end(d, &m.round_end, err);
     case TW_CONTROL_FINAL_END:
@@ -195,7 +195,7 @@ static enum tw_code take_control(struct tw_destination *d, enum tw_lane lane,
     case TW_CONTROL_ABORT:
         return take_abort(d, &m.abort, err);
     default:
-        return out_of_place(d, tw_control_name(header->tag), err);
+        return tw_destination_out_of_place(d, tw_control_name(header->tag), err);
     }
 }
 
@@ -219,7 +219,7 @@ enum tw_code tw_destination_on_chunk(void *side, enum tw_lane lane,
     else if (header->kind == TW_CHUNK_LINES && d->missing.mapped)
         code = tw_destination_take_rest(d, header, payload, err);
     else if (lane != TW_LANE_BULK || d->machine.state != TW_DESTINATION_RECEIVING)
-        code = out_of_place(d, "data", err);
+        code = tw_destination_out_of_place(d, "data", err);
     else if (header->kind == TW_CHUNK_LINES)
         code = take_lines(d, header, payload, err);
     else
