@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/symbol.h"
 #include "hosts/instrumented/private.h"
 
 #include <criterion/criterion.h>
@@ -126,8 +127,8 @@ static void expect_shared(const struct subject *s)
     cr_expect_eq(l->thread_count, 2);
     cr_expect(l->disjoint);
     cr_expect_eq(l->threads[0].bytes | l->threads[1].bytes, 0xf0000000f);
-    tw_instrumented_symbol(s->program, l->threads[0].pc, left, sizeof left);
-    tw_instrumented_symbol(s->program, l->threads[1].pc, right, sizeof right);
+    tw_symbol(s->pid, l->threads[0].pc, left, sizeof left);
+    tw_symbol(s->pid, l->threads[1].pc, right, sizeof right);
     cr_expect((strstr(left, "bump_left") && strstr(right, "bump_right")) ||
                   (strstr(left, "bump_right") && strstr(right, "bump_left")),
               "%s, %s", left, right);
@@ -161,7 +162,7 @@ Test(sharing, an_address_without_an_object_is_a_number)
     struct subject s;
     char text[64];
     subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[1]);
-    cr_expect_str_eq(tw_instrumented_symbol(s.program, 0x1234, text, sizeof text), "0x1234");
+    cr_expect_str_eq(tw_symbol(s.pid, 0x1234, text, sizeof text), "0x1234");
     subject_close(&s);
 }
 

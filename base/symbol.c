@@ -1,5 +1,5 @@
 /* Program counters for people. The object comes from /proc/PID/maps, its names from addr2line. */
-#include "hosts/instrumented/private.h"
+#include "base/symbol.h"
 
 #include "base/clock.h"
 
@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -129,12 +130,11 @@ static bool join_lines(char *output, char *buffer, size_t size)
     return true;
 }
 
-const char *tw_instrumented_symbol(const struct tw_instrumented *p, uint64_t pc, char *buffer,
-                                   size_t size)
+const char *tw_symbol(pid_t pid, uint64_t pc, char *buffer, size_t size)
 {
     struct place place;
     char offset[32], output[2048];
-    if (pc == 0 || !find_object(p->pid, pc, &place)) {
+    if (pc == 0 || !find_object(pid, pc, &place)) {
         snprintf(buffer, size, "%#" PRIx64, pc);
         return buffer;
     }
