@@ -91,7 +91,7 @@ enum tw_code tw_attacher_choose(void *ctx, uint64_t pid, struct tw_tracking_wish
     if (wish->kind == TW_ATTACHMENT_ANY)
         wish->kind = known ? TW_ATTACHMENT_INSTRUMENTED : TW_ATTACHMENT_PROCESS;
     if (asked)
-        snprintf(why, TW_TRACKING_WHY_SIZE, "asked for");
+        snprintf(why, TW_TRACKING_WHY_SIZE, "%sasked for", wish->sharing ? "sharing was " : "");
     else if (known)
         snprintf(why, TW_TRACKING_WHY_SIZE, "it was made by towline-cc and has made itself known");
     else

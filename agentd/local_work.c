@@ -300,6 +300,8 @@ static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
         out[n] = (struct tw_local_listed){.session = info.id,
                                           .pid = info.pid,
                                           .uid = info.owner,
+                                          .shared = info.shared,
+                                          .shared_falsely = info.shared_falsely,
                                           .last = sums_of(&info.last),
                                           .total = sums_of(&info.total)};
         out[n].flags = flags_of(&info) | (info.ended ? TW_LOCAL_GONE : 0);

@@ -6,10 +6,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* /proc/PID/maps as a text to keep, for symbols are asked for when a program has ended, too. NULL
+ * when it has already, or may not be read. The caller's to free. */
+char *tw_symbol_maps(pid_t pid);
+
 /* "function at file:line", from the debugging information of the object that holds `pc`, or
- * "object+offset", or the number. Runs addr2line where it is installed: up to two seconds. The
- * object is a file of the program's choice: never to be called with more rights than its owner's.
- */
-const char *tw_symbol(pid_t pid, uint64_t pc, char *buffer, size_t size);
+ * "object+offset", or the number (`maps` may be NULL). Runs addr2line where it is installed: up to
+ * two seconds. The object is a file of the program's choice: never to be called with more rights
+ * than its owner's. */
+const char *tw_symbol(const char *maps, uint64_t pc, char *buffer, size_t size);
 
 #endif

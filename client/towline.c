@@ -447,11 +447,16 @@ int towline_shared(towline_session *session, const char *epoch, struct towline_s
 
 static void listed_copy(const struct tw_local_listed *from, struct towline_listed *to)
 {
-    *to = (struct towline_listed){.session = from->session,
-                                  .pid = from->pid,
-                                  .uid = from->uid,
-                                  .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
-                                  .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0};
+    *to = (struct towline_listed){
+        .session = from->session,
+        .pid = from->pid,
+        .uid = from->uid,
+        .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
+        .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0,
+        .attachment = from->flags & TW_LOCAL_INSTRUMENTED ? TOWLINE_INSTRUMENTED : TOWLINE_PROCESS,
+        .sharing = from->flags & TW_LOCAL_SHARING ? 1 : 0,
+        .shared = from->shared,
+        .shared_falsely = from->shared_falsely};
     memcpy(&to->last, &from->last, sizeof to->last);
     memcpy(&to->total, &from->total, sizeof to->total);
     memcpy(to->name, from->name, sizeof to->name);

@@ -195,7 +195,10 @@ struct towline_listed {
     uint32_t uid;   /* whose session it is */
     uint32_t ended; /* the program has */
     uint32_t exact;
+    uint32_t attachment; /* enum towline_attachment */
+    uint32_t sharing;    /* the next two are known */
     uint32_t reserved;
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct towline_sums last, total;
     char name[16]; /* of the program; not to be trusted */
 };

@@ -48,11 +48,12 @@ struct tw_local_header {
     uint32_t code;   /* enum tw_code; 0 in requests */
 };
 
-#define TW_LOCAL_EXACT        1u  /* lines are known from a page's first report on */
-#define TW_LOCAL_PROCESS      8u  /* from outside, whatever the program is; */
-#define TW_LOCAL_INSTRUMENTED 16u /* by its own instrumentation or not at all; neither: the best   \
-                                   */
-#define TW_LOCAL_SHARING      32u /* and which threads write to the same lines (instrumented) */
+#define TW_LOCAL_EXACT   1u /* lines are known from a page's first report on */
+#define TW_LOCAL_PROCESS 8u /* from outside, whatever the program is; */
+#define TW_LOCAL_INSTRUMENTED                                                                      \
+    16u                      /* by its own instrumentation or not at all; neither: the best        \
+                              */
+#define TW_LOCAL_SHARING 32u /* and which threads write to the same lines (instrumented) */
 struct tw_local_catch {
     uint64_t pid;
     uint32_t flags; /* those above */
@@ -145,7 +146,8 @@ struct tw_local_shared {
 
 struct tw_local_listed { /* LIST: any number of them */
     uint64_t session, pid;
-    uint32_t uid, flags; /* TW_LOCAL_EXACT to TW_LOCAL_SHARING, TW_LOCAL_GONE */
+    uint32_t uid, flags;             /* TW_LOCAL_EXACT to TW_LOCAL_SHARING, TW_LOCAL_GONE */
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct tw_local_sums last, total;
     char name[16]; /* of the program; ends with a zero */
 };
@@ -161,7 +163,7 @@ static_assert(sizeof(struct tw_local_lines_head) == 16 && sizeof(struct tw_local
               "as they travel");
 static_assert(sizeof(struct tw_local_shared_head) == 16 && sizeof(struct tw_local_shared) == 208,
               "as they travel");
-static_assert(sizeof(struct tw_local_figures) == 120 && sizeof(struct tw_local_listed) == 152,
+static_assert(sizeof(struct tw_local_figures) == 120 && sizeof(struct tw_local_listed) == 168,
               "as they travel");
 static_assert(sizeof(struct tw_local_open) + TW_LOCAL_RANGES_MAX * sizeof(struct tw_local_range) <=
                       TW_LOCAL_BODY_MAX &&

@@ -82,7 +82,9 @@ struct tw_inst_thread {
     uint64_t in_flight; /* program */
     uint32_t tid;       /* program: 0 is a free record */
     uint32_t ring_full; /* program: stores that were marked because the ring was full */
-    uint64_t reserved[6];
+    uint32_t used;      /* program: 1 once it was given to a thread */
+    uint32_t reserved0;
+    uint64_t reserved[5];
 };
 static_assert(sizeof(struct tw_inst_thread) == TW_LINE_SIZE, "threads do not share a line");
 
@@ -91,7 +93,8 @@ struct tw_inst_recent {
     uint64_t line;  /* number; 0 is none */
     uint64_t pc;    /* of the latest store */
     uint64_t bytes; /* a bit for each byte of the line that it stored to */
-    uint64_t epoch; /* of the file, when `bytes` began */
+    uint32_t epoch; /* of the file, its low half, when `bytes` began */
+    uint32_t tid;   /* whose; the thread may have ended */
 };
 
 /* An object without instrumentation in the program: its stores are not seen. */

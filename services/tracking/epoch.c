@@ -128,6 +128,8 @@ static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoc
     epoch->shared = epoch->sharing;
     epoch->sharing = old;
     tw_shared_lines_clear(&epoch->sharing);
+    session->shared = epoch->shared.total;
+    session->shared_falsely = epoch->shared.falsely;
 }
 
 void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch)

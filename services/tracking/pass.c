@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define SHARED_A_PASS 1024u /* lines that threads share, taken of one pass */
+#define SHARED_A_PASS 256u /* lines that threads share, taken of one pass */
 
 typedef void (*epoch_fn)(struct tw_tracking_session *session, struct tw_epoch *epoch, void *arg);
 

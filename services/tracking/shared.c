@@ -22,6 +22,7 @@ static struct tw_shared_line *place(struct tw_shared_lines *s, const struct tw_s
 void tw_shared_lines_add(struct tw_shared_lines *s, const struct tw_shared_line *line)
 {
     s->total++;
+    s->falsely += line->disjoint;
     if (s->lines == NULL)
         s->lines = calloc(TW_SHARED_LINES_MAX, sizeof *s->lines);
     struct tw_shared_line *at = s->lines ? place(s, line) : NULL;
@@ -32,7 +33,7 @@ void tw_shared_lines_add(struct tw_shared_lines *s, const struct tw_shared_line 
 void tw_shared_lines_clear(struct tw_shared_lines *s)
 {
     s->count = 0;
-    s->total = 0;
+    s->total = s->falsely = 0;
 }
 
 void tw_shared_lines_free(struct tw_shared_lines *s)

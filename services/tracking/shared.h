@@ -9,7 +9,7 @@
 struct tw_shared_lines {
     struct tw_shared_line *lines; /* NULL until there is one */
     uint32_t count;
-    uint64_t total; /* more may have been than are kept */
+    uint64_t total, falsely; /* more may have been than are kept */
 };
 
 /* A line that is shared falsely takes the place of one that is not, where there is no room. */

@@ -88,7 +88,8 @@ struct tw_tracking_session_info {
     bool watching;
     bool ended; /* the program has, or executed another one */
     bool sharing;
-    const char *why; /* this kind of attachment; "" = nobody said */
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last collected epoch */
+    const char *why;                 /* this kind of attachment; "" = nobody said */
     unsigned epochs;
     struct tw_figures total;                /* of all epochs that were collected and read */
     struct tw_figures last;                 /* the last of these */

@@ -38,6 +38,7 @@ struct tw_tracking_session {
     uint64_t id;
     uint32_t owner;
     char why[TW_TRACKING_WHY_SIZE];
+    uint64_t shared, shared_falsely; /* in the last collected epoch */
     struct tw_tracked_ranges ranges;
     void *watch; /* NULL = not watching */
     struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];
