@@ -30,7 +30,8 @@ static enum tw_code open_parts(struct tw_agent *a, struct tw_error *err)
     if (code)
         return code;
     code = tw_paths_open(&a->paths, c, a->tls, &tw_job_fabric_events, a, err);
-    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->tracking_copies_bytes};
+    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->instrumented_socket,
+                                                      c->tracking_copies_bytes};
     return code ? code : tw_agent_tracking_open(&tracking, &a->tracking, err);
 }
 
