@@ -65,8 +65,11 @@ struct tw_host_fault_ops {
     /* Touches that wait and were not told of before; at most `max`, 0 = none now. */
     size_t (*take)(void *host, struct tw_host_fault *out, size_t max);
     /* The pages' contents are final: touches of the first need not wait any more, and of the others
-     * where that can be had for little. */
+     * where that can be had for little. NULL with ready_lines. */
     enum tw_code (*ready)(void *host, uint64_t page, uint64_t pages, struct tw_error *err);
+    /* NULL where whole pages wait. A host whose memory is behind caches that miss line by line has
+     * it instead: a touch waits for its line only, and these lines' contents are final. */
+    enum tw_code (*ready_lines)(void *host, uint64_t page, uint64_t lines, struct tw_error *err);
     /* Ends the guard: all that is not ready yet may be touched as it is. Fine without a guard. */
     void (*release)(void *host);
 };

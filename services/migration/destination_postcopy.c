@@ -4,6 +4,7 @@
  */
 #include "services/migration/destination.h"
 
+#include "services/migration/big_array.h"
 #include "services/migration/line_hash.h"
 
 #include <string.h>
@@ -40,6 +41,12 @@ enum tw_code tw_destination_take_map_end(struct tw_destination *d,
     if (m->lines.count != end->lines)
         return tw_fail(err, TW_INVALID_ARGUMENT, d->params.id, NULL, NULL,
                        "the map names other lines than its end says");
+    if (end->final) {
+        m->watched = tw_big_array_open(d->host->memory_bytes / TW_PAGE_SIZE / 64 + 1,
+                                       "bitmap of watched pages", &why);
+        if (!m->watched)
+            return tw_destination_refuse(d, &why);
+    }
     m->room_at = 0;
     m->announced = !end->final;
     m->mapped = end->final;
@@ -158,7 +165,7 @@ static void write_lines(uint8_t *page, const struct tw_record *r, uint64_t lines
 }
 
 static enum tw_code take_page(struct tw_destination *d, const struct tw_record *r, uint64_t page,
-                              struct tw_error *err)
+                              bool ahead, struct tw_error *err)
 {
     struct tw_missing *m = &d->missing;
     uint64_t lines = r->kind == TW_RECORD_ZERO_PAGES ? TW_ALL_LINES : r->bitmap;
@@ -182,9 +189,13 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
         m->digest += tw_lines_digest(page, bytes, fresh);
     if (d->begin.verify && d->received.touched)
         tw_received_touch(&d->received, page);
+    if (tw_destination_by_line(d))
+        return tw_destination_ready(d, page, fresh, err);
     if (m->lines.of_page[page] && !d->mutations.ready_early)
         return TW_OK;
-    return tw_destination_page_ready(d, page, err);
+    if (ahead && tw_destination_watch(d, page))
+        return TW_OK;
+    return tw_destination_ready(d, page, TW_ALL_LINES, err);
 }
 
 /* Looks at the whole chunk before any of it is used. */
@@ -214,11 +225,13 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
     enum tw_code code = check_records(d, header, payload, err);
     if (d->machine.state < TW_DESTINATION_LOADING_STATE && !d->state_complete)
         return tw_destination_out_of_place(d, "lines before the device state", err);
+    if (header->tag > TW_REST_AHEAD)
+        return tw_destination_out_of_place(d, "lines for a reason that is not known", err);
     tw_record_reader_init(&reader, payload, header->length, d->host->memory_bytes);
     while (code == TW_OK && !d->refused && tw_record_next(&reader, &r, NULL) == TW_OK) {
         uint64_t page = tw_page_of(r.page_address), end = page + r.pages;
         for (; code == TW_OK && !d->refused && page < end; page++)
-            code = take_page(d, &r, page, err);
+            code = take_page(d, &r, page, header->tag == TW_REST_AHEAD, err);
     }
     tw_meter_sent(&d->meter, sizeof *header + header->length, tw_now(d->env.clock));
     return code;
@@ -263,7 +276,9 @@ uint64_t tw_destination_step_fetching(struct tw_destination *d, uint64_t now_ns)
                                         .digest = m->digest,
                                         .faults = d->meter.p.faults,
                                         .fault_p50_ns = tw_destination_wait_ns(d, 50),
-                                        .fault_p99_ns = tw_destination_wait_ns(d, 99)}};
+                                        .fault_p99_ns = tw_destination_wait_ns(d, 99),
+                                        .ahead_watched = m->ahead.watched,
+                                        .ahead_touched = m->ahead.touched}};
     tw_farewell_say(&d->farewell, TW_CONTROL_WHOLE, &whole, now_ns);
     tw_destination_move(d, TW_DESTINATION_COMMITTED, "all of its memory is here");
     return now_ns;
