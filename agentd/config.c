@@ -3,6 +3,7 @@
 #include "agentd/record.h"
 #include "config/config.h"
 #include "fabric/verbs.h"
+#include "hosts/qemu/fault_crew.h"
 #include "rpc/rpc.h"
 #include "services/migration/migration.h"
 
@@ -96,6 +97,11 @@ static const struct tw_config_key keys[] = {
      .type = TW_CONFIG_CHOICE,
      .offset = offsetof(struct tw_agent_config, predictor),
      .names = predictors},
+    {.name = "fault_workers",
+     .type = TW_CONFIG_UINT,
+     .offset = offsetof(struct tw_agent_config, fault_workers),
+     .min = 1,
+     .max = TW_FAULT_WORKERS_MAX},
     {.name = "miss_streams",
      TEXT(miss_streams),
      .may_be_empty = true,
@@ -170,6 +176,7 @@ enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *conf
         .fabric_listen = "127.0.0.1:7202",
         .verbs_queues = 1,
         .predictor = TW_FORESIGHT_AUTO,
+        .fault_workers = TW_FAULT_WORKERS_DEFAULT,
         .qemu = "qemu-system-x86_64",
         .log_level = 1,
     };

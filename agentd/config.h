@@ -30,6 +30,7 @@ struct tw_agent_config {
     char plugin[256];           /* our TCG plugin; empty = beside the agent's own program */
     char switchover_hook[256];  /* empty = none */
     unsigned predictor;         /* enum tw_foresight_choice: where a migration names none */
+    uint64_t fault_workers;     /* for each VM whose memory follows it, 1 to 8 */
     char miss_streams[256];     /* folder that recordings of misses go to; empty = none */
     char tracking_socket[108];  /* unix socket for local programs; empty = none */
     uint64_t tracking_copies_bytes; /* of copies, for each tracked program; 0 = 1 GiB */

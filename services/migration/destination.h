@@ -59,9 +59,11 @@ struct tw_missing {
     uint64_t waits[TW_WAIT_BUCKETS];
     uint64_t *watched;                 /* bitmap of complete pages that are still closed */
     struct tw_foresight_figures ahead; /* pages that came before their turn */
+    uint64_t touched;                  /* of the watched ones; other threads count, too */
     uint64_t retry_ns;
     bool announced, room_said; /* while the VM runs at the source */
     bool mapped;               /* the map is final: from here on lines are what follows */
+    bool shown;                /* the host looks at what is missing */
     bool guarded, released, running_said, durable;
 };
 
@@ -146,6 +148,7 @@ enum tw_code tw_destination_ready(struct tw_destination *d, uint64_t page, uint6
                                   struct tw_error *err);
 /* A page is whole that the guest was likely to touch: whether it stays closed to see if it does. */
 bool tw_destination_watch(struct tw_destination *d, uint64_t page);
+struct tw_foresight_figures tw_destination_foresight(const struct tw_destination *d);
 /* The time that `percent` of the waits so far did not exceed; 0 = there were none. */
 uint64_t tw_destination_wait_ns(const struct tw_destination *d, unsigned percent);
 

@@ -83,7 +83,14 @@ static bool is_waited_for(const struct tw_missing *m, uint64_t page)
 
 static bool is_watched(const struct tw_missing *m, uint64_t page)
 {
-    return m->watched[page / 64] >> (page % 64) & 1;
+    return __atomic_load_n(&m->watched[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1;
+}
+
+struct tw_foresight_figures tw_destination_foresight(const struct tw_destination *d)
+{
+    struct tw_foresight_figures f = d->missing.ahead;
+    f.touched = __atomic_load_n(&d->missing.touched, __ATOMIC_RELAXED);
+    return f;
 }
 
 bool tw_destination_watch(struct tw_destination *d, uint64_t page)
@@ -94,7 +101,7 @@ bool tw_destination_watch(struct tw_destination *d, uint64_t page)
     bool chosen = (page * UINT64_C(0x9e3779b97f4a7c15) >> 32) % TW_WATCH_ONE_IN == 0;
     if (!chosen || !m->guarded || m->released || is_waited_for(m, page))
         return false;
-    m->watched[page / 64] |= UINT64_C(1) << (page % 64);
+    __atomic_fetch_or(&m->watched[page / 64], UINT64_C(1) << (page % 64), __ATOMIC_RELAXED);
     m->ahead.watched++;
     return true;
 }
@@ -128,10 +135,9 @@ static void open_ahead(struct tw_destination *d, uint64_t page)
             (void)tw_destination_refuse(d, &err);
         return;
     }
-    if (is_watched(&d->missing, page)) {
-        d->missing.watched[page / 64] &= ~(UINT64_C(1) << (page % 64));
-        d->missing.ahead.touched++;
-    }
+    const uint64_t bit = UINT64_C(1) << (page % 64);
+    if (__atomic_fetch_and(&d->missing.watched[page / 64], ~bit, __ATOMIC_RELAXED) & bit)
+        __atomic_fetch_add(&d->missing.touched, 1, __ATOMIC_RELAXED);
     while (end < set->pages && end < page + READY_AHEAD && set->of_page[end] == 0 &&
            !is_watched(&d->missing, end))
         end++;
@@ -153,8 +159,11 @@ static void note(struct tw_destination *d, const struct tw_host_fault *f, uint64
         return;
     }
     d->meter.p.faults++;
-    m->waiting[m->waiting_count++] = (struct tw_waiting){
-        .page = page, .critical = line, .asked = is_asked_for(d, page, line), .since_ns = now_ns};
+    m->waiting[m->waiting_count++] =
+        (struct tw_waiting){.page = page,
+                            .critical = line,
+                            .asked = is_asked_for(d, page, line),
+                            .since_ns = f->since_ns ? f->since_ns : now_ns};
 }
 
 static void take_touches(struct tw_destination *d, uint64_t now_ns)

@@ -97,6 +97,18 @@ bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns)
 /* ---- Guard ------------------------------------------------------------------------------------
  */
 
+static void show_missing(struct tw_destination *d)
+{
+    struct tw_missing *m = &d->missing;
+    struct tw_host_fault_view view = {.to_come = m->lines.of_page,
+                                      .watched = m->watched,
+                                      .touched = &m->touched,
+                                      .pages = m->lines.pages};
+    if (d->host->faults->view && !m->shown)
+        d->host->faults->view(d->host->ctx, &view);
+    m->shown = true;
+}
+
 static bool guard_ended(struct tw_destination *d)
 {
     struct tw_error err = {0};
@@ -114,6 +126,7 @@ uint64_t tw_destination_step_guarding(struct tw_destination *d, uint64_t now_ns)
     struct tw_error err;
     if (!tw_destination_make_room(d, now_ns))
         return now_ns;
+    show_missing(d);
     if (!guard_ended(d))
         return tw_after(now_ns, TW_POLL_NS);
     if (!d->missing.guarded)
@@ -174,10 +187,13 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
         if (tw_received_make_room(&d->received, page, page + 1, &why) != TW_OK)
             return tw_destination_refuse(d, &why);
     }
-    uint64_t fresh = tw_line_set_take(&m->lines, page, lines);
+    uint64_t fresh = lines & m->lines.of_page[page];
     uint8_t *bytes = d->host->memory + page * TW_PAGE_SIZE;
     d->meter.p.lines_late += tw_popcount(lines & ~fresh);
     write_lines(bytes, r, lines, d->mutations.late_overwrites ? lines : fresh);
+    if (d->begin.verify) /* as they came: when they are taken out the guest may be let at them */
+        m->digest += tw_lines_digest(page, bytes, fresh);
+    tw_line_set_take(&m->lines, page, fresh);
     m->came += tw_popcount(fresh);
     if (d->mutations.count_twice) {
         uint64_t late = tw_popcount(lines & ~fresh);
@@ -185,8 +201,6 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
     }
     if (fresh == 0)
         return TW_OK;
-    if (d->begin.verify)
-        m->digest += tw_lines_digest(page, bytes, fresh);
     if (d->begin.verify && d->received.touched)
         tw_received_touch(&d->received, page);
     if (tw_destination_by_line(d))
@@ -278,7 +292,7 @@ uint64_t tw_destination_step_fetching(struct tw_destination *d, uint64_t now_ns)
                                         .fault_p50_ns = tw_destination_wait_ns(d, 50),
                                         .fault_p99_ns = tw_destination_wait_ns(d, 99),
                                         .ahead_watched = m->ahead.watched,
-                                        .ahead_touched = m->ahead.touched}};
+                                        .ahead_touched = tw_destination_foresight(d).touched}};
     tw_farewell_say(&d->farewell, TW_CONTROL_WHOLE, &whole, now_ns);
     tw_destination_move(d, TW_DESTINATION_COMMITTED, "all of its memory is here");
     return now_ns;

@@ -184,7 +184,7 @@ static size_t fake_take(void *ctx, struct tw_host_fault *out, size_t max)
         if (!h->waiters[i].waits || h->waiters[i].told)
             continue;
         h->waiters[i].told = true;
-        out[n++].address = h->waiters[i].address;
+        out[n++] = (struct tw_host_fault){.address = h->waiters[i].address};
     }
     return n;
 }
