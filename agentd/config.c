@@ -3,7 +3,9 @@
 #include "agentd/record.h"
 #include "config/config.h"
 #include "fabric/verbs.h"
+#include "hosts/qemu/fault_crew.h"
 #include "rpc/rpc.h"
+#include "services/migration/migration.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -36,6 +38,7 @@ static bool executable_or_empty(const void *value)
 }
 
 static const char *const fabrics[] = {"auto", "tcp", "verbs", NULL};
+static const char *const predictors[] = {"none", "spatial", "stride", "sequence", "auto", NULL};
 static const char *const consents[] = {"refuse", "allow", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "off", NULL};
 
@@ -90,6 +93,20 @@ static const struct tw_config_key keys[] = {
      .may_be_empty = true,
      .valid = executable_or_empty,
      .expected = "an absolute path of a program, or \"\""},
+    {.name = "predictor",
+     .type = TW_CONFIG_CHOICE,
+     .offset = offsetof(struct tw_agent_config, predictor),
+     .names = predictors},
+    {.name = "fault_workers",
+     .type = TW_CONFIG_UINT,
+     .offset = offsetof(struct tw_agent_config, fault_workers),
+     .min = 1,
+     .max = TW_FAULT_WORKERS_MAX},
+    {.name = "miss_streams",
+     TEXT(miss_streams),
+     .may_be_empty = true,
+     .valid = absolute_or_empty,
+     .expected = "an absolute path of a folder, or \"\""},
     {.name = "tracking_socket",
      TEXT(tracking_socket),
      .may_be_empty = true,
@@ -177,6 +194,8 @@ enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *conf
         .listen = "tls+tcp://127.0.0.1:7102",
         .fabric_listen = "127.0.0.1:7202",
         .verbs_queues = 1,
+        .predictor = TW_FORESIGHT_AUTO,
+        .fault_workers = TW_FAULT_WORKERS_DEFAULT,
         .qemu = "qemu-system-x86_64",
         .log_level = 1,
         .instrumented_socket = BESIDE,

@@ -2,6 +2,7 @@
 #include "agentd/agent.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -155,6 +156,8 @@ static void cancel_sources(struct tw_agent *a)
 
 void tw_agent_run(struct tw_agent *agent)
 {
+    /* Guests wait for it; the loops of theirs that share the processor do not. */
+    tw_thread_slice_ask(TW_THREAD_SHORT_SLICE);
     while (!atomic_load(&agent->stopping))
         wait_ready(agent, turn(agent));
     tw_mailbox_shut(agent->mailbox);

@@ -45,6 +45,8 @@ static const struct tow_option migrate_options[] = {
     {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},
     {0, "method", "WHAT", "precopy postcopy hybrid",
      "memory first, the VM first, or rounds and then the VM [precopy]"},
+    {0, "predictor", "WHAT", "none spatial stride sequence auto",
+     "what orders the lines that follow the VM [as the source's agent is configured]"},
     {0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"},
     {0, NULL, NULL, NULL, NULL},
 };
