@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define MEMORY_BYTES (UINT64_C(256) << 20) /* that an agent may give to VMs */
+#define HEADER_BYTES 16                    /* before the message, in a record's file */
 
 static struct tw_agent *agents[VT_AGENTS];
 
@@ -174,26 +175,24 @@ void *vt_agent_main(void *arg)
 
 /* ---- Rules ----------------------------------------------------------------------------------- */
 
-/* What the record of a VM says on an agent's disk; UNSPECIFIED: there is none. */
-static Towline__V1__Ownership on_disk(unsigned index, const char *vm)
+/* The record of a VM on an agent's disk; NULL: there is none. */
+static Towline__V1__VmRecord *on_disk(unsigned index, const char *vm)
 {
     char path[256];
     uint8_t bytes[4096];
     snprintf(path, sizeof path, "%s/%s/vms/%s", vt_world.dir, vt_world.nodes[index].name, vm);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return TOWLINE__V1__OWNERSHIP__OWNERSHIP_UNSPECIFIED;
+        return NULL;
     ssize_t n = read(fd, bytes, sizeof bytes);
     close(fd);
-    Towline__V1__VmRecord *r =
-        n > 16 ? towline__v1__vm_record__unpack(NULL, (size_t)n - 16, bytes + 16) : NULL;
-    if (!r) {
+    Towline__V1__VmRecord *r = n > HEADER_BYTES
+                                   ? towline__v1__vm_record__unpack(
+                                         NULL, (size_t)n - HEADER_BYTES, bytes + HEADER_BYTES)
+                                   : NULL;
+    if (!r)
         vt_problem("the record of %s on %s cannot be read", vm, vt_world.nodes[index].name);
-        return TOWLINE__V1__OWNERSHIP__OWNERSHIP_UNSPECIFIED;
-    }
-    Towline__V1__Ownership ownership = r->ownership;
-    towline__v1__vm_record__free_unpacked(r, NULL);
-    return ownership;
+    return r;
 }
 
 static bool owns(Towline__V1__Ownership ownership)
@@ -202,22 +201,35 @@ static bool owns(Towline__V1__Ownership ownership)
            ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING;
 }
 
+bool vt_owns_on_disk(unsigned index, const char *vm)
+{
+    Towline__V1__VmRecord *r = on_disk(index, vm);
+    bool yes = r && owns(r->ownership);
+    if (r)
+        towline__v1__vm_record__free_unpacked(r, NULL);
+    return yes;
+}
+
+bool vt_memory_follows_on_disk(unsigned index, const char *vm)
+{
+    Towline__V1__VmRecord *r = on_disk(index, vm);
+    bool yes = r && r->memory_follows;
+    if (r)
+        towline__v1__vm_record__free_unpacked(r, NULL);
+    return yes;
+}
+
 void vt_check_owners(const char *vm)
 {
     int owner = -1;
     for (unsigned i = 0; i < VT_AGENTS; i++) {
-        if (!owns(on_disk(i, vm)))
+        if (!vt_owns_on_disk(i, vm))
             continue;
         if (owner >= 0)
             vt_problem("%s and %s both own %s on disk", vt_world.nodes[owner].name,
                        vt_world.nodes[i].name, vm);
         owner = (int)i;
     }
-}
-
-bool vt_owns_on_disk(unsigned index, const char *vm)
-{
-    return owns(on_disk(index, vm));
 }
 
 bool vt_agents_idle(void)

@@ -83,6 +83,8 @@ int __wrap_renameat(int from, const char *old, int to, const char *new)
         return -1;
     }
     int result = __real_renameat(from, old, to, new);
+    if (strncmp(new, "vm-", 3) == 0)
+        vt_check_owners(new);
     written(node);
     return result;
 }

@@ -41,6 +41,8 @@ struct vt_life *vt_life_of(const char *vm, uint64_t bytes)
     l = &lives[life_count++];
     *l = (struct vt_life){
         .image = memory_new(bytes), .bytes = bytes, .pages = bytes / TW_PAGE_SIZE};
+    /* No guest stores beyond; that nobody else does is looked at in the end. */
+    l->span = (vt_world.scenario->data_pages * 3 / 2 + 1) * TW_PAGE_SIZE;
     strncpy(l->vm, vm, sizeof l->vm - 1);
     return l;
 }
@@ -51,8 +53,9 @@ static void life_begin(struct vt_life *l, struct vt_machine *m)
     if (l->acknowledged && !l->deleting && !l->killed && !l->lost)
         vt_problem("%s, which was acknowledged, begins from nothing on %s", l->vm,
                    vt_world.nodes[m->host].name);
-    memset(l->image, 0, l->bytes);
+    memset(l->image, 0, l->span);
     l->operations = 0;
+    l->killed = false;
     struct tw_random r = {vt_world.scenario->seed};
     for (uint64_t p = 0; p < vt_world.scenario->data_pages; p++) {
         m->data[p] = tw_random_below(&r, 4) != 0;
@@ -76,7 +79,7 @@ struct vt_machine *vt_machine_by_pid(pid_t pid)
 
 static bool whole(const struct vt_machine *m)
 {
-    return memcmp(m->memory, m->life->image, m->life->bytes) == 0;
+    return memcmp(m->memory, m->life->image, m->life->span) == 0;
 }
 
 /* Its CPUs stand where the VM stands. */
@@ -122,7 +125,8 @@ void vt_machine_continue(struct vt_machine *m)
     vt_check_owners(l->vm);
     if (!m->guarded && !whole(m))
         vt_problem("%s is continued on %s with another memory", l->vm, host);
-    m->partly |= m->guarded && !whole(m);
+    if (!m->guarded)
+        l->follows = false;
     run_now(m);
 }
 
@@ -152,11 +156,13 @@ struct vt_machine *vt_machine_new(struct vt_life *life, const char *run_dir, boo
     return m;
 }
 
-/* What post-copy costs today: a VM whose memory was still to follow when a path or an agent was
- * lost. When that is survived, this is the one rule to tighten. */
+/* What post-copy costs today: a VM whose memory was still to follow, or was not yet said on disk to
+ * have come, when a path or an agent was lost. When that is survived, this is the one rule to
+ * tighten. */
 static bool may_be_lost(const struct vt_machine *m)
 {
-    return m->partly && vt_world.last_fault_ns != 0;
+    bool follows = m->life->follows || vt_memory_follows_on_disk(m->host, m->life->vm);
+    return follows && vt_world.last_fault_ns != 0;
 }
 
 void vt_machine_end(struct vt_machine *m, const char *why)
@@ -194,7 +200,7 @@ void vt_machine_ready(struct vt_machine *m, uint64_t page, uint64_t pages)
     const struct vt_life *l = m->life;
     for (uint64_t end = page + pages; page < end && page < l->pages; page++) {
         const uint64_t at = page * TW_PAGE_SIZE;
-        if (!m->opened[page] && memcmp(m->memory + at, l->image + at, TW_PAGE_SIZE) != 0)
+        if (!m->opened[page] && at < l->span && memcmp(m->memory + at, l->image + at, TW_PAGE_SIZE) != 0)
             vt_problem("page %llu of %s is opened on %s before it is whole",
                        (unsigned long long)page, l->vm, vt_world.nodes[m->host].name);
         m->opened[page] = true;
@@ -360,6 +366,6 @@ void vt_guest_check_end(const char *vm, bool gone)
         vt_problem("there are %u copies of %s", count, vm);
     else if (!m->running)
         vt_problem("%s does not run on %s", vm, vt_world.nodes[m->host].name);
-    else if (!whole(m))
+    else if (memcmp(m->memory, l->image, l->bytes) != 0)
         vt_problem("the memory of %s did not become what it was", vm);
 }

@@ -18,9 +18,11 @@ struct vt_life {
     char vm[64];
     uint8_t *image; /* what its memory has to hold */
     uint64_t bytes, pages;
+    uint64_t span; /* bytes that a guest ever stores to */
     uint64_t operations;
     struct vt_machine *runner;
     bool acknowledged, deleting, lost, killed;
+    bool follows; /* its memory follows it in post-copy, or is about to */
 };
 
 struct vt_waiter {
@@ -41,7 +43,7 @@ struct vt_machine {
     uint64_t *marks; /* the link: lines stored to and not yet delivered, a bitmap a page */
     bool *data;      /* pages that are not holes */
     bool *opened;    /* pages that may be touched under guard */
-    bool guarded, partly;
+    bool guarded;
     struct vt_waiter waiters[VT_WAITERS];
     uint64_t ran_ns, synced_ns;
     bool ticking;

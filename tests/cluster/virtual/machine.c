@@ -174,6 +174,7 @@ static bool fault_guard(void *ctx, enum tw_code *code, struct tw_error *err)
                               : tw_fail(err, TW_UNAVAILABLE, q->machine->life->vm, NULL, NULL,
                                         "the process has ended");
     q->machine->guarded = true;
+    q->machine->life->follows = true;
     return true;
 }
 
@@ -204,8 +205,10 @@ static void fault_release(void *ctx)
     struct vt_machine *m = ((struct tw_qemu *)ctx)->machine;
     if (!m->alive || !m->guarded || vt_dead())
         return;
-    if (m->running)
+    if (m->running) {
         vt_machine_ready(m, 0, m->life->pages);
+        m->life->follows = false;
+    }
     m->guarded = false;
 }
 
@@ -340,6 +343,8 @@ static void let_go(struct tw_qemu *q)
 
 void __wrap_tw_qemu_destroy(struct tw_qemu *qemu)
 {
+    if (!qemu)
+        return;
     if (!vt_dead() && qemu->machine->alive)
         vt_machine_end(qemu->machine, "its agent has ended it");
     if (!vt_dead())

@@ -120,6 +120,7 @@ void *vt_controller_main(void *node);
 
 /* Whether an agent's record on disk says that it owns the VM, and that at most one does. */
 bool vt_owns_on_disk(unsigned index, const char *vm);
+bool vt_memory_follows_on_disk(unsigned index, const char *vm);
 void vt_check_owners(const char *vm);
 bool vt_agents_idle(void); /* all are up, none moves anything */
 void vt_agent_check_end(unsigned index);
