@@ -138,6 +138,8 @@ bool tw_job_peer_lost(const struct tw_job *job);
 void tw_job_free(struct tw_job *job);
 /* Remembers for good that this agent has no part in a migration that it does not know. */
 enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct tw_error *err);
+/* The same of one whose VM has moved away, for a copy here that no job can finish any more. */
+enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err);
 extern const struct tw_fabric_events tw_job_fabric_events;
 
 /* ---- convert.c ------------------------------------------------------------------------------- */

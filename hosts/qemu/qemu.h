@@ -61,6 +61,10 @@ enum tw_code tw_qemu_spawn(const struct tw_qemu_config *config, struct tw_qemu *
 enum tw_code tw_qemu_adopt(const struct tw_qemu_config *config, pid_t pid, uint64_t start_ticks,
                            struct tw_qemu **qemu, struct tw_error *err);
 
+/* Ends every process that names this run directory in its command line: what was being started when
+ * an agent before this one was killed, and is in no record. */
+void tw_qemu_end_strays(const char *run_dir);
+
 void tw_qemu_step(struct tw_qemu *qemu);
 /* Readable when tw_qemu_step() has something to do: QMP, state sockets, the end of the process, and
  * the timers of what is under way. -1 while there is none. */
