@@ -71,7 +71,7 @@ struct tw_agent {
     struct tw_mailbox *mailbox;
     struct tw_diagnose *diagnose;
     struct tw_agent_tracking *tracking; /* a thread of its own */
-    struct tw_tls *tls; /* NULL: plain text on loopback */
+    struct tw_tls *tls;                 /* NULL: plain text on loopback */
     _Atomic bool stopping;
     _Atomic bool changed;                /* something a controller wants to know soon */
     _Atomic uint64_t controller_seen_ms; /* wall clock of the last answered heartbeat; 0 = never */
