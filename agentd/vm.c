@@ -127,6 +127,7 @@ static void launch_fill(const struct tw_vm *vm, struct launch *l)
         .cache = cache_of(spec, &l->cache) ? &l->cache : NULL,
         .incoming = vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING,
         .clock = &tw_monotonic,
+        .fault_workers = (unsigned)agent->fault_workers,
     };
 }
 
