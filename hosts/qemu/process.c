@@ -138,8 +138,8 @@ void tw_qemu_end_strays(const char *run_dir)
         if (fd >= 0)
             close(fd);
         if (got > 0 && memmem(text, (size_t)got, needle, (size_t)n)) {
-            tw_log(TW_LOG_WARN, "qemu", "ended a process that no record knows",
-                   "pid=%ld folder=%s", pid, run_dir);
+            tw_log(TW_LOG_WARN, "qemu", "ended a process that no record knows", "pid=%ld folder=%s",
+                   pid, run_dir);
             kill((pid_t)pid, SIGKILL);
         }
     }
