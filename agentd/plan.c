@@ -81,6 +81,22 @@ static enum tw_code vm_check(struct tw_agent *agent, const char *name, struct tw
     return TW_OK;
 }
 
+/* Makes room: of those that are measured, the one that was asked for the longest ago. */
+static bool drop_oldest(struct tw_agent *agent)
+{
+    struct tw_plan **oldest = NULL;
+    for (struct tw_plan **at = &agent->plans; *at; at = &(*at)->next)
+        if (((*at)->gone || tw_measure_left_ns((*at)->measure) == 0) &&
+            (!oldest || (*at)->asked_ns < (*oldest)->asked_ns))
+            oldest = at;
+    if (!oldest)
+        return false;
+    struct tw_plan *p = *oldest;
+    *oldest = p->next;
+    plan_free(agent, p);
+    return true;
+}
+
 static enum tw_code plan_begin(struct tw_agent *agent, const Towline__V1__MeasureVmRequest *r,
                                struct tw_plan **out, struct tw_error *err)
 {
@@ -94,7 +110,7 @@ static enum tw_code plan_begin(struct tw_agent *agent, const Towline__V1__Measur
                        r->plan, "not a usable name");
     for (const struct tw_plan *p = agent->plans; p; p = p->next)
         count++;
-    if (count >= PLANS_MAX)
+    if (count >= PLANS_MAX && !drop_oldest(agent))
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, agent->config.name, "at most 8", NULL,
                        "too many VMs are being measured");
     struct tw_plan *p = calloc(1, sizeof *p);
@@ -264,7 +280,7 @@ static void answer(const struct tw_host *host, const struct tw_measured *measure
     struct tw_forecast forecasts[TW_METHODS];
     struct tw_policy policy = {0};
     struct tw_choice choice;
-    tw_limits_from_proto(r->limits, &in.limits);
+    tw_limits_from_proto(r->limits, 0, &in.limits);
     policy.limits = in.limits;
     policy.total_ns = r->limits ? r->limits->total_ms * TW_MS : 0;
     policy.slow_down_permille = r->limits ? r->limits->slow_down_percent * 10 : 0;
@@ -299,7 +315,7 @@ enum tw_code tw_plan_ask(struct tw_agent *agent, const Towline__V1__MeasureVmReq
     p->asked_ns = tw_now(&tw_monotonic);
     const struct tw_host *host = host_of(agent, p);
     if (!host || p->gone)
-        return tw_fail(err, TW_UNAVAILABLE, r->vm, "a running VM", "gone",
+        return tw_fail(err, TW_ABORTED, r->vm, "a running VM", "gone",
                        "the VM ended or moved while it was measured");
     uint64_t left = tw_measure_left_ns(p->measure);
     out->done = left == 0;

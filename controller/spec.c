@@ -151,6 +151,8 @@ enum tw_code tw_limits_validate(const Towline__V1__MigrationLimits *l, struct tw
     if (l->slow_down_percent > SLOW_DOWN_MAX)
         return limit_refuse("budget of slow-down", "at most 90 per cent", l->slow_down_percent,
                             err);
+    if ((unsigned)l->predictor > TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO)
+        return limit_refuse("predictor", "0 to 5", (uint64_t)l->predictor, err);
     return TW_OK;
 }
 
@@ -168,6 +170,8 @@ void tw_limits_fill(Towline__V1__MigrationLimits *l, const Towline__V1__Migratio
         l->on_no_convergence = from->on_no_convergence;
     if (!l->method)
         l->method = from->method;
+    if (!l->predictor)
+        l->predictor = from->predictor;
     if (!l->total_ms)
         l->total_ms = from->total_ms;
     if (!l->slow_down_percent)

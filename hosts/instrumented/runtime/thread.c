@@ -64,10 +64,12 @@ struct tw_inst_thread *tw_rt_register(void)
     pthread_sigmask(SIG_SETMASK, &all, &old); /* a handler's accesses wait for the record */
     if (tw_rt_self.generation != generation) {
         tw_rt_self.record = find_record(own_tid());
-        if (tw_rt_self.record)
+        if (tw_rt_self.record) {
+            __atomic_store_n(&tw_rt_self.record->used, 1, __ATOMIC_RELAXED);
             tw_rt_announce(tw_rt_self.record, 0);
-        else
+        } else {
             __atomic_add_fetch(&header()->threads_refused, 1, __ATOMIC_RELAXED);
+        }
         tw_rt_self.generation = generation;
         if (key_ready)
             pthread_setspecific(key, &tw_rt_self);
