@@ -219,6 +219,8 @@ static enum tw_code prepare(void *ctx, const struct tw_rpc_call *call,
     code = await_up(agent, call, &up, err);
     if (up.report)
         towline__v1__vm_report__free_unpacked(up.report, NULL);
+    if (code == TW_DEADLINE_EXCEEDED)
+        return code; /* who asks again finds it further on; who does not, lets its time run out */
     if (code) {
         struct decision_query abort = {q.request->migration, TOWLINE__V1__DECISION__DECISION_ABORT,
                                        0, 0};

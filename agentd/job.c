@@ -473,8 +473,10 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
                                       uint8_t token[TW_OWNER_SIZE], struct tw_error *err)
 {
     struct tw_vm *vm = NULL;
+    const uint64_t wait_ns = (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS;
     const struct tw_job *same = tw_job_find(agent, r->migration);
     if (same && same->destination) {
+        tw_destination_wait_anew(same->destination, wait_ns);
         memcpy(token, same->params.token, TW_OWNER_SIZE);
         return TW_OK;
     }
@@ -493,9 +495,8 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
     }
     job_link(job, vm);
     job_record_misses(job, tw_qemu_host(vm->qemu));
-    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu),
-                                (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS, &job->destination,
-                                err);
+    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu), wait_ns,
+                                &job->destination, err);
     if (code) {
         tw_job_free(job);
         vm->remove = true;

@@ -67,8 +67,8 @@ static bool let_go(struct tw_fault_crew *c, uint64_t page)
             end++;
         opened = tw_guard_open(&c->guarded, page, end - page, NULL) == TW_OK;
     }
-    pthread_rwlock_unlock(&c->view_lock);
     c->opened += opened;
+    pthread_rwlock_unlock(&c->view_lock);
     return opened;
 }
 

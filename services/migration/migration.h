@@ -210,6 +210,8 @@ enum tw_code tw_destination_start(const struct tw_migration_env *env,
                                   const struct tw_migration_params *params, struct tw_host *host,
                                   uint64_t connect_timeout_ns, struct tw_destination **destination,
                                   struct tw_error *err);
+/* Whoever asked for it has asked again: the wait for the source begins anew, while there is none. */
+void tw_destination_wait_anew(struct tw_destination *destination, uint64_t connect_timeout_ns);
 /* A connection with this migration's token has said hello: take it or refuse. */
 enum tw_code tw_destination_accept(struct tw_destination *destination, struct tw_conn *conn,
                                    const struct tw_hello *hello, struct tw_error *err);

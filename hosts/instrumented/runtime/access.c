@@ -60,7 +60,7 @@ static uint64_t byte_mask(unsigned from, unsigned count)
 static void note_line(struct tw_inst_thread *record, uint64_t line, uint64_t bytes, uintptr_t pc)
 {
     const uint32_t index = tw_rt_index(record);
-    const uint8_t tag = tw_inst_tag(index);
+    const uint8_t tag = tw_inst_tag(record->tid);
     const uint8_t old = __atomic_load_n(&tw_rt.lines[line], __ATOMIC_RELAXED);
     if (old != tag && old != TW_INST_SEVERAL)
         __atomic_store_n(&tw_rt.lines[line], old ? TW_INST_SEVERAL : tag, __ATOMIC_RELAXED);
