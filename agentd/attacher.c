@@ -5,7 +5,8 @@
 
 static struct tw_process_config config_of(const struct tw_attacher *a, bool exact)
 {
-    return (struct tw_process_config){.exact = exact, .copy_bytes_max = a->copy_bytes_max};
+    return (struct tw_process_config){
+        .exact = exact, .stay = true, .copy_bytes_max = a->copy_bytes_max};
 }
 
 /* Takes the catch of this program out of the list; NULL when there is none. */

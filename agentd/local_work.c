@@ -9,8 +9,9 @@
 
 static struct tw_local_sums sums_of(const struct tw_figures *f)
 {
-    return (struct tw_local_sums){f->epochs,  f->lines,        f->pages,      f->whole_pages,
-                                  f->regions, f->regions_lost, f->duration_ns};
+    return (struct tw_local_sums){f->epochs,        f->lines,        f->pages,       f->whole_pages,
+                                  f->regions,       f->regions_lost, f->duration_ns, f->known_lines,
+                                  f->changed_bytes, f->clean_pages};
 }
 
 /* ---- Sessions ------------------------------------------------------------------------------- */
@@ -41,7 +42,8 @@ static void opened(struct tw_local_conn *c)
     *out =
         (struct tw_local_opened){.session = info.id, .pid = info.pid, .granularity = TW_LINE_SIZE};
     out->flags = (at->same_value_is_dirty ? TW_LOCAL_SAME_VALUE : 0) |
-                 (at->whole_pages ? TW_LOCAL_WHOLE_PAGES : 0);
+                 (at->whole_pages ? TW_LOCAL_WHOLE_PAGES : 0) |
+                 (info.counts_bytes ? TW_LOCAL_COUNTS_BYTES : 0);
     char *text = (char *)(out + 1);
     size_t room = TW_LOCAL_BODY_MAX - sizeof *out, used = 0;
     for (const char *const *spot = at->blind_spots; spot && *spot && used < room; spot++)
@@ -199,7 +201,8 @@ static enum tw_code do_figures(struct tw_local_conn *c, struct tw_error *err)
     *out = (struct tw_local_figures){
         .last = sums_of(&last), .total = sums_of(&info.total), .hot_count = (uint32_t)n};
     for (size_t i = 0; i < n; i++)
-        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages};
+        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages,
+                                       regions[i].bytes};
     tw_local_answer(c, sizeof *out + n * sizeof *hot);
     return TW_OK;
 }
@@ -254,7 +257,8 @@ static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
                                           .uid = info.owner,
                                           .last = sums_of(&info.last),
                                           .total = sums_of(&info.total)};
-        out[n].flags = (info.exact ? TW_LOCAL_EXACT : 0) | (info.ended ? TW_LOCAL_GONE : 0);
+        out[n].flags = (info.exact ? TW_LOCAL_EXACT : 0) | (info.ended ? TW_LOCAL_GONE : 0) |
+                       (info.counts_bytes ? TW_LOCAL_COUNTS_BYTES : 0);
         program_name(info.pid, out[n++].name);
     }
     tw_local_answer(c, n * sizeof *out);

@@ -110,6 +110,12 @@ static const struct {
      offsetof(struct tw_figures, whole_pages)},
     {"regions_total", "Regions of 2 MiB with a dirty line, summed over epochs.",
      offsetof(struct tw_figures, regions)},
+    {"compared_lines_total", "Of the dirty lines, those whose contents were compared.",
+     offsetof(struct tw_figures, known_lines)},
+    {"changed_bytes_total", "Bytes that changed in the compared lines.",
+     offsetof(struct tw_figures, changed_bytes)},
+    {"clean_pages_total", "Pages written in vain: equal in every byte afterwards.",
+     offsetof(struct tw_figures, clean_pages)},
 };
 
 static enum tw_code metrics_on_thread(void *owner, void *arg, struct tw_error *err)

@@ -29,11 +29,32 @@ static int busiest_first(const void *a, const void *b)
     return (x->session > y->session) - (x->session < y->session);
 }
 
+static void add_changed(struct tow_table *table, enum tow_tone tone, const struct towline_listed *l)
+{
+    char size[TW_SIZE_TEXT];
+    double rate =
+        l->last.duration_ns ? (double)l->last.changed_bytes * 1e9 / (double)l->last.duration_ns : 0;
+    if (l->counts_bytes)
+        tow_table_add(table, tone, "%s/s", tw_size_format((uint64_t)rate, size));
+    else
+        tow_table_add(table, tone, "-");
+}
+
+static void add_clean(struct tow_table *table, enum tow_tone tone, const struct towline_listed *l)
+{
+    uint64_t written = l->last.pages + l->last.clean_pages;
+    if (l->counts_bytes && written)
+        tow_table_add(table, tone, "%" PRIu64 " %%", l->last.clean_pages * 100 / written);
+    else
+        tow_table_add(table, tone, "-");
+}
+
 static void print_table(const struct towline_listed *l, size_t count, bool color, FILE *out)
 {
     static const struct tow_column columns[] = {
-        {"PID", true},   {"PROGRAM", false}, {"UID", true},    {"LINES/S", true}, {"WRITTEN", true},
-        {"4 KIB", true}, {"2 MIB", true},    {"EPOCHS", true}, {"STATE", false}};
+        {"PID", true},     {"PROGRAM", false}, {"UID", true},   {"LINES/S", true},
+        {"WRITTEN", true}, {"CHANGED", true},  {"4 KIB", true}, {"2 MIB", true},
+        {"CLEAN", true},   {"EPOCHS", true},   {"STATE", false}};
     struct tow_table table;
     tow_table_init(&table, columns, sizeof columns / sizeof *columns);
     for (size_t i = 0; i < count; i++) {
@@ -47,10 +68,12 @@ static void print_table(const struct towline_listed *l, size_t count, bool color
         tow_table_add(&table, tone, "%.0f", rate);
         tow_table_add(&table, tone, "%s/s",
                       tw_size_format((uint64_t)(rate * (double)TOW_LINE_BYTES), size));
+        add_changed(&table, tone, &l[i]);
         tow_table_add(&table, tone, "%s",
                       tow_times_format(l[i].last.pages * TOW_PAGE_BYTES, bytes, times));
         tow_table_add(&table, tone, "%s",
                       tow_times_format(l[i].last.regions * TOW_REGION_BYTES, bytes, times));
+        add_clean(&table, tone, &l[i]);
         tow_table_add(&table, tone, "%" PRIu64, l[i].total.epochs);
         tow_table_add(&table, tone, "%s", l[i].ended ? "ended" : l[i].exact ? "exact" : "tracked");
     }
@@ -69,10 +92,15 @@ static void print_json(const struct towline_listed *l, size_t count, FILE *out)
         fprintf(out,
                 ", \"uid\": %u, \"ended\": %s, \"exact\": %s, \"epochs\": %" PRIu64
                 ", \"duration_us\": %" PRIu64 ", \"lines\": %" PRIu64 ", \"pages\": %" PRIu64
-                ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64 "}",
+                ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64,
                 l[i].uid, l[i].ended ? "true" : "false", l[i].exact ? "true" : "false",
                 l[i].total.epochs, s->duration_ns / TW_US, s->lines, s->pages, s->whole_pages,
                 s->regions);
+        if (l[i].counts_bytes)
+            fprintf(out, ", \"bytes_changed\": %" PRIu64 ", \"clean_pages\": %" PRIu64 "}",
+                    s->changed_bytes, s->clean_pages);
+        else
+            fputs(", \"bytes_changed\": null, \"clean_pages\": null}", out);
     }
     fputs("]}\n", out);
 }

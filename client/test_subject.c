@@ -3,11 +3,14 @@
  *
  *   (start)  prints the address of its arena of 64 pages
  *   s N      stores to line N of the arena
+ *   w N      stores to it what it holds
  *   u        unmaps the arena's second half
  *   f        forks; the child stores to line 0 and ends
  *   x        executes itself anew
  *   h        goes on storing at random, without an answer, until killed
- *   q        ends */
+ *   q        ends
+ *
+ * With a number as its argument it stores to so many lines of its own data and ends with 3. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +26,12 @@ static volatile uint64_t *arena;
 static void store(unsigned line)
 {
     arena[(line * 8) % (ARENA / 8)] += line + 1;
+}
+
+static void rewrite(unsigned line)
+{
+    uint64_t held = arena[(line * 8) % (ARENA / 8)];
+    arena[(line * 8) % (ARENA / 8)] = held;
 }
 
 static void run_hot(void)
@@ -48,10 +57,22 @@ static void do_fork(void)
         waitpid(child, &status, 0);
 }
 
+/* Part of the program from its first instruction on. */
+static volatile uint64_t data[512 * 1024];
+
+static void store_own(unsigned lines)
+{
+    for (unsigned i = 0; i < lines && i < sizeof data / 64; i++)
+        data[i * 8] = UINT64_MAX;
+}
+
 int main(int argc, char **argv)
 {
     char line[64];
-    (void)argc;
+    if (argc > 1) {
+        store_own((unsigned)strtoul(argv[1], NULL, 10));
+        return 3;
+    }
     arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if ((const void *)arena == MAP_FAILED)
         return 1;
@@ -62,6 +83,9 @@ int main(int argc, char **argv)
         switch (line[0]) {
         case 's':
             store((unsigned)strtoul(line + 1, NULL, 10));
+            break;
+        case 'w':
+            rewrite((unsigned)strtoul(line + 1, NULL, 10));
             break;
         case 'u':
             munmap((void *)((uintptr_t)arena + ARENA / 2), ARENA / 2);

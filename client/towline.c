@@ -91,6 +91,8 @@ void towline_close(towline_session *session)
 {
     if (!session)
         return;
+    if (session->owner == getpid()) /* a forked child leaves its parent's session alone */
+        tw_client_leave(&session->connection);
     tw_client_disconnect(&session->connection);
     pthread_mutex_destroy(&session->lock);
     free(session->ranges);
@@ -397,7 +399,8 @@ static void listed_copy(const struct tw_local_listed *from, struct towline_liste
                                   .pid = from->pid,
                                   .uid = from->uid,
                                   .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
-                                  .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0};
+                                  .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0,
+                                  .counts_bytes = from->flags & TW_LOCAL_COUNTS_BYTES ? 1 : 0};
     memcpy(&to->last, &from->last, sizeof to->last);
     memcpy(&to->total, &from->total, sizeof to->total);
     memcpy(to->name, from->name, sizeof to->name);

@@ -66,7 +66,9 @@ struct tw_local_range {
 
 #define TW_LOCAL_SAME_VALUE  1u /* a line rewritten with what it held is told */
 #define TW_LOCAL_WHOLE_PAGES 2u /* a page may be told as a whole */
-struct tw_local_opened {        /* followed by the blind spots, a sentence a line */
+#define TW_LOCAL_COUNTS_BYTES                                                                      \
+    8u                   /* contents are compared: sums have changed_bytes and clean_pages */
+struct tw_local_opened { /* followed by the blind spots, a sentence a line */
     uint64_t session, pid;
     uint32_t granularity; /* bytes of a line */
     uint32_t flags;
@@ -110,10 +112,12 @@ struct tw_local_lines {
 
 struct tw_local_sums {
     uint64_t epochs, lines, pages, whole_pages, regions, regions_lost, duration_ns;
+    uint64_t known_lines, changed_bytes, clean_pages; /* 0 without TW_LOCAL_COUNTS_BYTES */
 };
 struct tw_local_hot {
     uint64_t address; /* of a region of 2 MiB */
     uint32_t lines, pages;
+    uint64_t changed_bytes;
 };
 struct tw_local_figures { /* followed by hot regions, the hottest first */
     struct tw_local_sums last, total;
@@ -122,7 +126,7 @@ struct tw_local_figures { /* followed by hot regions, the hottest first */
 
 struct tw_local_listed { /* LIST: any number of them */
     uint64_t session, pid;
-    uint32_t uid, flags; /* TW_LOCAL_EXACT, TW_LOCAL_GONE */
+    uint32_t uid, flags; /* TW_LOCAL_EXACT, TW_LOCAL_GONE, TW_LOCAL_COUNTS_BYTES */
     struct tw_local_sums last, total;
     char name[16]; /* of the program; ends with a zero */
 };
@@ -136,7 +140,7 @@ static_assert(sizeof(struct tw_local_opened) == 32 && sizeof(struct tw_local_col
               "as they travel");
 static_assert(sizeof(struct tw_local_lines_head) == 16 && sizeof(struct tw_local_lines) == 24,
               "as they travel");
-static_assert(sizeof(struct tw_local_figures) == 120 && sizeof(struct tw_local_listed) == 152,
+static_assert(sizeof(struct tw_local_figures) == 168 && sizeof(struct tw_local_listed) == 200,
               "as they travel");
 static_assert(sizeof(struct tw_local_open) + TW_LOCAL_RANGES_MAX * sizeof(struct tw_local_range) <=
                       TW_LOCAL_BODY_MAX &&

@@ -64,6 +64,8 @@ static enum tw_code program_attach(struct tw_tracking *t, uint64_t pid, bool exa
     p->tracking = t;
     p->pid = pid;
     p->exact = exact;
+    if (p->at.ops->observe)
+        p->at.ops->observe(p->at.ctx, tw_tracked_told, p);
     p->next = t->programs;
     t->programs = p;
     *program = p;
@@ -156,6 +158,7 @@ enum tw_code tw_tracking_watch(struct tw_tracking_session *session, const struct
         session->watch = NULL;
         tw_tracked_ranges_free(&session->ranges);
     }
+    session->counts_bytes = !code && p->at.ops->observe && !tw_tracked_ranges_cut(&session->ranges);
     return code;
 }
 
@@ -169,6 +172,7 @@ void tw_tracking_session_info(const struct tw_tracking_session *session,
         .exact = session->program->exact,
         .watching = session->watch != NULL,
         .ended = session->program->ended,
+        .counts_bytes = session->counts_bytes,
         .total = session->total,
         .last = session->last,
         .attachment = &session->program->at,

@@ -72,7 +72,8 @@ struct tw_tracking_session_info {
     uint32_t owner;
     bool exact;
     bool watching;
-    bool ended; /* the program has, or executed another one */
+    bool ended;        /* the program has, or executed another one */
+    bool counts_bytes; /* figures have changed_bytes and clean_pages */
     unsigned epochs;
     struct tw_figures total;                /* of all epochs that were collected and read */
     struct tw_figures last;                 /* the last of these */
