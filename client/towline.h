@@ -120,7 +120,7 @@ TOWLINE_API int towline_accessed(towline_session *session, const char *epoch,
 #define TOWLINE_SAME_VALUE   1u /* a line rewritten with what it held is told */
 #define TOWLINE_WHOLE_PAGES  2u /* a page may be told as a whole */
 /* Contents are compared, and no page is registered in part: the meter has bytes. */
-#define TOWLINE_COUNTS_BYTES 8u
+#define TOWLINE_COUNTS_BYTES 256u
 
 struct towline_info {
     uint64_t session;     /* id in the agent */
