@@ -1,9 +1,12 @@
 /* What a local program's requests do. */
 #include "agentd/local_impl.h"
 
+#include "agentd/guests.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DRAIN_PAGES 16384u /* counted in one turn */
 
@@ -265,6 +268,31 @@ static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
     return TW_OK;
 }
 
+/* VMs are the operators'. */
+static enum tw_code do_guests(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_guest *out = tw_local_body(c);
+    static struct tw_guest_shown shown[TW_GUESTS_SHOWN_MAX]; /* this thread's alone */
+    const bool may = c->caller.uid == 0 || c->caller.uid == getuid();
+    (void)err;
+    size_t n =
+        may && c->local->guests ? tw_guests_look(c->local->guests, shown, TW_GUESTS_SHOWN_MAX) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct tw_guest_figures *f = &shown[i].figures;
+        out[i] = (struct tw_local_guest){.pid = shown[i].pid,
+                                         .own_ns = f->own_ns,
+                                         .last = sums_of(&f->last),
+                                         .total = sums_of(&f->total),
+                                         .hot_count = (uint32_t)f->hot_count};
+        snprintf(out[i].name, sizeof out[i].name, "%s", shown[i].name);
+        for (size_t k = 0; k < f->hot_count; k++)
+            out[i].hot[k] =
+                (struct tw_local_hot){f->hot[k].address, f->hot[k].lines, f->hot[k].pages, 0};
+    }
+    tw_local_answer(c, n * sizeof *out);
+    return TW_OK;
+}
+
 bool tw_local_work(struct tw_local_conn *c)
 {
     static enum tw_code (*const work[TW_LOCAL_KIND_END])(struct tw_local_conn *,
@@ -278,6 +306,7 @@ bool tw_local_work(struct tw_local_conn *c)
         [TW_LOCAL_EPOCH_CLOSE] = do_epoch_close,
         [TW_LOCAL_ACCESSED] = do_accessed,
         [TW_LOCAL_LIST] = do_list,
+        [TW_LOCAL_GUESTS] = do_guests,
     };
     struct tw_error err = {0};
     enum tw_code code = work[c->request.kind](c, &err);

@@ -61,6 +61,8 @@ enum tw_code tw_agent_tracking_open(const struct tw_agent_tracking_config *confi
                                    : tw_fail_errno(err, ENOMEM, "tracking", "cannot start");
     if (!code && config->socket[0])
         code = tw_local_open(config->socket, t->tracking, &t->attacher, &t->local, err);
+    if (!code && t->local)
+        tw_local_show_guests(t->local, config->guests);
     if (!code && pthread_create(&t->thread, NULL, run, t) != 0)
         code = tw_fail_errno(err, EAGAIN, "tracking", "no thread");
     if (code) {

@@ -15,6 +15,7 @@
 static_assert(sizeof(struct towline_lines) == sizeof(struct tw_local_lines), "the same");
 static_assert(sizeof(struct towline_sums) == sizeof(struct tw_local_sums), "the same");
 static_assert(sizeof(struct towline_hot) == sizeof(struct tw_local_hot), "the same");
+static_assert(sizeof(struct towline_guest) == sizeof(struct tw_local_guest), "the same");
 static_assert(sizeof(struct towline_range) == sizeof(struct tw_local_range), "the same");
 
 struct epoch {
@@ -421,6 +422,28 @@ int towline_list(const char *socket, struct towline_listed *out, size_t max, siz
         struct tw_local_listed one;
         memcpy(&one, (const uint8_t *)c.body + *count * sizeof one, sizeof one);
         listed_copy(&one, &out[*count]);
+    }
+    tw_client_disconnect(&c);
+    return code;
+}
+
+int towline_guests(const char *socket, struct towline_guest *out, size_t max, size_t *count)
+{
+    struct tw_client_connection c;
+    if (!count || (max > 0 && !out))
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "out, count: NULL");
+    *count = 0;
+    int code = tw_client_connect(&c, socket, 0);
+    if (!code)
+        code = tw_client_ask(&c, TW_LOCAL_GUESTS, NULL, 0, NULL, 0, 0);
+    size_t n = code ? 0 : c.length / sizeof *out;
+    *count = n < max ? n : max;
+    if (*count)
+        memcpy(out, c.body, *count * sizeof *out);
+    for (size_t i = 0; i < *count; i++) {
+        out[i].name[sizeof out[i].name - 1] = 0;
+        if (out[i].hot_count > TOWLINE_GUEST_HOT)
+            out[i].hot_count = TOWLINE_GUEST_HOT;
     }
     tw_client_disconnect(&c);
     return code;

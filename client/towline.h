@@ -181,6 +181,20 @@ struct towline_listed {
 TOWLINE_API int towline_list(const char *socket, struct towline_listed *out, size_t max,
                              size_t *count);
 
+#define TOWLINE_GUEST_HOT 8u
+struct towline_guest {
+    char name[64];                   /* of a virtual machine */
+    uint64_t pid;                    /* of its QEMU */
+    uint64_t own_ns;                 /* of the agent's processor time, for the last epoch */
+    struct towline_sums last, total; /* no epochs: it is being measured for the first time */
+    struct towline_hot hot[TOWLINE_GUEST_HOT]; /* addresses are offsets into its memory */
+    uint32_t hot_count, reserved;
+};
+/* Virtual machines of the agent and what they write; none for others than root. They are measured,
+ * in epochs of a second, while somebody asks, and for ten seconds more. At most 64. */
+TOWLINE_API int towline_guests(const char *socket, struct towline_guest *out, size_t max,
+                               size_t *count);
+
 /* Before a child of yours (options.pid) executes its program: waits until the agent is ready for
  * it. Then let the child go on, and towline_start() attaches before its first instruction. */
 TOWLINE_API int towline_catch(towline_session *session);

@@ -36,6 +36,7 @@ enum tw_local_kind {
     TW_LOCAL_EPOCH_CLOSE, /* the epoch is over */
     TW_LOCAL_ACCESSED,    /* lines that were read; refused, with the reason */
     TW_LOCAL_LIST,        /* sessions that the caller may see; needs none of its own */
+    TW_LOCAL_GUESTS,      /* VMs and what they write, to root; measures for ten seconds more */
     TW_LOCAL_KIND_END,
 };
 
@@ -67,7 +68,7 @@ struct tw_local_range {
 #define TW_LOCAL_SAME_VALUE  1u /* a line rewritten with what it held is told */
 #define TW_LOCAL_WHOLE_PAGES 2u /* a page may be told as a whole */
 #define TW_LOCAL_COUNTS_BYTES                                                                      \
-    8u                   /* contents are compared: sums have changed_bytes and clean_pages */
+    256u                   /* contents are compared: sums have changed_bytes and clean_pages */
 struct tw_local_opened { /* followed by the blind spots, a sentence a line */
     uint64_t session, pid;
     uint32_t granularity; /* bytes of a line */
@@ -132,6 +133,16 @@ struct tw_local_listed { /* LIST: any number of them */
 };
 #define TW_LOCAL_GONE 4u
 
+#define TW_LOCAL_GUEST_HOT 8u
+struct tw_local_guest {               /* GUESTS: any number of them */
+    char name[64];                    /* of the VM; ends with a zero */
+    uint64_t pid;                     /* of its QEMU */
+    uint64_t own_ns;                  /* of the agent's processor time, for the last epoch */
+    struct tw_local_sums last, total; /* no epochs: it has only just begun */
+    struct tw_local_hot hot[TW_LOCAL_GUEST_HOT]; /* addresses are offsets into its memory */
+    uint32_t hot_count, reserved;
+};
+
 static_assert(sizeof(struct tw_local_header) == 16, "as it travels");
 static_assert(sizeof(struct tw_local_open) == 16 && sizeof(struct tw_local_range) == 16,
               "as they travel");
@@ -141,6 +152,9 @@ static_assert(sizeof(struct tw_local_opened) == 32 && sizeof(struct tw_local_col
 static_assert(sizeof(struct tw_local_lines_head) == 16 && sizeof(struct tw_local_lines) == 24,
               "as they travel");
 static_assert(sizeof(struct tw_local_figures) == 168 && sizeof(struct tw_local_listed) == 200,
+              "as they travel");
+static_assert(sizeof(struct tw_local_guest) == 440 &&
+                  TW_LOCAL_LIST_MAX * sizeof(struct tw_local_guest) <= TW_LOCAL_BODY_MAX,
               "as they travel");
 static_assert(sizeof(struct tw_local_open) + TW_LOCAL_RANGES_MAX * sizeof(struct tw_local_range) <=
                       TW_LOCAL_BODY_MAX &&
