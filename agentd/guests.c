@@ -92,7 +92,8 @@ uint64_t tw_guests_step(struct tw_agent *agent)
         const uint64_t due = vm->meter ? tw_guest_meter_step(vm->meter, host) : TW_NEVER;
         next = due < next ? due : next;
     }
-    if (any || !wanted)
+    /* Nobody else writes the count. */
+    if (any || agent->guests->count)
         show(agent);
     return next;
 }
