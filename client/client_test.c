@@ -246,3 +246,57 @@ Test(client, programs_of_others_are_refused)
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
     towline_close(s);
 }
+
+/* All cores' stores count: what each thread wrote last is in one answer. */
+Test(client, threads_that_store_at_once_are_all_told)
+{
+    towline_session *s = session_on(&subject, "a");
+    struct towline_lines lines[80];
+    uint64_t cursor = 0;
+    size_t count;
+    subject_do(&subject, "t");
+    cr_assert_eq(towline_dirty(s, "a", lines, 80, &count, &cursor), TOWLINE_OK);
+    cr_assert(count == 64 && cursor == 0, "%zu pages", count);
+    for (size_t i = 0; i < count; i++)
+        cr_assert_eq(lines[i].lines, UINT64_C(0xffffffff), "four threads, eight lines each");
+    towline_close(s);
+}
+
+/* Not resident at the start, and again later: what is stored afterwards is told, and it alone. */
+Test(client, pages_that_are_not_resident)
+{
+    towline_session *s = session_on(&subject, "a");
+    bool whole = true;
+    subject_do(&subject, "s 130");
+    cr_assert_eq(session_lines(s, "a", subject.arena + 8192, NULL, &whole), 4);
+    cr_assert_not(whole, "it was absent: zeros are known");
+    subject_do(&subject, "d");
+    subject_do(&subject, "s 130"); /* the same value: with the rest of the page, as it was */
+    subject_do(&subject, "s 131");
+    cr_assert_eq(session_lines(s, "a", subject.arena + 8192, NULL, NULL), 8);
+    towline_close(s);
+}
+
+Test(client, big_pages_are_told_by_lines)
+{
+    char line[64];
+    subject_tell(&subject, "b");
+    cr_assert(fgets(line, sizeof line, subject.out));
+    const uint64_t big = strtoull(line, NULL, 16);
+    const struct towline_options options = {
+        .size = sizeof options, .socket = fixture_socket, .pid = subject.pid, .exact = 1};
+    const struct towline_range range = {big, 4u << 20};
+    towline_session *s;
+    size_t pages;
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK);
+    cr_assert_eq(towline_register(s, &range, 1), TOWLINE_OK);
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    subject_do(&subject, "B 3");
+    subject_do(&subject, "B 40000");
+    cr_assert_eq(session_lines(s, "a", big, &pages, NULL), 8);
+    cr_assert_eq(pages, 2, "%zu pages for two lines", pages);
+    subject_do(&subject, "B 40000");
+    cr_assert_eq(session_lines(s, "a", big + 40000 / 64 * 4096, &pages, NULL), 1);
+    towline_close(s);
+    subject_well(&subject);
+}

@@ -8,9 +8,14 @@
  *   f        forks; the child stores to line 0 and ends
  *   x        executes itself anew
  *   h        goes on storing at random, without an answer, until killed
+ *   t        four threads store to lines of their own in every page, all at once
+ *   d        gives its arena's memory back
+ *   b        maps big pages and stores to them; answers with their address
+ *   B N      stores to line N of them
  *   q        ends
  *
  * With a number as its argument it stores to so many lines of its own data and ends with 3. */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +26,7 @@
 
 #define ARENA (64u * 4096u)
 
-static volatile uint64_t *arena;
+static volatile uint64_t *arena, *big;
 
 static void store(unsigned line)
 {
@@ -43,6 +48,38 @@ static void run_hot(void)
         }
         usleep(1000);
     }
+}
+
+static void *run_thread(void *number)
+{
+    const unsigned first = (unsigned)(uintptr_t)number;
+    for (unsigned round = 0; round < 100; round++)
+        for (unsigned page = 0; page < ARENA / 4096; page++)
+            store(page * 64 + first * 8 + round % 8);
+    return NULL;
+}
+
+static void run_threads(void)
+{
+    pthread_t threads[4];
+    for (uintptr_t i = 0; i < 4; i++)
+        if (pthread_create(&threads[i], NULL, run_thread, (void *)i) != 0)
+            abort();
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* Two of 2 MiB, if the kernel has them to give. */
+static volatile uint64_t *map_big(void)
+{
+    const uintptr_t size = 2u << 20;
+    char *at = mmap(NULL, 3 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
+        abort();
+    at += (size - (uintptr_t)at % size) % size;
+    madvise(at, 2 * size, MADV_HUGEPAGE);
+    memset(at, 7, 2 * size);
+    return (volatile uint64_t *)(void *)at;
 }
 
 static void do_fork(void)
@@ -98,6 +135,20 @@ int main(int argc, char **argv)
             return 1;
         case 'h':
             run_hot();
+            break;
+        case 't':
+            run_threads();
+            break;
+        case 'd':
+            madvise((void *)(uintptr_t)arena, ARENA, MADV_DONTNEED);
+            break;
+        case 'b':
+            big = map_big();
+            printf("%p\n", (const void *)(uintptr_t)big);
+            fflush(stdout);
+            continue;
+        case 'B':
+            big[strtoul(line + 1, NULL, 10) * 8] += 1;
             break;
         case 'q':
             return 0;
