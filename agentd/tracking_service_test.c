@@ -279,7 +279,7 @@ int main(void)
     snprintf(url, sizeof url, "ipc://%s/rpc.sock", folder);
     subject_start();
     atexit(clean);
-    const struct tw_agent_tracking_config config = {.socket = socket_path};
+    const struct tw_agent_tracking_config config = {.socket = socket_path, .instrumented = ""};
     const struct tw_rpc_server_config serve = {.url = url};
     const struct tw_rpc_client_config ask = {.url = url};
     CHECK(tw_agent_tracking_open(&config, &tracking, &err) == TW_OK);

@@ -254,7 +254,7 @@ Test(client, threads_that_store_at_once_are_all_told)
     struct towline_lines lines[80];
     uint64_t cursor = 0;
     size_t count;
-    subject_do(&subject, "t");
+    subject_do(&subject, "T");
     cr_assert_eq(towline_dirty(s, "a", lines, 80, &count, &cursor), TOWLINE_OK);
     cr_assert(count == 64 && cursor == 0, "%zu pages", count);
     for (size_t i = 0; i < count; i++)

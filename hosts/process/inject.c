@@ -27,6 +27,7 @@ static const char device_path[] = "/dev/userfaultfd";
 struct tw_inject {
     pthread_t thread;
     enum tw_inject_when when;
+    bool (*leave)(pid_t pid); /* at its execve; may be NULL */
     atomic_bool cancel;
     atomic_bool following; /* the program is traced: it can be let go to its execve */
     atomic_bool ended;     /* the fields below are set */
@@ -135,6 +136,8 @@ static void *tracer_main(void *ctx)
             const uint64_t deadline = tw_after(tw_now(&tw_monotonic), EXEC_WAIT_MAX);
             inject->code = tw_tracee_stop_at_exec(t, deadline, err);
         }
+        if (!inject->code && inject->leave && inject->leave(t->pid))
+            inject->code = tw_fail(err, TW_CANCELLED, t->where, NULL, NULL, "is to be left alone");
     } else {
         inject->code = tw_tracee_stop(t, err);
     }
@@ -163,14 +166,16 @@ static void nap(void)
     nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
-enum tw_code tw_inject_begin(pid_t pid, enum tw_inject_when when, uint64_t stop_timeout_ns,
-                             struct tw_inject **inject, struct tw_error *err)
+enum tw_code tw_inject_begin(pid_t pid, enum tw_inject_when when, bool (*leave)(pid_t pid),
+                             uint64_t stop_timeout_ns, struct tw_inject **inject,
+                             struct tw_error *err)
 {
     struct tw_inject *i = calloc(1, sizeof *i);
     if (!i)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "inject", NULL, NULL, "no memory");
     const bool wait_exec = when != TW_INJECT_NOW;
     i->when = when;
+    i->leave = leave;
     i->userfaultfd = -1;
     i->tracee = (struct tw_tracee){
         .pid = pid, .mem = -1, .step_timeout_ns = stop_timeout_ns, .cancel = &i->cancel};

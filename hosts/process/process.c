@@ -226,8 +226,8 @@ static enum tw_code begin(const struct tw_process_config *config, pid_t pid, boo
     const enum tw_inject_when when = !wait_exec                     ? TW_INJECT_NOW
                                      : caught->process->config.stay ? TW_INJECT_AT_EXEC_AND_STAY
                                                                     : TW_INJECT_AT_EXEC;
-    code =
-        tw_inject_begin(pid, when, caught->process->config.stop_timeout_ns, &caught->inject, err);
+    code = tw_inject_begin(pid, when, caught->process->config.leave,
+                           caught->process->config.stop_timeout_ns, &caught->inject, err);
     if (code)
         tw_process_detach(caught->process);
     return code;

@@ -65,6 +65,9 @@ struct tw_process_config {
      * end (tw_process_held); it stays traced meanwhile. */
     bool stay;
     uint64_t stop_timeout_ns; /* until the program has stopped for the injection; 0 = 2 s */
+    /* Asked when a caught program has executed, on another thread; true: it is left alone, and
+     * catch_finish answers CANCELLED. NULL: it is attached to. */
+    bool (*leave)(pid_t pid);
 };
 
 /* ---- Beginning and end ---------------------------------------------------------------------- */

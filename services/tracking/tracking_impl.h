@@ -20,13 +20,14 @@ struct tw_epoch {
     /* What was heard of in the present epoch; becomes figures and `bytes` when it ends. */
     uint64_t heard_bytes, heard_clean;
     struct tw_regions heard, bytes;
+    struct tw_shared_lines sharing, shared; /* of the present epoch, of the collected one */
 };
 
 /* A program and its attachment; shared by its sessions. */
 struct tw_tracked {
     struct tw_tracking *tracking;
     uint64_t pid;
-    bool exact;
+    struct tw_tracking_wish wish; /* what it was attached with */
     struct tw_attachment at;
     unsigned sessions;
     bool passing;
@@ -40,6 +41,8 @@ struct tw_tracking_session {
     struct tw_tracked *program;
     uint64_t id;
     uint32_t owner;
+    char why[TW_TRACKING_WHY_SIZE];
+    uint64_t shared, shared_falsely; /* in the last collected epoch */
     struct tw_tracked_ranges ranges;
     bool counts_bytes; /* contents are compared, and no page is asked for in part */
     void *watch;       /* NULL = not watching */
