@@ -116,6 +116,23 @@ static Towline__V1__MigrationMethod method_to_proto(enum tw_migration_method met
     return methods[method];
 }
 
+static void predictor_to_proto(const struct tw_migration_progress *p,
+                               Towline__V1__MigrationProgress *r)
+{
+    const struct tw_foresight_figures *f = &p->foresight;
+    struct tw_foresight_quality quality = tw_foresight_judge(f);
+    r->predictor = strdup(p->predictor ? p->predictor : "");
+    r->misses = f->misses;
+    r->pages_named = f->named;
+    r->pages_ahead = f->ahead;
+    r->misses_late = f->late;
+    r->pages_watched = f->watched;
+    r->pages_touched = f->touched;
+    r->accuracy_percent = quality.accuracy;
+    r->coverage_percent = quality.coverage;
+    r->timeliness_percent = quality.timeliness;
+}
+
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
                                                      const struct tw_job *job)
 {
@@ -154,6 +171,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->fault_p50_us = p->fault_p50_ns / TW_US;
     r->fault_p99_us = p->fault_p99_ns / TW_US;
     r->fetch_us = p->fetch_ns / TW_US;
+    predictor_to_proto(p, r);
     r->stop_us = p->stop_ns / TW_US;
     r->compare_us = p->compare_ns / TW_US;
     r->saving_us = p->saving_ns / TW_US;
@@ -207,12 +225,16 @@ Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent)
     return h;
 }
 
-void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits,
+void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned predictor,
                           struct tw_migration_limits *out)
 {
-    *out = (struct tw_migration_limits){0};
+    *out = (struct tw_migration_limits){.foresight = (enum tw_foresight_choice)predictor};
     if (!limits)
         return;
+    unsigned asked = (unsigned)limits->predictor;
+    if (asked >= TOWLINE__V1__PREDICTOR__PREDICTOR_NONE &&
+        asked <= TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO)
+        out->foresight = (enum tw_foresight_choice)(asked - TOWLINE__V1__PREDICTOR__PREDICTOR_NONE);
     out->bandwidth_bytes_per_s = limits->bandwidth_bytes_per_s;
     out->downtime_ns = limits->downtime_ms * TW_MS;
     out->max_rounds = limits->max_rounds;

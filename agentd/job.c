@@ -93,6 +93,11 @@ enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct
     return save_outcome(agent, NULL, migration, TW_HAND_OVER_ABORTED, err);
 }
 
+enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err)
+{
+    return save_outcome(agent, NULL, migration, TW_HAND_OVER_COMMITTED, err);
+}
+
 static void set_ownership(Towline__V1__VmRecord *r, const struct tw_job *job,
                           Towline__V1__Ownership ownership, enum tw_hand_over hand_over,
                           uint64_t epoch)
@@ -245,6 +250,27 @@ static void job_trace(void *ctx, const struct tw_machine *machine, unsigned from
            machine->table->states[from].name, machine->table->states[to].name, why);
 }
 
+static void job_missed(void *ctx, uint64_t page, uint32_t line, uint64_t since_ns,
+                       uint64_t waited_ns)
+{
+    const struct tw_job *job = ctx;
+    tw_miss_recording_add(job->recording, page, line, since_ns, waited_ns);
+}
+
+/* What cannot be recorded is migrated all the same. */
+static void job_record_misses(struct tw_job *job, const struct tw_host *host)
+{
+    const char *folder = job->agent->config.miss_streams;
+    struct tw_error err;
+    if (!folder[0])
+        return;
+    if (tw_miss_recording_open(folder, job->params.id, host->memory_bytes, &job->recording, &err))
+        tw_log(TW_LOG_WARN, "job", "misses are not recorded", "migration=%s what=\"%s\"",
+               job->params.id, err.what);
+    else
+        job->env.missed = job_missed;
+}
+
 /* ---- Begin and end -----------------------------------------------------------------------------
  */
 
@@ -258,7 +284,7 @@ static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char
     snprintf(job->params.id, sizeof job->params.id, "%s", id);
     snprintf(job->peer, sizeof job->peer, "%s", peer);
     job->params.epoch = epoch;
-    tw_limits_from_proto(limits, &job->params.limits);
+    tw_limits_from_proto(limits, agent->config.predictor, &job->params.limits);
     bool hook = agent->config.switchover_hook[0] != 0;
     job->env = (struct tw_migration_env){
         .clock = &tw_monotonic,
@@ -296,6 +322,7 @@ void tw_job_free(struct tw_job *job)
     tw_hook_free(job->hook);
     tw_source_free(job->source);
     tw_destination_free(job->destination);
+    tw_miss_recording_close(job->recording);
     atomic_store(&job->agent->changed, true);
     free(job);
 }
@@ -467,6 +494,7 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
         return code;
     }
     job_link(job, vm);
+    job_record_misses(job, tw_qemu_host(vm->qemu));
     code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu), wait_ns,
                                 &job->destination, err);
     if (code) {
@@ -486,6 +514,7 @@ static void count_outcome(struct tw_job *job)
     bool committed = tw_job_hand_over(job) == TW_HAND_OVER_COMMITTED;
     tw_job_progress(job, &p);
     if (!job->source) {
+        t->faults += p.faults;
         ++*(committed ? &t->incoming_completed : &t->incoming_aborted);
         return;
     }
@@ -495,6 +524,12 @@ static void count_outcome(struct tw_job *job)
     t->lines_compare_only += p.lines_found_by_compare_only;
     for (uint32_t i = 0; i < p.round_count; i++)
         t->lines_sent += p.rounds[i].lines;
+    t->foresight.misses += p.foresight.misses;
+    t->foresight.named += p.foresight.named;
+    t->foresight.ahead += p.foresight.ahead;
+    t->foresight.late += p.foresight.late;
+    t->foresight.watched += p.foresight.watched;
+    t->foresight.touched += p.foresight.touched;
     if (committed)
         t->last_downtime_ns = p.downtime_ns;
 }

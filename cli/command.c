@@ -45,6 +45,8 @@ static const struct tow_option migrate_options[] = {
     {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},
     {0, "method", "WHAT", "precopy postcopy hybrid",
      "memory first, the VM first, or rounds and then the VM [precopy]"},
+    {0, "predictor", "WHAT", "none spatial stride sequence auto",
+     "what orders the lines that follow the VM [as the source's agent is configured]"},
     {0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"},
     {0, NULL, NULL, NULL, NULL},
 };
@@ -70,6 +72,10 @@ static const struct tow_option recover_options[] = {
     {'e', "every", "DURATION", NULL,                                                               \
      "length of an epoch; longer where the program would be slowed [1s]"},                         \
         {0, "exact", NULL, NULL, "copy its memory first, so that lines are known at once"},        \
+        {0, "attachment", "KIND", "auto process instrumented",                                     \
+         "from outside, or by what towline-cc built into it [auto: the latter if it is there]"},   \
+        {0, "sharing", NULL, NULL,                                                                 \
+         "tell lines that several threads write, and where (instrumented; slower)"},               \
         SOCKET_OPTION
 
 static const struct tow_option track_options[] = {
@@ -102,7 +108,9 @@ static const char track_details[] =
     "tow track report PID  writes a page with a heat map of lines over address and time\n"
     "\n"
     "Counts are of content that changed: a line rewritten with its value is not seen. Pages whose\n"
-    "lines are not known yet count as a whole; --exact knows them from the start.\n";
+    "lines are not known yet count as a whole; --exact knows them from the start.\n"
+    "A program that was made by towline-cc and has found the agent is asked itself instead: then\n"
+    "every line that was stored to counts, and lines are known from the first store on.\n";
 
 static const char run_details[] =
     "Starts a program under tracking, from its first instruction on, and meters it until it ends.\n"

@@ -144,7 +144,8 @@ Test(command, migrate_carries_every_limit)
 {
     cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--bandwidth", "128MiB/s",
                      "--downtime", "250ms", "--max-rounds", "7", "--on-no-convergence", "stop",
-                     "--give-up-after", "2m", "--skip-verify", "--method", "hybrid"),
+                     "--give-up-after", "2m", "--skip-verify", "--method", "hybrid", "--predictor",
+                     "stride"),
                  0);
     cr_expect_str_eq(run.out_text, "m-1: started, vm web-1, node-a -> node-b; see: tow migration "
                                    "show m-1\n");
@@ -156,6 +157,7 @@ Test(command, migrate_carries_every_limit)
     cr_expect_eq(fake.limits.timeout_ms, 120000);
     cr_expect(fake.limits.skip_verify);
     cr_expect_eq(fake.limits.method, TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID);
+    cr_expect_eq(fake.limits.predictor, TOWLINE__V1__PREDICTOR__PREDICTOR_STRIDE);
     cr_expect_eq(fake.limits.on_no_convergence,
                  TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP);
     cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--downtime-ms", "40"), 0);

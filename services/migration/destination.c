@@ -1,5 +1,6 @@
 #include "services/migration/destination.h"
 
+#include "services/migration/big_array.h"
 #include "services/migration/convergence.h"
 
 #include <stdio.h>
@@ -359,6 +360,9 @@ void tw_destination_free(struct tw_destination *d)
         return;
     close_connection(d);
     tw_received_close(&d->received);
+    if (d->missing.shown && d->host->faults->view)
+        d->host->faults->view(d->host->ctx, NULL);
+    tw_big_array_close(d->missing.watched, d->host->memory_bytes / TW_PAGE_SIZE / 64 + 1);
     tw_line_set_close(&d->missing.lines);
     free(d->device_state.data);
     free(d);
@@ -439,6 +443,7 @@ void tw_destination_progress(const struct tw_destination *d, struct tw_migration
     out->rate_bytes_per_s = tw_meter_rate(&d->meter, now_ns);
     out->method = (enum tw_migration_method)d->begin.method;
     out->lines_left = d->missing.lines.count;
+    out->foresight = tw_destination_foresight(d);
     out->fault_p50_ns = tw_destination_wait_ns(d, 50);
     out->fault_p99_ns = tw_destination_wait_ns(d, 99);
     if (d->conn) {
