@@ -90,6 +90,11 @@ static const struct tw_config_key keys[] = {
      .may_be_empty = true,
      .valid = executable_or_empty,
      .expected = "an absolute path of a program, or \"\""},
+    {.name = "postcopy_recover",
+     .type = TW_CONFIG_DURATION,
+     .offset = offsetof(struct tw_agent_config, postcopy_recover_ns),
+     .min = TW_SEC,
+     .max = 7 * 86400 * TW_SEC},
     {.name = "tracking_socket",
      TEXT(tracking_socket),
      .may_be_empty = true,
@@ -159,6 +164,7 @@ enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *conf
         .fabric_listen = "127.0.0.1:7202",
         .verbs_queues = 1,
         .qemu = "qemu-system-x86_64",
+        .postcopy_recover_ns = 600 * TW_SEC,
         .log_level = 1,
     };
     enum tw_code code = tw_config_read(path, keys, sizeof keys / sizeof *keys, config, err);

@@ -29,7 +29,8 @@ struct tw_agent_config {
     char qemu[256];             /* QEMU binary */
     char plugin[256];           /* our TCG plugin; empty = beside the agent's own program */
     char switchover_hook[256];  /* empty = none */
-    char tracking_socket[108];  /* unix socket for local programs; empty = none */
+    uint64_t postcopy_recover_ns;   /* a path lost in post-copy is tried again for so long */
+    char tracking_socket[108];      /* unix socket for local programs; empty = none */
     uint64_t tracking_copies_bytes; /* of copies, for each tracked program; 0 = 1 GiB */
     struct tw_tls_files tls;        /* all empty = none: then only plain text on loopback */
     bool insecure;                  /* plain text is meant */

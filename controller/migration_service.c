@@ -110,6 +110,16 @@ static enum tw_code switch_now(struct tw_services *s, const struct tw_rpc_call *
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
+static enum tw_code resume(struct tw_services *s, const struct tw_rpc_call *call,
+                           const Towline__V1__ResumeMigrationRequest *request,
+                           Towline__V1__ResumeMigrationResponse *response, struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    enum tw_code code = tw_migrations_resume(s->migrations, request->id, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
 static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *call,
                             const Towline__V1__RecoverMigrationRequest *request,
                             Towline__V1__RecoverMigrationResponse *response, struct tw_error *err)
@@ -134,6 +144,7 @@ TW_SERVED(list, "MigrationService/List")
 TW_SERVED(get, "MigrationService/Get")
 TW_SERVED(cancel, "MigrationService/Cancel")
 TW_SERVED(switch_now, "MigrationService/SwitchNow")
+TW_SERVED(resume, "MigrationService/Resume")
 TW_SERVED(recover, "MigrationService/Recover")
 
 enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rpc_server *server,
@@ -144,7 +155,8 @@ enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rp
                                                    {"Get", get_served},
                                                    {"Cancel", cancel_served},
                                                    {"SwitchNow", switch_now_served},
+                                                   {"Resume", resume_served},
                                                    {"Recover", recover_served}};
-    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods, 6,
+    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods, 7,
                              services, err);
 }

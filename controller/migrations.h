@@ -45,6 +45,9 @@ enum tw_code tw_migrations_get(struct tw_migrations *migrations, const char *id,
 /* Hybrid only: the VM is to move now. */
 enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *id,
                                   struct tw_migration_record *record, struct tw_error *err);
+/* Post-copy, the path is lost: the destination tries again. */
+enum tw_code tw_migrations_resume(struct tw_migrations *migrations, const char *id,
+                                  struct tw_migration_record *record, struct tw_error *err);
 enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *id,
                                   struct tw_migration_record *record, struct tw_error *err);
 /* `fenced`: FENCED_DESTINATION gives the VM to the source, FENCED_SOURCE to the destination. */

@@ -62,6 +62,9 @@ struct tw_host_fault {
 struct tw_host_fault_ops {
     /* Begins to guard, or goes on with it: true when that has ended, well or badly (*code). */
     bool (*guard)(void *host, enum tw_code *code, struct tw_error *err);
+    /* The same for a machine that an earlier process has put under guard, and that may run: takes
+     * the guard over. Touches that wait are told of again. */
+    bool (*rejoin)(void *host, enum tw_code *code, struct tw_error *err);
     /* Touches that wait and were not told of before; at most `max`, 0 = none now. */
     size_t (*take)(void *host, struct tw_host_fault *out, size_t max);
     /* The pages' contents are final: touches of the first need not wait any more, and of the others

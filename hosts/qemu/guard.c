@@ -19,6 +19,21 @@
 /* ---- Hand-over of the userfaultfd -------------------------------------------------------------
  */
 
+/* The socket is listened to by the process that the guest is, and by no other. */
+static enum tw_code check_plugin(const struct tw_qemu *q, struct tw_error *err)
+{
+    struct ucred peer = {.pid = -1};
+    socklen_t size = sizeof peer;
+    char expected[24], given[24];
+    if (getsockopt(q->guard.socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+        peer.pid == q->process.pid)
+        return TW_OK;
+    snprintf(expected, sizeof expected, "process %d", (int)q->process.pid);
+    snprintf(given, sizeof given, "process %d", (int)peer.pid);
+    return tw_fail(err, TW_PERMISSION_DENIED, q->where, expected, given,
+                   "somebody else hands out its memory");
+}
+
 static enum tw_code connect_to_plugin(struct tw_qemu *q, struct tw_error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -29,7 +44,7 @@ static enum tw_code connect_to_plugin(struct tw_qemu *q, struct tw_error *err)
         connect(q->guard.socket, (struct sockaddr *)&address, sizeof address) < 0)
         return tw_fail_errno(err, errno, q->where, "the plugin does not hand out its memory");
     epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, q->guard.socket, &e);
-    return TW_OK;
+    return check_plugin(q, err);
 }
 
 /* Reads the plugin's word; false = not here yet. */
@@ -126,6 +141,37 @@ static bool guard(void *host, enum tw_code *code, struct tw_error *err)
     return true;
 }
 
+/* Whoever waited when the last agent ended was told of to that one only: woken, he touches again.
+ */
+static void take_over(struct tw_qemu *q)
+{
+    struct epoll_event e = {.events = EPOLLIN};
+    struct uffdio_range all = {q->guard.base, q->memory.size};
+    epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, q->guard.fd, &e);
+    ioctl(q->guard.fd, UFFDIO_WAKE, &all);
+}
+
+/* Asks nothing of the machine itself, whose main loop may be one of those who wait. */
+static bool rejoin(void *host, enum tw_code *code, struct tw_error *err)
+{
+    struct tw_qemu *q = host;
+    struct tw_guard_hello hello = {0};
+    *code = TW_OK;
+    if (q->guard.socket < 0 && (*code = connect_to_plugin(q, err)) == TW_OK)
+        return false;
+    if (*code == TW_OK) {
+        if (!receive_hello(q, &hello, code, err))
+            return false;
+        q->guard.base = hello.base;
+    }
+    hang_up(q);
+    if (*code == TW_OK)
+        take_over(q);
+    else
+        tw_guard_close(q);
+    return true;
+}
+
 void tw_guard_close(struct tw_qemu *q)
 {
     hang_up(q);
@@ -216,4 +262,4 @@ static void release(void *host)
 }
 
 const struct tw_host_fault_ops tw_guard_ops = {
-    .guard = guard, .take = take, .ready = ready, .release = release};
+    .guard = guard, .rejoin = rejoin, .take = take, .ready = ready, .release = release};
