@@ -9,6 +9,7 @@
 #include "agentd/diagnose.h"
 #include "agentd/hook.h"
 #include "agentd/mailbox.h"
+#include "agentd/miss_recording.h"
 #include "agentd/paths.h"
 #include "agentd/record.h"
 #include "agentd/tracking.h"
@@ -37,12 +38,13 @@ struct tw_job {
     char path_reason[TW_PATH_REASON_SIZE];
     struct tw_source *source; /* exactly one of these two */
     struct tw_destination *destination;
-    struct tw_hook *hook; /* while the switch-over hook runs */
-    int keep_fd;          /* destination of a post-copy: the file of what is missing; -1 = none */
-    uint64_t *kept;       /* ... mapped */
+    int keep_fd;    /* destination of a post-copy: the file of what is missing; -1 = none */
+    uint64_t *kept; /* ... mapped */
     size_t kept_bytes;
-    uint64_t reclaim_epoch; /* epoch to own with when the VM is taken back; 0 = keep */
-    bool saved;             /* the outcome is on disk */
+    struct tw_miss_recording *recording; /* NULL: none */
+    struct tw_hook *hook;                /* while the switch-over hook runs */
+    uint64_t reclaim_epoch;              /* epoch to own with when the VM is taken back; 0 = keep */
+    bool saved;                          /* the outcome is on disk */
     struct tw_job *next;
 };
 
@@ -64,7 +66,9 @@ struct tw_agent_totals {
     uint64_t outgoing_completed, outgoing_aborted, incoming_completed, incoming_aborted;
     uint64_t bytes_sent, bytes_if_pages, lines_sent, lines_compare_only;
     uint64_t last_downtime_ns;
-    uint64_t reconnects, path_waited_ns; /* of finished migrations */
+    uint64_t reconnects, path_waited_ns;   /* of finished migrations */
+    uint64_t faults;                       /* waits of guests that ran here before their memory */
+    struct tw_foresight_figures foresight; /* of finished outgoing migrations */
     uint64_t turns, longest_turn_ns;
 };
 
@@ -142,6 +146,8 @@ enum tw_code tw_job_reconnect(struct tw_job *job, const Towline__V1__AgentReconn
 void tw_job_free(struct tw_job *job);
 /* Remembers for good that this agent has no part in a migration that it does not know. */
 enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct tw_error *err);
+/* The same of one whose VM has moved away, for a copy here that no job can finish any more. */
+enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err);
 extern const struct tw_fabric_events tw_job_fabric_events;
 
 /* ---- convert.c ------------------------------------------------------------------------------- */
@@ -153,7 +159,8 @@ Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm);
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *progress,
                                                      const struct tw_job *job);
 Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent);
-void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits,
+/* `predictor`: enum tw_foresight_choice where the limits name none. */
+void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned predictor,
                           struct tw_migration_limits *out);
 enum tw_code tw_spec_check(const Towline__V1__VmSpec *spec, struct tw_error *err);
 

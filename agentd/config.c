@@ -3,7 +3,9 @@
 #include "agentd/record.h"
 #include "config/config.h"
 #include "fabric/verbs.h"
+#include "hosts/qemu/fault_crew.h"
 #include "rpc/rpc.h"
+#include "services/migration/migration.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -36,6 +38,7 @@ static bool executable_or_empty(const void *value)
 }
 
 static const char *const fabrics[] = {"auto", "tcp", "verbs", NULL};
+static const char *const predictors[] = {"none", "spatial", "stride", "sequence", "auto", NULL};
 static const char *const consents[] = {"refuse", "allow", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "off", NULL};
 
@@ -95,8 +98,27 @@ static const struct tw_config_key keys[] = {
      .offset = offsetof(struct tw_agent_config, postcopy_recover_ns),
      .min = TW_SEC,
      .max = 7 * 86400 * TW_SEC},
+    {.name = "predictor",
+     .type = TW_CONFIG_CHOICE,
+     .offset = offsetof(struct tw_agent_config, predictor),
+     .names = predictors},
+    {.name = "fault_workers",
+     .type = TW_CONFIG_UINT,
+     .offset = offsetof(struct tw_agent_config, fault_workers),
+     .min = 1,
+     .max = TW_FAULT_WORKERS_MAX},
+    {.name = "miss_streams",
+     TEXT(miss_streams),
+     .may_be_empty = true,
+     .valid = absolute_or_empty,
+     .expected = "an absolute path of a folder, or \"\""},
     {.name = "tracking_socket",
      TEXT(tracking_socket),
+     .may_be_empty = true,
+     .valid = absolute_or_empty,
+     .expected = "an absolute path, or \"\""},
+    {.name = "instrumented_socket",
+     TEXT(instrumented_socket),
      .may_be_empty = true,
      .valid = absolute_or_empty,
      .expected = "an absolute path, or \"\""},
@@ -156,6 +178,20 @@ static void next_port(const char *address, char *out, size_t size)
         snprintf(out, size, "%.*s:%lu", (int)(colon - address), address, port + 1);
 }
 
+/* Unless it is given: beside the socket for local programs. */
+#define BESIDE "beside tracking_socket"
+
+static void find_instrumented(struct tw_agent_config *config)
+{
+    const char *slash = strrchr(config->tracking_socket, '/');
+    if (strcmp(config->instrumented_socket, BESIDE) != 0)
+        return;
+    if (!slash || (size_t)snprintf(config->instrumented_socket, sizeof config->instrumented_socket,
+                                   "%.*s/instrumented.sock", (int)(slash - config->tracking_socket),
+                                   config->tracking_socket) >= sizeof config->instrumented_socket)
+        config->instrumented_socket[0] = 0;
+}
+
 enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *config,
                                   struct tw_error *err)
 {
@@ -163,15 +199,19 @@ enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *conf
         .listen = "tls+tcp://127.0.0.1:7102",
         .fabric_listen = "127.0.0.1:7202",
         .verbs_queues = 1,
+        .predictor = TW_FORESIGHT_AUTO,
+        .fault_workers = TW_FAULT_WORKERS_DEFAULT,
         .qemu = "qemu-system-x86_64",
         .postcopy_recover_ns = 600 * TW_SEC,
         .log_level = 1,
+        .instrumented_socket = BESIDE,
     };
     enum tw_code code = tw_config_read(path, keys, sizeof keys / sizeof *keys, config, err);
     if (!code)
         code = urls_check(config, err);
     if (code)
         return code;
+    find_instrumented(config);
     if (!config->memory_bytes)
         config->memory_bytes =
             (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;

@@ -116,6 +116,23 @@ static Towline__V1__MigrationMethod method_to_proto(enum tw_migration_method met
     return methods[method];
 }
 
+static void predictor_to_proto(const struct tw_migration_progress *p,
+                               Towline__V1__MigrationProgress *r)
+{
+    const struct tw_foresight_figures *f = &p->foresight;
+    struct tw_foresight_quality quality = tw_foresight_judge(f);
+    r->predictor = strdup(p->predictor ? p->predictor : "");
+    r->misses = f->misses;
+    r->pages_named = f->named;
+    r->pages_ahead = f->ahead;
+    r->misses_late = f->late;
+    r->pages_watched = f->watched;
+    r->pages_touched = f->touched;
+    r->accuracy_percent = quality.accuracy;
+    r->coverage_percent = quality.coverage;
+    r->timeliness_percent = quality.timeliness;
+}
+
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
                                                      const struct tw_job *job)
 {
@@ -159,6 +176,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->path_left_ms = (p->path_left_ns + TW_MS - 1) / TW_MS;
     r->path_waited_ms = p->path_waited_ns / TW_MS;
     r->lines_again = p->lines_again;
+    predictor_to_proto(p, r);
     r->stop_us = p->stop_ns / TW_US;
     r->compare_us = p->compare_ns / TW_US;
     r->saving_us = p->saving_ns / TW_US;
@@ -212,12 +230,16 @@ Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent)
     return h;
 }
 
-void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits,
+void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned predictor,
                           struct tw_migration_limits *out)
 {
-    *out = (struct tw_migration_limits){0};
+    *out = (struct tw_migration_limits){.foresight = (enum tw_foresight_choice)predictor};
     if (!limits)
         return;
+    unsigned asked = (unsigned)limits->predictor;
+    if (asked >= TOWLINE__V1__PREDICTOR__PREDICTOR_NONE &&
+        asked <= TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO)
+        out->foresight = (enum tw_foresight_choice)(asked - TOWLINE__V1__PREDICTOR__PREDICTOR_NONE);
     out->bandwidth_bytes_per_s = limits->bandwidth_bytes_per_s;
     out->downtime_ns = limits->downtime_ms * TW_MS;
     out->max_rounds = limits->max_rounds;

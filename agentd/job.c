@@ -84,6 +84,27 @@ static void job_trace(void *ctx, const struct tw_machine *machine, unsigned from
            machine->table->states[from].name, machine->table->states[to].name, why);
 }
 
+static void job_missed(void *ctx, uint64_t page, uint32_t line, uint64_t since_ns,
+                       uint64_t waited_ns)
+{
+    const struct tw_job *job = ctx;
+    tw_miss_recording_add(job->recording, page, line, since_ns, waited_ns);
+}
+
+/* What cannot be recorded is migrated all the same. */
+static void job_record_misses(struct tw_job *job, const struct tw_host *host)
+{
+    const char *folder = job->agent->config.miss_streams;
+    struct tw_error err;
+    if (!folder[0])
+        return;
+    if (tw_miss_recording_open(folder, job->params.id, host->memory_bytes, &job->recording, &err))
+        tw_log(TW_LOG_WARN, "job", "misses are not recorded", "migration=%s what=\"%s\"",
+               job->params.id, err.what);
+    else
+        job->env.missed = job_missed;
+}
+
 /* ---- Begin and end -----------------------------------------------------------------------------
  */
 
@@ -97,7 +118,7 @@ struct tw_job *tw_job_new(struct tw_agent *agent, const char *id, const char *pe
     snprintf(job->params.id, sizeof job->params.id, "%s", id);
     snprintf(job->peer, sizeof job->peer, "%s", peer);
     job->params.epoch = epoch;
-    tw_limits_from_proto(limits, &job->params.limits);
+    tw_limits_from_proto(limits, agent->config.predictor, &job->params.limits);
     job->params.recover_ns = agent->config.postcopy_recover_ns;
     job->keep_fd = -1;
     bool hook = agent->config.switchover_hook[0] != 0;
@@ -140,6 +161,7 @@ void tw_job_free(struct tw_job *job)
     tw_source_free(job->source);
     tw_destination_free(job->destination);
     tw_job_keep_close(job);
+    tw_miss_recording_close(job->recording);
     atomic_store(&job->agent->changed, true);
     free(job);
 }
@@ -291,8 +313,10 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
                                       uint8_t token[TW_OWNER_SIZE], struct tw_error *err)
 {
     struct tw_vm *vm = NULL;
+    const uint64_t wait_ns = (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS;
     const struct tw_job *same = tw_job_find(agent, r->migration);
     if (same && same->destination) {
+        tw_destination_wait_anew(same->destination, wait_ns);
         memcpy(token, same->params.token, TW_OWNER_SIZE);
         return TW_OK;
     }
@@ -310,9 +334,9 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
         return code;
     }
     tw_job_link(job, vm);
-    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu),
-                                (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS, &job->destination,
-                                err);
+    job_record_misses(job, tw_qemu_host(vm->qemu));
+    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu), wait_ns,
+                                &job->destination, err);
     if (code) {
         tw_job_free(job);
         vm->remove = true;
@@ -332,6 +356,7 @@ static void count_outcome(struct tw_job *job)
     if (!job->source) {
         t->reconnects += p.reconnects;
         t->path_waited_ns += p.path_waited_ns;
+        t->faults += p.faults;
         ++*(committed ? &t->incoming_completed : &t->incoming_aborted);
         return;
     }
@@ -341,6 +366,12 @@ static void count_outcome(struct tw_job *job)
     t->lines_compare_only += p.lines_found_by_compare_only;
     for (uint32_t i = 0; i < p.round_count; i++)
         t->lines_sent += p.rounds[i].lines;
+    t->foresight.misses += p.foresight.misses;
+    t->foresight.named += p.foresight.named;
+    t->foresight.ahead += p.foresight.ahead;
+    t->foresight.late += p.foresight.late;
+    t->foresight.watched += p.foresight.watched;
+    t->foresight.touched += p.foresight.touched;
     if (committed)
         t->last_downtime_ns = p.downtime_ns;
 }

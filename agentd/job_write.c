@@ -80,6 +80,11 @@ enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct
     return tw_job_save_outcome(agent, NULL, migration, TW_HAND_OVER_ABORTED, err);
 }
 
+enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err)
+{
+    return tw_job_save_outcome(agent, NULL, migration, TW_HAND_OVER_COMMITTED, err);
+}
+
 static void set_ownership(Towline__V1__VmRecord *r, const struct tw_job *job,
                           Towline__V1__Ownership ownership, enum tw_hand_over hand_over,
                           uint64_t epoch)

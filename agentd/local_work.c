@@ -13,18 +13,36 @@ static struct tw_local_sums sums_of(const struct tw_figures *f)
                                   f->regions, f->regions_lost, f->duration_ns};
 }
 
+static struct tw_tracking_wish wish_of(uint32_t flags)
+{
+    return (struct tw_tracking_wish){
+        .exact = flags & TW_LOCAL_EXACT,
+        .sharing = flags & TW_LOCAL_SHARING,
+        .kind = flags & TW_LOCAL_PROCESS        ? TW_ATTACHMENT_PROCESS
+                : flags & TW_LOCAL_INSTRUMENTED ? TW_ATTACHMENT_INSTRUMENTED
+                                                : TW_ATTACHMENT_ANY,
+    };
+}
+
+static uint32_t flags_of(const struct tw_tracking_session_info *info)
+{
+    return (info->exact ? TW_LOCAL_EXACT : 0) | (info->sharing ? TW_LOCAL_SHARING : 0) |
+           (info->attachment->kind == TW_ATTACHMENT_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
+                                                                 : TW_LOCAL_PROCESS);
+}
+
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
 static enum tw_code do_catch(struct tw_local_conn *c, struct tw_error *err)
 {
     uint64_t pid = c->request.catch.pid;
+    const struct tw_tracking_wish wish = wish_of(c->request.catch.flags);
     enum tw_code code = tw_local_may_track(&c->caller, pid, err);
     if (!code && c->caught)
         code = tw_fail(err, TW_FAILED_PRECONDITION, "session", "one program at a time", NULL,
                        "a program is being started already");
     if (!code)
-        code = tw_attacher_catch(c->local->attacher, pid, c->request.catch.flags & TW_LOCAL_EXACT,
-                                 err);
+        code = tw_attacher_catch(c->local->attacher, pid, &wish, err);
     if (!code) {
         c->caught = pid;
         tw_local_answer(c, 0);
@@ -40,20 +58,23 @@ static void opened(struct tw_local_conn *c)
     const struct tw_attachment *at = info.attachment;
     *out =
         (struct tw_local_opened){.session = info.id, .pid = info.pid, .granularity = TW_LINE_SIZE};
-    out->flags = (at->same_value_is_dirty ? TW_LOCAL_SAME_VALUE : 0) |
+    out->flags = flags_of(&info) | (at->same_value_is_dirty ? TW_LOCAL_SAME_VALUE : 0) |
                  (at->whole_pages ? TW_LOCAL_WHOLE_PAGES : 0);
     char *text = (char *)(out + 1);
     size_t room = TW_LOCAL_BODY_MAX - sizeof *out, used = 0;
     for (const char *const *spot = at->blind_spots; spot && *spot && used < room; spot++)
         used += (size_t)snprintf(text + used, room - used, "%s\n", *spot);
     out->text_length = (uint32_t)(used < room ? used : room - 1);
-    tw_local_answer(c, sizeof *out + out->text_length);
+    out->why_length = (uint32_t)strnlen(info.why, room - out->text_length);
+    memcpy(text + out->text_length, info.why, out->why_length);
+    tw_local_answer(c, sizeof *out + out->text_length + out->why_length);
 }
 
 static enum tw_code do_open(struct tw_local_conn *c, struct tw_error *err)
 {
     const struct tw_local_open *r = &c->request.open;
     uint64_t pid = r->pid ? r->pid : (uint64_t)c->caller.pid;
+    const struct tw_tracking_wish wish = wish_of(r->flags);
     struct tw_range ranges[TW_LOCAL_RANGES_MAX];
     if (c->session)
         return tw_fail(err, TW_FAILED_PRECONDITION, "session", "one for each connection", NULL,
@@ -65,10 +86,12 @@ static enum tw_code do_open(struct tw_local_conn *c, struct tw_error *err)
         c->caught = 0; /* the attach takes it */
     enum tw_code code = tw_local_may_track(&c->caller, pid, err);
     if (!code)
-        code = tw_tracking_session_open(c->local->tracking, pid, r->flags & TW_LOCAL_EXACT,
-                                        c->caller.uid, &c->session, err);
-    if (code)
+        code = tw_tracking_session_open(c->local->tracking, pid, &wish, c->caller.uid, &c->session,
+                                        err);
+    if (code) {
+        tw_attacher_let_go(c->local->attacher, pid);
         return code;
+    }
     /* Again, now that the program cannot become another one unnoticed. */
     code = tw_local_may_track(&c->caller, pid, err);
     for (uint32_t i = 0; i < r->range_count; i++)
@@ -204,6 +227,31 @@ static enum tw_code do_figures(struct tw_local_conn *c, struct tw_error *err)
     return TW_OK;
 }
 
+static enum tw_code do_shared(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_shared_head *out = tw_local_body(c);
+    struct tw_local_shared *lines = (struct tw_local_shared *)(out + 1);
+    struct tw_shared_line found[TW_LOCAL_SHARED_MAX];
+    enum tw_code code = epoch_check(c, c->request.ask.epoch, err);
+    if (code)
+        return code;
+    *out = (struct tw_local_shared_head){0};
+    out->count = (uint32_t)tw_tracking_shared(c->session, c->request.ask.epoch, found,
+                                              TW_LOCAL_SHARED_MAX, &out->total);
+    for (uint32_t i = 0; i < out->count; i++) {
+        lines[i] = (struct tw_local_shared){.address = found[i].address,
+                                            .flags = found[i].disjoint ? TW_LOCAL_FALSELY : 0,
+                                            .thread_count = found[i].thread_count};
+        for (uint32_t k = 0; k < found[i].thread_count && k < TW_LOCAL_SHARED_THREADS; k++) {
+            lines[i].threads[k].tid = found[i].threads[k].tid;
+            lines[i].threads[k].pc = found[i].threads[k].pc;
+            lines[i].threads[k].bytes = found[i].threads[k].bytes;
+        }
+    }
+    tw_local_answer(c, sizeof *out + out->count * sizeof *lines);
+    return TW_OK;
+}
+
 static enum tw_code do_epoch_close(struct tw_local_conn *c, struct tw_error *err)
 {
     enum tw_code code = epoch_check(c, c->request.ask.epoch, err);
@@ -252,9 +300,11 @@ static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
         out[n] = (struct tw_local_listed){.session = info.id,
                                           .pid = info.pid,
                                           .uid = info.owner,
+                                          .shared = info.shared,
+                                          .shared_falsely = info.shared_falsely,
                                           .last = sums_of(&info.last),
                                           .total = sums_of(&info.total)};
-        out[n].flags = (info.exact ? TW_LOCAL_EXACT : 0) | (info.ended ? TW_LOCAL_GONE : 0);
+        out[n].flags = flags_of(&info) | (info.ended ? TW_LOCAL_GONE : 0);
         program_name(info.pid, out[n++].name);
     }
     tw_local_answer(c, n * sizeof *out);
@@ -274,6 +324,7 @@ bool tw_local_work(struct tw_local_conn *c)
         [TW_LOCAL_EPOCH_CLOSE] = do_epoch_close,
         [TW_LOCAL_ACCESSED] = do_accessed,
         [TW_LOCAL_LIST] = do_list,
+        [TW_LOCAL_SHARED] = do_shared,
     };
     struct tw_error err = {0};
     enum tw_code code = work[c->request.kind](c, &err);

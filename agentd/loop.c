@@ -2,6 +2,7 @@
 #include "agentd/agent.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -30,7 +31,8 @@ static enum tw_code open_parts(struct tw_agent *a, struct tw_error *err)
     if (code)
         return code;
     code = tw_paths_open(&a->paths, c, a->tls, &tw_job_fabric_events, a, err);
-    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->tracking_copies_bytes};
+    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->instrumented_socket,
+                                                      c->tracking_copies_bytes};
     return code ? code : tw_agent_tracking_open(&tracking, &a->tracking, err);
 }
 
@@ -154,6 +156,8 @@ static void cancel_sources(struct tw_agent *a)
 
 void tw_agent_run(struct tw_agent *agent)
 {
+    /* Guests wait for it; the loops of theirs that share the processor do not. */
+    tw_thread_slice_ask(TW_THREAD_SHORT_SLICE);
     while (!atomic_load(&agent->stopping))
         wait_ready(agent, turn(agent));
     tw_mailbox_shut(agent->mailbox);

@@ -52,6 +52,20 @@ static void totals_page(FILE *out, const struct tw_agent *a)
         t->lines_sent);
     one(out, "towline_agent_compare_only_lines_total", "counter",
         "Dirty lines that no store event had reported.", t->lines_compare_only);
+    one(out, "towline_agent_memory_waits_total", "counter",
+        "Waits of guests that ran here before their memory was here.", t->faults);
+    one(out, "towline_agent_predictor_misses_total", "counter",
+        "Demands of destinations for memory that followed a VM.", t->foresight.misses);
+    one(out, "towline_agent_predictor_named_pages_total", "counter",
+        "Pages that the predictor named.", t->foresight.named);
+    one(out, "towline_agent_predictor_ahead_pages_total", "counter",
+        "Pages sent before their turn.", t->foresight.ahead);
+    one(out, "towline_agent_predictor_late_misses_total", "counter",
+        "Misses of a page that had been named.", t->foresight.late);
+    one(out, "towline_agent_predictor_watched_pages_total", "counter",
+        "Pages sent ahead of which the touch was watched.", t->foresight.watched);
+    one(out, "towline_agent_predictor_touched_pages_total", "counter",
+        "Watched pages that were touched.", t->foresight.touched);
     family(out, "towline_agent_last_downtime_seconds", "gauge",
            "Downtime of the last completed outgoing migration.");
     fprintf(out, "towline_agent_last_downtime_seconds %.6f\n", (double)t->last_downtime_ns / 1e9);

@@ -132,11 +132,12 @@ static enum tw_code start_on_thread(void *owner, void *arg, struct tw_error *err
 {
     struct tw_agent_tracking *t = owner;
     const struct start_query *q = arg;
+    const struct tw_tracking_wish wish = {.exact = q->request->exact};
     struct tw_operated *o = calloc(1, sizeof *o);
     if (!o)
         return TW_RESOURCE_EXHAUSTED;
-    enum tw_code code = tw_tracking_session_open(t->tracking, q->request->pid, q->request->exact,
-                                                 OWNER, &o->session, err);
+    enum tw_code code =
+        tw_tracking_session_open(t->tracking, q->request->pid, &wish, OWNER, &o->session, err);
     if (!code)
         code = tw_tracking_watch(o->session, NULL, 0, err);
     if (!code)

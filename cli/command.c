@@ -12,6 +12,7 @@ const struct tow_option tow_global_options[] = {
     {'t', "timeout", "DURATION", NULL,
      "for an answer of the controller, or while following, for its return"},
     {0, "ca", "FILE", NULL, "authority that is trusted [ca.crt in $" TOW_TLS_DIR_VAR "]"},
+    {0, "crl", "FILE", NULL, "what it has revoked [ca.crl there, when there is one]"},
     {0, "cert", "FILE", NULL, "your certificate [tls.crt there]"},
     {0, "key", "FILE", NULL, "its key [tls.key there]"},
     {0, "insecure", NULL, NULL,
@@ -44,6 +45,8 @@ static const struct tow_option migrate_options[] = {
     {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},
     {0, "method", "WHAT", "precopy postcopy hybrid",
      "memory first, the VM first, or rounds and then the VM [precopy]"},
+    {0, "predictor", "WHAT", "none spatial stride sequence auto",
+     "what orders the lines that follow the VM [as the source's agent is configured]"},
     {0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"},
     {0, NULL, NULL, NULL, NULL},
 };
@@ -69,6 +72,10 @@ static const struct tow_option recover_options[] = {
     {'e', "every", "DURATION", NULL,                                                               \
      "length of an epoch; longer where the program would be slowed [1s]"},                         \
         {0, "exact", NULL, NULL, "copy its memory first, so that lines are known at once"},        \
+        {0, "attachment", "KIND", "auto process instrumented",                                     \
+         "from outside, or by what towline-cc built into it [auto: the latter if it is there]"},   \
+        {0, "sharing", NULL, NULL,                                                                 \
+         "tell lines that several threads write, and where (instrumented; slower)"},               \
         SOCKET_OPTION
 
 static const struct tow_option track_options[] = {
@@ -101,7 +108,9 @@ static const char track_details[] =
     "tow track report PID  writes a page with a heat map of lines over address and time\n"
     "\n"
     "Counts are of content that changed: a line rewritten with its value is not seen. Pages whose\n"
-    "lines are not known yet count as a whole; --exact knows them from the start.\n";
+    "lines are not known yet count as a whole; --exact knows them from the start.\n"
+    "A program that was made by towline-cc and has found the agent is asked itself instead: then\n"
+    "every line that was stored to counts, and lines are known from the first store on.\n";
 
 static const char run_details[] =
     "Starts a program under tracking, from its first instruction on, and meters it until it ends.\n"
@@ -129,6 +138,7 @@ static const struct tow_option doctor_options[] = {
     {0, "qemu", "PROGRAM", NULL, "the QEMU to try [qemu-system-x86_64]"},
     {0, "plugin", "FILE", NULL, "Towline's plugin for it [../lib/towline-plugin.so]"},
     {0, "certificate", "FILE", NULL, "the agent's certificate, PEM [not looked at]"},
+    {0, "revoked", "FILE", NULL, "the authority's ca.crl, to look for it there [not looked at]"},
     {0, "rdma", NULL, NULL, "a host without usable RDMA is unfit"},
     {0, NULL, NULL, NULL, NULL},
 };
@@ -159,9 +169,20 @@ static const struct tow_option pki_issue_options[] = {
 static const char pki_issue_details[] =
     "ROLE is operator, viewer, controller or agent. NAME is that of the host for an agent, else "
     "of\n"
-    "the person or program: lower-case letters, digits and '-'. The folder has ca.crt, tls.crt "
-    "and\n"
-    "tls.key; nothing that exists is overwritten. docs/security.md says what each role may do.\n";
+    "the person or program: lower-case letters, digits and '-'. The folder has ca.crt, ca.crl,\n"
+    "tls.crt and tls.key; nothing that exists is overwritten. docs/security.md says what each "
+    "role\n"
+    "may do.\n";
+
+static const struct tow_option pki_revoke_options[] = {
+    {0, "dir", "DIR", NULL, "folder of the authority [pki]"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const char pki_revoke_details[] =
+    "CERTIFICATE is a PEM file, or the folder that has it as tls.crt. It is put on the list\n"
+    "ca.crl in the authority's folder. The list counts where it is: bring it to every host and\n"
+    "person, over the old one; agents and controllers take it within seconds.\n";
 
 static const char create_details[] =
     "The file is a YAML mapping; sizes as 256MiB, paths relative to the file:\n"
@@ -347,6 +368,15 @@ const struct tow_command tow_commands[] = {
      .details = pki_issue_details,
      .options = pki_issue_options,
      .run = tow_pki_issue},
+    {.group = "pki",
+     .name = "revoke",
+     .arguments = "CERTIFICATE",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "have a certificate count no more",
+     .details = pki_revoke_details,
+     .options = pki_revoke_options,
+     .run = tow_pki_revoke},
     {.name = "version", .help = "version of this program", .run = tow_version},
     {.name = "completion",
      .arguments = "SHELL",

@@ -73,6 +73,7 @@ int tow_top(struct tow *tow, const struct tow_arguments *arguments);
 int tow_events(struct tow *tow, const struct tow_arguments *arguments);
 int tow_pki_init(struct tow *tow, const struct tow_arguments *arguments);
 int tow_pki_issue(struct tow *tow, const struct tow_arguments *arguments);
+int tow_pki_revoke(struct tow *tow, const struct tow_arguments *arguments);
 int tow_version(struct tow *tow, const struct tow_arguments *arguments);
 int tow_completion(struct tow *tow, const struct tow_arguments *arguments);
 int tow_help(struct tow *tow, const struct tow_arguments *arguments);

@@ -15,7 +15,9 @@ Test(command, status)
     cr_assert_eq(TOW(&run, &fake, "status"), 0, "%s", run.err_text);
     cr_expect(said("controller  ready, version 0.1.0, up 1.0 min"), "%s", run.out_text);
     cr_expect(said("hosts       1 of 2 alive, 1.0 GiB of 2.0 GiB free"), "%s", run.out_text);
-    cr_expect(said("paths       node-a -> node-c by tcp, in use by m-9\n"), "%s", run.out_text);
+    cr_expect(said("paths       node-a -> node-c by tcp, in use by m-9: node-c offers no verbs\n"
+                   "            node-a -> node-d by verbs: mlx5_0 port 1 is usable\n"),
+              "%s", run.out_text);
     cr_expect(said("vms         2, 1 running, 1 failed"), "%s", run.out_text);
     cr_expect(said("migrations  1 running\n            m-1  vm web-1  node-a -> node-b  copying"),
               "%s", run.out_text);
@@ -34,7 +36,13 @@ Test(command, status_as_json)
     cr_assert_eq(TOW(&run, &fake, "-o", "json"), 0);
     json_t *root = json_output();
     cr_expect(json_is_true(json_object_get(json_object_get(root, "health"), "ready")));
-    cr_expect_eq(json_array_size(json_object_get(json_object_get(root, "hosts"), "hosts")), 2);
+    json_t *hosts = json_object_get(json_object_get(root, "hosts"), "hosts");
+    cr_expect_eq(json_array_size(hosts), 2);
+    json_t *description = json_object_get(json_array_get(hosts, 0), "description");
+    json_t *path = json_array_get(json_object_get(description, "paths"), 0);
+    cr_expect_str_eq(json_string_value(json_object_get(path, "peer")), "node-c");
+    cr_expect_str_eq(json_string_value(json_object_get(path, "fabric")), "tcp");
+    cr_expect_str_eq(json_string_value(json_object_get(path, "reason")), "node-c offers no verbs");
     json_decref(root);
 }
 
@@ -52,7 +60,8 @@ Test(command, host_list_and_show)
                    "by verbs       10.0.0.1:7203\n"),
               "%s", run.out_text);
     cr_expect(said("PEER    FABRIC  IN USE BY  REASON\n"
-                   "node-c  tcp     m-9        node-c offers no verbs\n"),
+                   "node-c  tcp     m-9        node-c offers no verbs\n"
+                   "node-d  verbs   -          mlx5_0 port 1 is usable\n"),
               "%s", run.out_text);
     cr_expect(said("4711"));
     cr_assert_eq(TOW(&run, &fake, "host", "show", "node-x"), 4);
@@ -135,7 +144,8 @@ Test(command, migrate_carries_every_limit)
 {
     cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--bandwidth", "128MiB/s",
                      "--downtime", "250ms", "--max-rounds", "7", "--on-no-convergence", "stop",
-                     "--give-up-after", "2m", "--skip-verify", "--method", "hybrid"),
+                     "--give-up-after", "2m", "--skip-verify", "--method", "hybrid", "--predictor",
+                     "stride"),
                  0);
     cr_expect_str_eq(run.out_text, "m-1: started, vm web-1, node-a -> node-b; see: tow migration "
                                    "show m-1\n");
@@ -147,6 +157,7 @@ Test(command, migrate_carries_every_limit)
     cr_expect_eq(fake.limits.timeout_ms, 120000);
     cr_expect(fake.limits.skip_verify);
     cr_expect_eq(fake.limits.method, TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID);
+    cr_expect_eq(fake.limits.predictor, TOWLINE__V1__PREDICTOR__PREDICTOR_STRIDE);
     cr_expect_eq(fake.limits.on_no_convergence,
                  TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP);
     cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--downtime-ms", "40"), 0);

@@ -60,6 +60,17 @@ HANDLER(on_check)
     return TW_OK;
 }
 
+static Towline__V1__FabricPath *path_new(const char *peer, const char *fabric, const char *reason,
+                                         const char *migration)
+{
+    Towline__V1__FabricPath *path = NEW(Towline__V1__FabricPath, towline__v1__fabric_path);
+    path->peer = strdup(peer);
+    path->fabric = strdup(fabric);
+    path->reason = strdup(reason);
+    path->migration = strdup(migration);
+    return path;
+}
+
 static Towline__V1__Host *host_new(const char *name, Towline__V1__HostState state)
 {
     Towline__V1__Host *host = NEW(Towline__V1__Host, towline__v1__host);
@@ -69,13 +80,10 @@ static Towline__V1__Host *host_new(const char *name, Towline__V1__HostState stat
     host->description->fabric = strdup("verbs");
     host->description->fabric_reason = strdup("mlx5_0 port 1 (RoCE) is usable");
     host->description->verbs_address = strdup("10.0.0.1:7203");
-    host->description->n_paths = 1;
-    host->description->paths = malloc(sizeof *host->description->paths);
-    host->description->paths[0] = NEW(Towline__V1__FabricPath, towline__v1__fabric_path);
-    host->description->paths[0]->peer = strdup("node-c");
-    host->description->paths[0]->fabric = strdup("tcp");
-    host->description->paths[0]->reason = strdup("node-c offers no verbs");
-    host->description->paths[0]->migration = strdup("m-9");
+    host->description->n_paths = 2;
+    host->description->paths = malloc(2 * sizeof *host->description->paths);
+    host->description->paths[0] = path_new("node-c", "tcp", "node-c offers no verbs", "m-9");
+    host->description->paths[1] = path_new("node-d", "verbs", "mlx5_0 port 1 is usable", "");
     host->description->fabric_address = strdup("127.0.0.1:7202");
     host->description->memory_capacity_bytes = UINT64_C(2) << 30;
     host->description->cpus = 2;

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -133,6 +136,21 @@ static int run(struct tow *tow, struct tow_meter *meter, const struct child *chi
     return status ? status : own;
 }
 
+/* A program of towline-cc finds the agent that was named to us, unless it was told of another: its
+ * socket is beside ours. */
+static void name_socket(const char *socket)
+{
+    char path[128];
+    if (!socket || !*socket)
+        socket = getenv("TOWLINE_SOCKET");
+    const char *slash = socket ? strrchr(socket, '/') : NULL;
+    if (!slash || (size_t)snprintf(path, sizeof path, "%.*s/instrumented.sock",
+                                   (int)(slash - socket), socket) >= sizeof path)
+        return;
+    if (access(path, F_OK) == 0)
+        setenv("TOWLINE_INSTRUMENTED", path, 0);
+}
+
 int tow_run(struct tow *tow, const struct tow_arguments *arguments)
 {
     struct tw_error err = {0};
@@ -145,6 +163,7 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
         return status;
     signal(SIGPIPE, SIG_IGN);
     tow_interrupt_catch();
+    name_socket(meter.socket);
     if (child_start(arguments->program, &child, &err))
         return tow_fail(tow, &err);
     meter.pid = child.pid;
@@ -160,5 +179,6 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
     }
     close(child.failed);
     tow_heat_free(&heat);
+    tow_sharing_free(&meter.shared);
     return status;
 }

@@ -43,11 +43,29 @@ int tow_meter_open(struct tow *tow, struct tow_meter *meter, bool catch)
                                             .socket = meter->socket,
                                             .pid = meter->pid,
                                             .exact = meter->exact,
+                                            .attachment = meter->attachment,
+                                            .sharing = meter->sharing,
                                             .timeout_ms = CALL_MS};
     int code = towline_open(&options, &meter->session);
     if (!code && catch)
         code = towline_catch(meter->session);
     return code ? tow_client_failed(tow, code) : TOW_EXIT_OK;
+}
+
+/* Which attachment it has become, and why; for people. */
+static void kind_told(struct tow *tow, struct tow_meter *meter)
+{
+    struct towline_info info;
+    char why[256];
+    meter->kind = "process";
+    if (towline_info(meter->session, &info))
+        return;
+    if (info.attachment == TOWLINE_INSTRUMENTED)
+        meter->kind = "instrumented";
+    snprintf(meter->why, sizeof meter->why, "%s", tow_safe_text(info.why, why, sizeof why));
+    if (!tow->json)
+        fprintf(tow->err, "tow: %s, pid %d: %s attachment: %s\n", meter->name, (int)meter->pid,
+                meter->kind, meter->why);
 }
 
 int tow_meter_start(struct tow *tow, struct tow_meter *meter)
@@ -62,7 +80,12 @@ int tow_meter_start(struct tow *tow, struct tow_meter *meter)
         meter->ended = true;
         return TOW_EXIT_OK;
     }
-    return code ? tow_client_failed(tow, code) : TOW_EXIT_OK;
+    if (code)
+        return tow_client_failed(tow, code);
+    kind_told(tow, meter);
+    if (meter->sharing)
+        tow_sharing_look(&meter->shared, meter->pid);
+    return TOW_EXIT_OK;
 }
 
 void tow_meter_close(struct tow_meter *meter)
@@ -91,6 +114,8 @@ static int count_epoch(struct tow_meter *meter, uint64_t cursor)
     if (!code)
         code = towline_figures(meter->session, EPOCH, &meter->last, &meter->total, meter->hot,
                                TOW_METER_HOT, &meter->hot_count);
+    if (!code && meter->sharing)
+        code = tow_sharing_take(&meter->shared, meter->session, EPOCH, meter->pid);
     meter->now_ns = tw_now(&tw_monotonic);
     if (!code && meter->heat)
         tow_heat_epoch_end(meter->heat, (struct tow_heat_epoch){
@@ -152,7 +177,7 @@ int tow_meter_next(struct tow *tow, struct tow_meter *meter, bool *counted)
 
 /* ---- Following ------------------------------------------------------------------------------ */
 
-static void show(struct tow *tow, const struct tow_meter *meter, struct tow_redraw *redraw)
+static void show(struct tow *tow, struct tow_meter *meter, struct tow_redraw *redraw)
 {
     char *text = NULL;
     size_t size;

@@ -4,6 +4,7 @@
 
 #include "cli/heat.h"
 #include "cli/redraw.h"
+#include "cli/sharing.h"
 #include "cli/tow.h"
 #include "client/towline.h"
 
@@ -17,7 +18,12 @@ struct tow_meter {
     pid_t pid;
     unsigned every_ms;
     bool exact;
+    uint32_t attachment;   /* enum towline_attachment */
     struct tow_heat *heat; /* not NULL: keeps where lines were */
+    bool sharing;          /* tells which lines threads share */
+    struct tow_sharing shared;
+    const char *kind; /* of attachment, once started; NULL before */
+    char why[256];
 
     towline_session *session;
     char name[64]; /* of the program, safe to print */
@@ -49,13 +55,13 @@ int tow_client_failed(struct tow *tow, int code);
 #define TOW_PAGE_BYTES   UINT64_C(4096)
 #define TOW_REGION_BYTES UINT64_C(2097152)
 
-void tow_meter_print_json(const struct tow_meter *meter, FILE *out);
-void tow_meter_print_line(const struct tow_meter *meter, FILE *out);
-void tow_meter_print_block(const struct tow_meter *meter, FILE *out);
-void tow_meter_print_summary(const struct tow_meter *meter, FILE *out);
+void tow_meter_print_json(struct tow_meter *meter, FILE *out);
+void tow_meter_print_line(struct tow_meter *meter, FILE *out);
+void tow_meter_print_block(struct tow_meter *meter, FILE *out);
+void tow_meter_print_summary(struct tow_meter *meter, FILE *out);
 
 struct tow_arguments;
-/* --socket, --exact, --every. An exit status. */
+/* --socket, --exact, --every, --attachment, --sharing. An exit status. */
 int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
                       struct tow_meter *meter);
 

@@ -9,7 +9,8 @@
 
 #include <inttypes.h>
 
-#define BAR_COLUMNS 24u
+#define BAR_COLUMNS  24u
+#define SHARED_SHOWN 8u /* lines, in a view that redraws */
 
 /* What a granularity makes of the epochs. */
 struct grain {
@@ -48,10 +49,14 @@ static void json_sums(const char *name, const struct towline_sums *s, FILE *out)
             s->pages * TOW_PAGE_BYTES, s->whole_pages, s->regions, s->regions * TOW_REGION_BYTES);
 }
 
-void tow_meter_print_json(const struct tow_meter *meter, FILE *out)
+void tow_meter_print_json(struct tow_meter *meter, FILE *out)
 {
     fprintf(out, "{\"pid\": %d, \"name\": ", (int)meter->pid);
     tow_json_string(meter->name, out);
+    fputs(", \"attachment\": ", out);
+    tow_json_string(meter->kind ? meter->kind : "", out);
+    fputs(", \"why\": ", out);
+    tow_json_string(meter->why, out);
     fprintf(out, ", \"elapsed_ms\": %" PRIu64 ", ", (meter->now_ns - meter->started_ns) / TW_MS);
     json_sums("epoch", &meter->last, out);
     fputs(", ", out);
@@ -60,12 +65,17 @@ void tow_meter_print_json(const struct tow_meter *meter, FILE *out)
     for (size_t i = 0; i < meter->hot_count; i++)
         fprintf(out, "%s{\"address\": %" PRIu64 ", \"lines\": %u, \"pages\": %u}", i ? ", " : "",
                 meter->hot[i].address, meter->hot[i].lines, meter->hot[i].pages);
-    fprintf(out, "], \"ended\": %s}\n", meter->ended ? "true" : "false");
+    fputc(']', out);
+    if (meter->sharing) {
+        fputs(", \"shared\": ", out);
+        tow_sharing_print_json(&meter->shared, out);
+    }
+    fprintf(out, ", \"ended\": %s}\n", meter->ended ? "true" : "false");
 }
 
 /* ---- Text ----------------------------------------------------------------------------------- */
 
-void tow_meter_print_line(const struct tow_meter *meter, FILE *out)
+void tow_meter_print_line(struct tow_meter *meter, FILE *out)
 {
     struct grain g[3];
     char rate[TW_SIZE_TEXT], bytes[2][TW_SIZE_TEXT], times[2][TOW_TIME_TEXT];
@@ -79,6 +89,8 @@ void tow_meter_print_line(const struct tow_meter *meter, FILE *out)
         tow_times_format(g[2].bytes, g[0].bytes, times[1]));
     if (s->whole_pages)
         fprintf(out, "  (lines not known in %u %% of pages)", whole_percent(s));
+    if (meter->sharing)
+        fprintf(out, "  threads share %" PRIu64 " lines", meter->shared.total);
     fputc('\n', out);
 }
 
@@ -94,7 +106,7 @@ static void print_grains(const struct towline_sums *s, FILE *out)
     }
 }
 
-void tow_meter_print_block(const struct tow_meter *meter, FILE *out)
+void tow_meter_print_block(struct tow_meter *meter, FILE *out)
 {
     const struct towline_sums *s = &meter->last;
     char epoch[TW_SIZE_TEXT], all[TW_SIZE_TEXT];
@@ -111,9 +123,11 @@ void tow_meter_print_block(const struct tow_meter *meter, FILE *out)
         fprintf(out, "  %#14" PRIx64 "  %6u lines in %3u pages  %.*s\n", h->address, h->lines,
                 h->pages, (int)(bar ? bar : 1), "########################");
     }
+    if (meter->sharing)
+        tow_sharing_print(&meter->shared, SHARED_SHOWN, out);
 }
 
-void tow_meter_print_summary(const struct tow_meter *meter, FILE *out)
+void tow_meter_print_summary(struct tow_meter *meter, FILE *out)
 {
     const struct towline_sums *s = &meter->total;
     char all[TW_SIZE_TEXT];
@@ -124,4 +138,6 @@ void tow_meter_print_summary(const struct tow_meter *meter, FILE *out)
     if (s->whole_pages)
         fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
                 whole_percent(s));
+    if (meter->sharing)
+        tow_sharing_print(&meter->shared, TOW_SHARED_MAX, out);
 }

@@ -60,6 +60,15 @@ static Towline__V1__MigrationMethod method_of(const char *name)
     return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY;
 }
 
+static Towline__V1__Predictor predictor_of(const char *name)
+{
+    static const char *const names[] = {"none", "spatial", "stride", "sequence", "auto"};
+    for (int i = 0; name && i < 5; i++)
+        if (strcmp(name, names[i]) == 0)
+            return (Towline__V1__Predictor)(TOWLINE__V1__PREDICTOR__PREDICTOR_NONE + i);
+    return TOWLINE__V1__PREDICTOR__PREDICTOR_UNSPECIFIED;
+}
+
 static enum tw_code limits_take(const struct tow_arguments *arguments,
                                 Towline__V1__MigrationLimits *limits, struct tw_error *err)
 {
@@ -80,6 +89,7 @@ static enum tw_code limits_take(const struct tow_arguments *arguments,
                                         ? TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP
                                         : TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_ABORT;
     limits->method = method_of(tow_option_value(arguments, "method"));
+    limits->predictor = predictor_of(tow_option_value(arguments, "predictor"));
     limits->skip_verify = tow_option_value(arguments, "skip-verify") != NULL;
     return code;
 }

@@ -283,6 +283,15 @@ static void print_followed(const Towline__V1__MigrationProgress *p, FILE *out)
     if (p->fault_p99_us)
         fprintf(out, ", 99 of 100 under %s", tw_duration_format(p->fault_p99_us * TW_US, text));
     fputc('\n', out);
+    if (!*p->predictor)
+        return;
+    char safe[64];
+    fprintf(out, "predictor      %s: %llu pages ahead of their turn",
+            tow_safe_text(p->predictor, safe, sizeof safe), (unsigned long long)p->pages_ahead);
+    if (p->pages_watched)
+        fprintf(out, "; accuracy %u %%, coverage %u %%, timeliness %u %%", p->accuracy_percent,
+                p->coverage_percent, p->timeliness_percent);
+    fputc('\n', out);
 }
 
 /* The path between the hosts, lost while memory follows. */

@@ -29,11 +29,19 @@ static int busiest_first(const void *a, const void *b)
     return (x->session > y->session) - (x->session < y->session);
 }
 
+static const char *state_of(const struct towline_listed *l)
+{
+    return l->ended                                ? "ended"
+           : l->attachment == TOWLINE_INSTRUMENTED ? "instrumented"
+           : l->exact                              ? "exact"
+                                                   : "tracked";
+}
+
 static void print_table(const struct towline_listed *l, size_t count, bool color, FILE *out)
 {
     static const struct tow_column columns[] = {
         {"PID", true},   {"PROGRAM", false}, {"UID", true},    {"LINES/S", true}, {"WRITTEN", true},
-        {"4 KIB", true}, {"2 MIB", true},    {"EPOCHS", true}, {"STATE", false}};
+        {"4 KIB", true}, {"2 MIB", true},    {"EPOCHS", true}, {"SHARED", true},  {"STATE", false}};
     struct tow_table table;
     tow_table_init(&table, columns, sizeof columns / sizeof *columns);
     for (size_t i = 0; i < count; i++) {
@@ -52,7 +60,12 @@ static void print_table(const struct towline_listed *l, size_t count, bool color
         tow_table_add(&table, tone, "%s",
                       tow_times_format(l[i].last.regions * TOW_REGION_BYTES, bytes, times));
         tow_table_add(&table, tone, "%" PRIu64, l[i].total.epochs);
-        tow_table_add(&table, tone, "%s", l[i].ended ? "ended" : l[i].exact ? "exact" : "tracked");
+        if (l[i].sharing)
+            tow_table_add(&table, tone, "%" PRIu64 " (%" PRIu64 " falsely)", l[i].shared,
+                          l[i].shared_falsely);
+        else
+            tow_table_add(&table, tone, "-");
+        tow_table_add(&table, tone, "%s", state_of(&l[i]));
     }
     tow_table_print(&table, color, out);
     tow_table_free(&table);
@@ -67,12 +80,16 @@ static void print_json(const struct towline_listed *l, size_t count, FILE *out)
                 l[i].session, l[i].pid);
         tow_json_string(l[i].name, out);
         fprintf(out,
-                ", \"uid\": %u, \"ended\": %s, \"exact\": %s, \"epochs\": %" PRIu64
-                ", \"duration_us\": %" PRIu64 ", \"lines\": %" PRIu64 ", \"pages\": %" PRIu64
-                ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64 "}",
-                l[i].uid, l[i].ended ? "true" : "false", l[i].exact ? "true" : "false",
-                l[i].total.epochs, s->duration_ns / TW_US, s->lines, s->pages, s->whole_pages,
-                s->regions);
+                ", \"attachment\": \"%s\", \"uid\": %u, \"ended\": %s, \"exact\": %s, \"epochs\": "
+                "%" PRIu64 ", \"duration_us\": %" PRIu64 ", \"lines\": %" PRIu64
+                ", \"pages\": %" PRIu64 ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64,
+                l[i].attachment == TOWLINE_INSTRUMENTED ? "instrumented" : "process", l[i].uid,
+                l[i].ended ? "true" : "false", l[i].exact ? "true" : "false", l[i].total.epochs,
+                s->duration_ns / TW_US, s->lines, s->pages, s->whole_pages, s->regions);
+        if (l[i].sharing)
+            fprintf(out, ", \"shared\": %" PRIu64 ", \"shared_falsely\": %" PRIu64, l[i].shared,
+                    l[i].shared_falsely);
+        fputc('}', out);
     }
     fputs("]}\n", out);
 }

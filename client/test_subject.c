@@ -1,13 +1,17 @@
 /* The program that is tracked in the client's tests: it does what a letter on its standard input
- * says, and answers with a line. An ordinary program, without sanitizers.
+ * says, and answers with a line. An ordinary program, without sanitizers; made
+ * by towline-cc as well.
  *
  *   (start)  prints the address of its arena of 64 pages
  *   s N      stores to line N of the arena
  *   u        unmaps the arena's second half
  *   f        forks; the child stores to line 0 and ends
  *   x        executes itself anew
+ *   c        forks a child that lives on and does what it is told instead; the parent waits for it
+ *   t        two threads store to the two halves of line 100, and both to line 101
  *   h        goes on storing at random, without an answer, until killed
  *   q        ends */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +52,37 @@ static void do_fork(void)
         waitpid(child, &status, 0);
 }
 
+/* The answer is the child's pid. */
+static void do_leave_child(void)
+{
+    pid_t child = fork();
+    int status;
+    if (child > 0) {
+        waitpid(child, &status, 0);
+        _exit(0);
+    }
+    printf("%d ", (int)getpid());
+}
+
+static void *half(void *offset)
+{
+    for (unsigned i = 0; i < 1000; i++) {
+        arena[100 * 8 + (uintptr_t)offset]++;
+        arena[101 * 8]++;
+    }
+    return NULL;
+}
+
+static void do_threads(void)
+{
+    pthread_t threads[2];
+    for (uintptr_t i = 0; i < 2; i++)
+        if (pthread_create(&threads[i], NULL, half, (void *)(i * 4)))
+            _exit(1);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+}
+
 int main(int argc, char **argv)
 {
     char line[64];
@@ -68,6 +103,12 @@ int main(int argc, char **argv)
             break;
         case 'f':
             do_fork();
+            break;
+        case 'c':
+            do_leave_child();
+            break;
+        case 't':
+            do_threads();
             break;
         case 'x':
             execl("/proc/self/exe", argv[0], (char *)NULL);

@@ -65,6 +65,12 @@ TOWLINE_API const char *towline_last_error(void);
 
 typedef struct towline_session towline_session;
 
+enum towline_attachment {
+    TOWLINE_ANY = 0,      /* the best that there is for the program: towline_info() says which */
+    TOWLINE_PROCESS,      /* from outside: pages from the kernel, lines by comparing */
+    TOWLINE_INSTRUMENTED, /* by the program's own instrumentation (towline-cc): exact lines */
+};
+
 struct towline_options {
     size_t size;         /* sizeof(struct towline_options) */
     const char *socket;  /* of the agent; NULL = $TOWLINE_SOCKET or the default */
@@ -72,6 +78,8 @@ struct towline_options {
     uint32_t exact;      /* not 0: a copy of everything at the start, so that lines are known from a
                             page's first report on; costs memory and time */
     uint32_t timeout_ms; /* of each call; 0 = 30 s */
+    uint32_t attachment; /* enum towline_attachment */
+    uint32_t sharing;    /* not 0: towline_shared() as well; instrumented programs, at a price */
 };
 
 /* Connects. NULL options: this program. */
@@ -125,6 +133,9 @@ struct towline_info {
     uint32_t granularity; /* bytes of a line */
     uint32_t flags;
     const char *blind_spots; /* a sentence a line; valid until towline_close() */
+    uint32_t attachment;     /* enum towline_attachment; never ANY */
+    uint32_t sharing;        /* towline_shared() has answers */
+    const char *why;         /* this attachment; valid until towline_close() */
 };
 /* After the first start. */
 TOWLINE_API int towline_info(towline_session *session, struct towline_info *out);
@@ -160,12 +171,34 @@ TOWLINE_API int towline_figures(towline_session *session, const char *epoch,
                                 struct towline_sums *last, struct towline_sums *total,
                                 struct towline_hot *hot, size_t hot_max, size_t *hot_count);
 
+#define TOWLINE_SHARED_THREADS 8u
+struct towline_shared_line {
+    uint64_t address;      /* of the line, in the program */
+    uint32_t falsely;      /* not 0: no byte was written by two of the threads */
+    uint32_t thread_count; /* below; more may have written */
+    struct {
+        uint64_t pc;    /* of its latest store to the line */
+        uint64_t bytes; /* bit i: it stored to byte i of the line */
+        uint32_t tid, reserved;
+    } threads[TOWLINE_SHARED_THREADS];
+};
+/* Lines that several threads stored to in the epoch that was collected last: those that they share
+ * falsely first, at most 64. *total (may be NULL) is how many there were; more may have been. A
+ * sample: what a thread knows of a line may have been displaced by its stores to other lines.
+ * TOWLINE_FAILED_PRECONDITION: the session is without sharing. */
+TOWLINE_API int towline_shared(towline_session *session, const char *epoch,
+                               struct towline_shared_line *lines, size_t max, size_t *count,
+                               uint64_t *total);
+
 struct towline_listed {
     uint64_t session, pid;
     uint32_t uid;   /* whose session it is */
     uint32_t ended; /* the program has */
     uint32_t exact;
+    uint32_t attachment; /* enum towline_attachment */
+    uint32_t sharing;    /* the next two are known */
     uint32_t reserved;
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct towline_sums last, total;
     char name[16]; /* of the program; not to be trusted */
 };

@@ -188,6 +188,18 @@ static enum tw_code ask_room(struct tw_drive *d, const Towline__V1__VmSpec *spec
     return code;
 }
 
+/* A destination that is not done in time but reports itself alive is at work on it, on a machine
+ * that has more to do: it is asked again, which is the same request to it, until the migration's
+ * own time is over. */
+static bool busy(struct tw_drive *d, enum tw_code code)
+{
+    char url[TW_URL_SIZE];
+    bool alive = false;
+    return code == TW_DEADLINE_EXCEEDED &&
+           tw_catalogue_locate(d->owner->config.reach.catalogue, d->destination, url, &alive) &&
+           alive;
+}
+
 static void tell_source(struct tw_drive *d, Towline__V1__MigrationLimits *limits,
                         const Towline__V1__PrepareIncomingResponse *room)
 {
@@ -236,7 +248,9 @@ uint64_t tw_drive_prepare(struct tw_drive *d)
     if (code == TW_OK)
         code = ask_room(d, spec, limits, &room, &why);
     uint64_t next = tw_after(tw_now(&tw_monotonic), COPYING_NS);
-    if (code != TW_OK || over(d, &why)) {
+    if (code != TW_OK && busy(d, code) && !over(d, &why)) {
+        next = tw_after(tw_now(&tw_monotonic), WAIT_TURN_NS);
+    } else if (code != TW_OK || over(d, &why)) {
         next = give_up(d, &why);
     } else if (copying_begin(d) == TW_OK) {
         tell_source(d, limits, room);

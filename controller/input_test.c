@@ -194,6 +194,9 @@ static void bad_migrations(unsigned variant)
     towline__v1__migration_limits__init(&l);
     l.on_no_convergence = (Towline__V1__ConvergencePolicy)77;
     start_refused("web", "node-b", &l, TW_INVALID_ARGUMENT, "an unknown policy");
+    towline__v1__migration_limits__init(&l);
+    l.predictor = (Towline__V1__Predictor)6;
+    start_refused("web", "node-b", &l, TW_INVALID_ARGUMENT, "an unknown predictor");
     p.world.agents[1].capacity_bytes = 8u << 20;
     usleep(400000);
     start_refused("web", "node-b", NULL, TW_RESOURCE_EXHAUSTED, "a small host");

@@ -140,6 +140,8 @@ enum tw_code tw_limits_validate(const Towline__V1__MigrationLimits *l, struct tw
         return limit_refuse("timeout", "100 ms to 24 h, or 0", l->timeout_ms, err);
     if ((unsigned)l->on_no_convergence > TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP)
         return limit_refuse("policy", "abort (1) or stop (2)", (uint64_t)l->on_no_convergence, err);
+    if ((unsigned)l->predictor > TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO)
+        return limit_refuse("predictor", "0 to 5", (uint64_t)l->predictor, err);
     return TW_OK;
 }
 

@@ -19,6 +19,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum tw_attachment_kind {
+    TW_ATTACHMENT_ANY = 0, /* where one is asked for: whichever knows most */
+    TW_ATTACHMENT_PROCESS,
+    TW_ATTACHMENT_INSTRUMENTED,
+};
+
+/* A line that several threads stored to. */
+#define TW_SHARED_LINE_THREADS 8u
+struct tw_shared_line {
+    uint64_t address;      /* of the line, in the program */
+    uint32_t thread_count; /* below; more may have written */
+    bool disjoint;         /* no byte was written by two of them: false sharing */
+    struct {
+        uint32_t tid;
+        uint64_t pc;    /* of its latest store to the line */
+        uint64_t bytes; /* a bit for each byte of the line that it stored to */
+    } threads[TW_SHARED_LINE_THREADS];
+};
+
 struct tw_attachment_ops {
     /* Begins to watch `ranges` of the program's addresses, page-aligned and disjoint. Where a
      * program can be watched without its help, `count` 0 is everything that it may write to;
@@ -39,6 +58,10 @@ struct tw_attachment_ops {
      * the clock that the attachment was made with. */
     uint64_t (*due_ns)(const void *ctx);
 
+    /* After a pass: lines that several threads stored to since the last call. Returns how many
+     * there are, of which at most `max` are put out. NULL where that is not known. */
+    size_t (*sharing)(void *ctx, struct tw_shared_line *out, size_t max);
+
     /* From a device page (tw_dirty_page.page) to the program's address and back; TW_NEVER: none. */
     uint64_t (*address)(const void *ctx, uint64_t device_page);
     uint64_t (*device_address)(const void *ctx, uint64_t address);
@@ -53,6 +76,8 @@ struct tw_attachment {
     struct tw_device *device;
     bool same_value_is_dirty; /* R7: a line rewritten with what it held is reported */
     bool whole_pages;         /* a page may be reported as a whole where lines are not known */
+    bool outlives;            /* a pass still finds what was stored when the program has ended */
+    enum tw_attachment_kind kind;
     const char *const *blind_spots; /* one sentence each; ends with NULL */
 };
 

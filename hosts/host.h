@@ -53,7 +53,17 @@ struct tw_host_ops {
 
 /* A touch of guest memory that waits until its page is ready. */
 struct tw_host_fault {
-    uint64_t address; /* in memory; where the host cannot tell, the start of the page */
+    uint64_t address;  /* in memory; where the host cannot tell, the start of the page */
+    uint64_t since_ns; /* when it was found, by the host's clock; 0 = just now */
+};
+
+/* What a host may look at, also from other threads, to let touches of complete pages go by itself.
+ * The service's thread stores a page's word behind the page's contents (release). */
+struct tw_host_fault_view {
+    uint64_t *to_come; /* for each page the bitmap of its lines that have not come; only read */
+    uint64_t *watched; /* bitmap of pages; who opens one clears its bit (atomically) ... */
+    uint64_t *touched; /* ... and counts it here */
+    uint64_t pages;
 };
 
 /* Running a machine whose memory is not there yet. An incoming machine is put under guard before it
@@ -65,11 +75,17 @@ struct tw_host_fault_ops {
     /* The same for a machine that an earlier process has put under guard, and that may run: takes
      * the guard over. Touches that wait are told of again. */
     bool (*rejoin)(void *host, enum tw_code *code, struct tw_error *err);
+    /* May be NULL: the host need not tell of touches of pages that are complete in the view. It is
+     * copied; with NULL the last one is not looked at any more when this returns. */
+    void (*view)(void *host, const struct tw_host_fault_view *view);
     /* Touches that wait and were not told of before; at most `max`, 0 = none now. */
     size_t (*take)(void *host, struct tw_host_fault *out, size_t max);
     /* The pages' contents are final: touches of the first need not wait any more, and of the others
-     * where that can be had for little. */
+     * where that can be had for little. NULL with ready_lines. */
     enum tw_code (*ready)(void *host, uint64_t page, uint64_t pages, struct tw_error *err);
+    /* NULL where whole pages wait. A host whose memory is behind caches that miss line by line has
+     * it instead: a touch waits for its line only, and these lines' contents are final. */
+    enum tw_code (*ready_lines)(void *host, uint64_t page, uint64_t lines, struct tw_error *err);
     /* Ends the guard: all that is not ready yet may be touched as it is. Fine without a guard. */
     void (*release)(void *host);
 };

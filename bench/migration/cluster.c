@@ -185,8 +185,8 @@ void bench_cluster_delete_vm(struct bench_cluster *cluster)
         protobuf_c_message_free_unpacked(m, NULL);
 }
 
-enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandwidth, char id[64],
-                                   struct tw_error *err)
+enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandwidth, int method,
+                                   int predictor, char id[64], struct tw_error *err)
 {
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
     Towline__V1__StartMigrationRequest r = TOWLINE__V1__START_MIGRATION_REQUEST__INIT;
@@ -194,6 +194,8 @@ enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandw
     limits.bandwidth_bytes_per_s = bandwidth;
     limits.downtime_ms = BENCH_DOWNTIME_MS;
     limits.timeout_ms = BENCH_TIMEOUT_MS;
+    limits.method = (Towline__V1__MigrationMethod)method;
+    limits.predictor = (Towline__V1__Predictor)predictor;
     r.vm = text(BENCH_VM);
     r.destination = text(node_names[1]);
     r.limits = &limits;

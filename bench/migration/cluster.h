@@ -24,9 +24,10 @@ enum tw_code bench_cluster_create_vm(struct bench_cluster *cluster, const struct
                                      struct tw_error *err);
 void bench_cluster_delete_vm(struct bench_cluster *cluster);
 
-/* From node-a to node-b. Returns when it is recorded; `id` gets its name. */
-enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandwidth, char id[64],
-                                   struct tw_error *err);
+/* From node-a to node-b, with method and predictor of the contract (0 = default). Returns when it
+ * is recorded; `id` gets its name. */
+enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandwidth, int method,
+                                   int predictor, char id[64], struct tw_error *err);
 enum tw_code bench_cluster_cancel(struct bench_cluster *cluster, const char *id,
                                   struct tw_error *err);
 /* Free with towline__v1__migration__free_unpacked. */

@@ -4,7 +4,9 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *const bench_contender_names[BENCH_CONTENDERS] = {
     [BENCH_OURS] = "towline",
@@ -117,6 +119,88 @@ uint64_t bench_series_gap(const struct bench_series *series, uint64_t from_ns, u
         longest = gap > longest ? gap : longest;
     }
     return longest;
+}
+
+uint64_t bench_series_reaches(const struct bench_series *series, uint64_t from_ns, double rate,
+                              uint64_t window_ns)
+{
+    for (size_t i = point_from(series, from_ns); i < series->count; i++) {
+        uint64_t t_ns = series->points[i].t_ns;
+        double seen = bench_series_rate(series, t_ns, t_ns + window_ns);
+        if (isnan(seen)) /* the series ends before the window does */
+            return 0;
+        if (seen >= rate)
+            return t_ns;
+    }
+    return 0;
+}
+
+/* ---- Waits for memory -------------------------------------------------------------------------
+ */
+
+static bool number_behind(const char *line, const char *name, int base, uint64_t *out)
+{
+    const char *at = strstr(line, name);
+    char *end;
+    if (!at)
+        return false;
+    *out = strtoull(at + strlen(name), &end, base);
+    return end != at + strlen(name);
+}
+
+/* "14290@1795750514.174742:event ...": the number of the process, then seconds. */
+static bool time_of(const char *line, uint64_t *us)
+{
+    const char *at = strchr(line, '@');
+    unsigned long long s, part;
+    if (!at || sscanf(at + 1, "%llu.%6llu:", &s, &part) != 2)
+        return false;
+    *us = s * 1000000 + part;
+    return true;
+}
+
+static void end_waits(struct bench_waits *w, uint64_t page, uint64_t us)
+{
+    for (unsigned i = 0; i < w->open_count;) {
+        if (w->open[i].page != page) {
+            i++;
+            continue;
+        }
+        if (w->count < BENCH_WAITS_MAX && us >= w->open[i].began_us)
+            w->us[w->count++] = (double)(us - w->open[i].began_us);
+        w->open[i] = w->open[--w->open_count];
+    }
+}
+
+void bench_waits_line(struct bench_waits *waits, const char *line)
+{
+    uint64_t us, address;
+    if (!time_of(line, &us))
+        return;
+    if (strstr(line, "postcopy_ram_fault_thread_request")) {
+        if (number_behind(line, "HVA=", 16, &address) &&
+            waits->open_count < sizeof waits->open / sizeof *waits->open) {
+            waits->open[waits->open_count].page = address / 4096;
+            waits->open[waits->open_count++].began_us = us;
+        }
+    } else if (strstr(line, "postcopy_place_page") && number_behind(line, "host=", 16, &address)) {
+        end_waits(waits, address / 4096, us);
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+double bench_waits_us(struct bench_waits *waits, unsigned percent)
+{
+    if (waits->count == 0)
+        return NAN;
+    qsort(waits->us, waits->count, sizeof *waits->us, by_size);
+    size_t rank = (waits->count * percent + 99) / 100;
+    return waits->us[rank ? rank - 1 : 0];
 }
 
 /* ---- When the guest stood -------------------------------------------------------------------- */

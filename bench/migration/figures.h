@@ -80,6 +80,32 @@ double bench_series_rate(const struct bench_series *series, uint64_t from_ns, ui
 /* The longest time between two points that overlaps [from, to], in ns. */
 uint64_t bench_series_gap(const struct bench_series *series, uint64_t from_ns, uint64_t to_ns);
 
+/* The first time at or after `from_ns` from which on the counter grows by `rate` a second for as
+ * long as the window; 0 = not to be seen. */
+uint64_t bench_series_reaches(const struct bench_series *series, uint64_t from_ns, double rate,
+                              uint64_t window_ns);
+
+/* ---- Waits for memory -------------------------------------------------------------------------
+ */
+
+#define BENCH_WAITS_MAX 65536u
+
+struct bench_waits {
+    double us[BENCH_WAITS_MAX];
+    size_t count;
+    /* Waits that have begun: pages of QEMU's address space. */
+    struct {
+        uint64_t page, began_us;
+    } open[256];
+    unsigned open_count;
+};
+/* A line of QEMU's log with the trace events postcopy_ram_fault_thread_request and
+ * postcopy_place_page[_zero], each with its time; other lines are ignored. A page that is placed
+ * ends the waits for it. */
+void bench_waits_line(struct bench_waits *waits, const char *line);
+/* What `percent` of them did not exceed; NAN when there are none. Sorts them. */
+double bench_waits_us(struct bench_waits *waits, unsigned percent);
+
 /* ---- When the guest stood ---------------------------------------------------------------------
  * Fed with looks at both copies: the pause lasts from the last progress of the source to the first
  * of the destination behind it. */

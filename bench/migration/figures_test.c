@@ -97,3 +97,40 @@ Test(figures, pulse_takes_the_last_of_the_source_and_the_first_of_the_destinatio
     bench_pulse_look(&p, 800, 7, 13, 4);
     cr_assert_eq(bench_pulse_pause_ns(&p), 200);
 }
+
+Test(bench, when_a_counter_is_back_at_its_rate)
+{
+    static struct bench_series s;
+    for (uint64_t ms = 0; ms < 100; ms++) /* 1000 a second, a stop, then slow, then as before */
+        bench_series_add(&s, ms * 1000000, (double)ms);
+    for (uint64_t ms = 200; ms < 300; ms++)
+        bench_series_add(&s, ms * 1000000, 100 + (double)(ms - 200) / 4);
+    for (uint64_t ms = 300; ms < 400; ms++)
+        bench_series_add(&s, ms * 1000000, 125 + (double)(ms - 300));
+    uint64_t at = bench_series_reaches(&s, 150000000, 900, 20000000);
+    cr_expect_geq(at, 297000000);
+    cr_expect_leq(at, 300000000);
+    cr_expect_eq(bench_series_reaches(&s, 150000000, 2000, 20000000), 0);
+}
+
+Test(bench, waits_in_a_trace_of_qemu)
+{
+    static struct bench_waits w;
+    static const char *const lines[] = {
+        "qemu: something else",
+        "77@100.000100:postcopy_ram_fault_thread_request Request for HVA=0x7f0000001040 rb=ram0 "
+        "offset=0x1000 pid=3",
+        "77@100.000200:postcopy_place_page host=0x7f0000005000",
+        "77@100.000300:postcopy_ram_fault_thread_request Request for HVA=0x7f0000002000 rb=ram0 "
+        "offset=0x2000 pid=3",
+        "77@100.000350:postcopy_place_page host=0x7f0000001000",
+        "77@101.000300:postcopy_place_page_zero host=0x7f0000002000",
+        "77@:postcopy_place_page host=",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        bench_waits_line(&w, lines[i]);
+    cr_assert_eq(w.count, 2);
+    cr_expect_eq(w.open_count, 0);
+    cr_expect_float_eq(bench_waits_us(&w, 50), 250, 0.1);
+    cr_expect_float_eq(bench_waits_us(&w, 99), 1000000, 0.1);
+}

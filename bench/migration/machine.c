@@ -33,7 +33,7 @@ static void pump(struct bench_machine *m, int ms)
 
 static enum tw_code spawn(struct bench_machine *m, const char *qemu,
                           const struct bench_guest *guest, const struct bench_files *files,
-                          bool incoming, struct tw_error *err)
+                          bool incoming, bool trace, struct tw_error *err)
 {
     static char object[2 * BENCH_PATH], memory[32], serial[2 * BENCH_PATH], qmp[2 * BENCH_PATH];
     char log[2 * BENCH_PATH];
@@ -78,6 +78,14 @@ static enum tw_code spawn(struct bench_machine *m, const char *qemu,
         argv[n++] = "-incoming";
         argv[n++] = "defer";
     }
+    if (trace) {
+        argv[n++] = "-msg";
+        argv[n++] = "timestamp=on";
+        argv[n++] = "-trace";
+        argv[n++] = "enable=postcopy_ram_fault_thread_request";
+        argv[n++] = "-trace";
+        argv[n++] = "enable=postcopy_place_page*";
+    }
     return bench_process_start(&m->process, (char **)(uintptr_t)argv, log, err);
 }
 
@@ -96,7 +104,7 @@ static enum tw_code ended(struct bench_machine *m, struct tw_error *err)
 
 enum tw_code bench_machine_start(struct bench_machine *machine, const char *qemu, const char *dir,
                                  const struct bench_guest *guest, const struct bench_files *files,
-                                 bool incoming, struct tw_error *err)
+                                 bool incoming, bool trace, struct tw_error *err)
 {
     struct bench_machine *m = machine;
     char path[2 * BENCH_PATH];
@@ -105,7 +113,7 @@ enum tw_code bench_machine_start(struct bench_machine *machine, const char *qemu
     m->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (m->epoll_fd < 0 || mkdir(dir, 0700) != 0)
         return tw_fail_errno(err, errno, dir, "cannot make the machine's folder");
-    enum tw_code code = spawn(m, qemu, guest, files, incoming, err);
+    enum tw_code code = spawn(m, qemu, guest, files, incoming, trace, err);
     snprintf(path, sizeof path, "%s/qmp.sock", dir);
     const struct tw_qmp_config config = {.path = path,
                                          .clock = &tw_monotonic,

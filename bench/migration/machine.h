@@ -16,10 +16,11 @@ struct bench_machine {
     uint64_t stopped_ns, resumed_ns; /* when the last STOP and RESUME events came; 0 = none */
 };
 
-/* Makes `dir`, starts QEMU and waits until QMP answers. */
+/* With `trace` qemu.log tells of each wait for memory in post-copy. Makes `dir`, starts QEMU and
+ * waits until QMP answers. */
 enum tw_code bench_machine_start(struct bench_machine *machine, const char *qemu, const char *dir,
                                  const struct bench_guest *guest, const struct bench_files *files,
-                                 bool incoming, struct tw_error *err);
+                                 bool incoming, bool trace, struct tw_error *err);
 /* Kills QEMU and removes the folder. Harmless on a machine that never started (all zero). */
 void bench_machine_end(struct bench_machine *machine);
 

@@ -38,6 +38,12 @@ static void figures(const Towline__V1__Migration *m, struct bench_run *run)
     v[BENCH_BYTES_TOTAL] = (double)(p->bytes_sent - p->bytes_device_state);
     if (v[BENCH_CONVERGED] == 0)
         return;
+    run->following.faults = (double)p->faults;
+    run->following.p50_us = p->faults ? (double)p->fault_p50_us : NAN;
+    run->following.p99_us = p->faults ? (double)p->fault_p99_us : NAN;
+    run->following.bytes_on_demand = (double)p->bytes_on_demand;
+    run->following.accuracy = p->pages_watched ? (double)p->accuracy_percent : NAN;
+    run->following.coverage = p->pages_watched ? (double)p->coverage_percent : NAN;
     v[BENCH_DOWNTIME] = (double)p->downtime_us / 1e3;
     v[BENCH_TOTAL] = (double)p->total_us / 1e3;
     if (p->memory_compared && !p->memory_equal)
@@ -79,7 +85,8 @@ enum tw_code bench_ours_run(struct bench_cluster *cluster, struct bench_run *run
     enum tw_code code = begin(cluster, run->guest, &watch, err);
     if (!code && bench_sleep_ms(run->guest->warm_up_ms)) {
         began = bench_now_ns();
-        code = bench_cluster_migrate(cluster, BENCH_BANDWIDTH, id, err);
+        code =
+            bench_cluster_migrate(cluster, BENCH_BANDWIDTH, run->method, run->predictor, id, err);
     }
     if (!code && !bench_interrupted())
         code = bench_cluster_await_end(cluster, id, &m, err);

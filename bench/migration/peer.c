@@ -18,7 +18,7 @@ struct pair {
     struct bench_watch *watch;
     enum bench_contender kind;
     uint64_t began_ns, completed_ns;
-    bool postcopy_started;
+    bool postcopy_started, trace;
     json_t *last; /* answer of query-migrate */
 };
 
@@ -67,10 +67,11 @@ static enum tw_code begin(struct pair *p, const struct bench_setting *s,
     snprintf(destination, sizeof destination, "%s/destination", s->dir);
     enum tw_code code = bench_watch_start(guest, source, destination, &p->watch, err);
     if (!code)
-        code = bench_machine_start(&p->source, s->qemu, source, guest, &s->files, false, err);
-    if (!code)
         code =
-            bench_machine_start(&p->destination, s->qemu, destination, guest, &s->files, true, err);
+            bench_machine_start(&p->source, s->qemu, source, guest, &s->files, false, false, err);
+    if (!code)
+        code = bench_machine_start(&p->destination, s->qemu, destination, guest, &s->files, true,
+                                   p->trace, err);
     if (code)
         return code;
     bench_machine_join(&p->source, &p->destination);
@@ -159,6 +160,24 @@ static void figures(const struct pair *p, struct bench_run *run, bool converged)
     v[BENCH_DOWNTIME] = (double)(p->destination.resumed_ns - p->source.stopped_ns) / (double)TW_MS;
 }
 
+/* A page is 4096 bytes and a header of 8. */
+static void waits(const struct pair *p, struct bench_run *run)
+{
+    static struct bench_waits w;
+    char path[2 * BENCH_PATH], line[512];
+    memset(&w, 0, sizeof w);
+    snprintf(path, sizeof path, "%s/qemu.log", p->destination.dir);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        bench_waits_line(&w, line);
+    if (f)
+        fclose(f);
+    run->following.faults = (double)w.count;
+    run->following.p50_us = bench_waits_us(&w, 50);
+    run->following.p99_us = bench_waits_us(&w, 99);
+    run->following.bytes_on_demand = (double)counter(p, "ram", "postcopy-requests") * (4096 + 8);
+}
+
 static enum tw_code await_resume(struct pair *p, struct tw_error *err)
 {
     for (unsigned ms = 0; ms < RESUME_MS && !bench_interrupted(); ms++) {
@@ -192,6 +211,8 @@ static enum tw_code migrate(struct pair *p, struct bench_run *run, struct tw_err
         return code;
     uint64_t ended = bench_now_ns();
     figures(p, run, converged);
+    if (p->trace && converged)
+        waits(p, run);
     bench_run_finish(run, p->watch, p->began_ns, ended);
     return TW_OK;
 }
@@ -199,7 +220,8 @@ static enum tw_code migrate(struct pair *p, struct bench_run *run, struct tw_err
 enum tw_code bench_peer_run(const struct bench_setting *setting, struct bench_run *run,
                             struct tw_error *err)
 {
-    struct pair p = {.kind = run->contender};
+    struct pair p = {.kind = run->contender,
+                     .trace = run->follow && run->contender == BENCH_QEMU_POSTCOPY};
     enum tw_code code = begin(&p, setting, run->guest, err);
     if (!code)
         code = migrate(&p, run, err);

@@ -22,12 +22,23 @@ struct bench_setting {
     const char *agent, *controller, *plugin;
 };
 
+/* What a guest waited for that ran before its memory was there; NAN = not measured. */
+struct bench_following {
+    double faults, p50_us, p99_us;
+    double bytes_on_demand;
+    double recover90_ms;
+    double accuracy, coverage; /* of the predictor, percent */
+};
+
 /* What is worth keeping of a run beside its figures. */
 struct bench_run {
     const struct bench_guest *guest;
     enum bench_contender contender;
     unsigned number;
     struct bench_sample sample;
+    int method, predictor; /* ours: as in the contract; 0 = its default */
+    bool follow;           /* looks for waits, and longer for what comes behind the move */
+    struct bench_following following;
     uint64_t guest_errors;
     char note[512]; /* rounds, parts of the downtime, why it ended */
 };

@@ -34,7 +34,7 @@ static enum tw_code plain(const struct bench_setting *s, const struct bench_gues
     snprintf(dir, sizeof dir, "%s/plain", s->dir);
     enum tw_code code = bench_watch_start(guest, dir, "", &watch, err);
     if (!code)
-        code = bench_machine_start(&m, s->qemu, dir, guest, &s->files, false, err);
+        code = bench_machine_start(&m, s->qemu, dir, guest, &s->files, false, false, err);
     if (!code)
         code = bench_watch_await_ready(watch, err);
     if (!code && bench_sleep_ms(guest->warm_up_ms))
@@ -86,7 +86,7 @@ static enum tw_code ours(struct bench_cluster *c, const struct bench_guest *gues
     if (!code && bench_sleep_ms(guest->warm_up_ms))
         code = speed(watch, &out->attached, err);
     if (!code)
-        code = bench_cluster_migrate(c, LOW_BANDWIDTH, id, err);
+        code = bench_cluster_migrate(c, LOW_BANDWIDTH, 0, 0, id, err);
     if (!code)
         code = await_copying(c, id, err);
     if (!code)

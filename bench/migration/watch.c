@@ -319,6 +319,17 @@ double bench_watch_pause_ms(struct bench_watch *watch)
     return pause ? (double)pause / (double)TW_MS : NAN;
 }
 
+double bench_watch_recovered_ms(struct bench_watch *watch, double before, uint64_t window_ns)
+{
+    pthread_mutex_lock(&watch->mutex);
+    uint64_t stopped_ns = watch->pulse.destination_ns ? watch->pulse.source_ns : 0;
+    uint64_t at = stopped_ns && watch->guest->writes && !isnan(before)
+                      ? bench_series_reaches(&watch->ops, stopped_ns, before * 0.9, window_ns)
+                      : 0;
+    pthread_mutex_unlock(&watch->mutex);
+    return at ? (double)(at - stopped_ns) / (double)TW_MS : NAN;
+}
+
 uint64_t bench_watch_moved_ns(struct bench_watch *watch)
 {
     pthread_mutex_lock(&watch->mutex);

@@ -30,6 +30,9 @@ double bench_watch_stall_ms(struct bench_watch *watch, uint64_t from_ns, uint64_
 /* From the source's last progress to the destination's first; NAN when it has not moved, or when
  * an idle guest's progress is too coarse. */
 double bench_watch_pause_ms(struct bench_watch *watch);
+/* From the source's last progress until the guest does 90 of 100 operations as fast as `before`,
+ * for as long as the window; NAN when that was not seen. A Linux guest tells once a second. */
+double bench_watch_recovered_ms(struct bench_watch *watch, double before, uint64_t window_ns);
 /* When the destination's first progress was seen; 0 = not yet. */
 uint64_t bench_watch_moved_ns(struct bench_watch *watch);
 /* What the guest found wrong with its own memory. */

@@ -85,5 +85,6 @@ struct tw_attachment tw_process_attachment(struct tw_process *process)
                                   .device = tw_process_device(process),
                                   .same_value_is_dirty = false,
                                   .whole_pages = true,
+                                  .kind = TW_ATTACHMENT_PROCESS,
                                   .blind_spots = tw_process_blind_spots};
 }

@@ -26,6 +26,7 @@ static const char device_path[] = "/dev/userfaultfd";
 struct tw_inject {
     pthread_t thread;
     bool wait_exec;
+    bool (*leave)(pid_t pid); /* at its execve; may be NULL */
     atomic_bool cancel;
     atomic_bool following; /* the program is traced: it can be let go to its execve */
     atomic_bool ended;     /* the fields below are set */
@@ -132,6 +133,8 @@ static void *tracer_main(void *ctx)
             const uint64_t deadline = tw_after(tw_now(&tw_monotonic), EXEC_WAIT_MAX);
             inject->code = tw_tracee_stop_at_exec(t, deadline, err);
         }
+        if (!inject->code && inject->leave && inject->leave(t->pid))
+            inject->code = tw_fail(err, TW_CANCELLED, t->where, NULL, NULL, "is to be left alone");
     } else {
         inject->code = tw_tracee_stop(t, err);
     }
@@ -154,13 +157,15 @@ static void nap(void)
     nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
-enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, uint64_t stop_timeout_ns,
-                             struct tw_inject **inject, struct tw_error *err)
+enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, bool (*leave)(pid_t pid),
+                             uint64_t stop_timeout_ns, struct tw_inject **inject,
+                             struct tw_error *err)
 {
     struct tw_inject *i = calloc(1, sizeof *i);
     if (!i)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "inject", NULL, NULL, "no memory");
     i->wait_exec = wait_exec;
+    i->leave = leave;
     i->userfaultfd = -1;
     i->tracee = (struct tw_tracee){
         .pid = pid, .mem = -1, .step_timeout_ns = stop_timeout_ns, .cancel = &i->cancel};

@@ -20,9 +20,12 @@
 struct tw_inject;
 
 /* Begins. `wait_exec`: the program is stopped at its next execve, not now; this returns when it can
- * be let go to it. `stop_timeout_ns` bounds the wait for the stop, and each step after it. */
-enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, uint64_t stop_timeout_ns,
-                             struct tw_inject **inject, struct tw_error *err);
+ * be let go to it. `leave` (may be NULL) is then asked, on another thread: true leaves the program
+ * alone, and finish answers CANCELLED. `stop_timeout_ns` bounds the wait for the stop, and each
+ * step after it. */
+enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, bool (*leave)(pid_t pid),
+                             uint64_t stop_timeout_ns, struct tw_inject **inject,
+                             struct tw_error *err);
 
 /* Waits for the end, at most until the deadline (then it is called off), and frees `inject`.
  * *userfaultfd is the caller's, *stop_ns how long the thread was stopped. */

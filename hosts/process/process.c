@@ -221,8 +221,8 @@ static enum tw_code begin(const struct tw_process_config *config, pid_t pid, boo
     enum tw_code code = process_alloc(config, pid, &caught->process, err);
     if (code)
         return code;
-    code = tw_inject_begin(pid, wait_exec, caught->process->config.stop_timeout_ns, &caught->inject,
-                           err);
+    code = tw_inject_begin(pid, wait_exec, caught->process->config.leave,
+                           caught->process->config.stop_timeout_ns, &caught->inject, err);
     if (code)
         tw_process_detach(caught->process);
     return code;

@@ -62,6 +62,9 @@ struct tw_process_config {
      * for the faults that protection costs it; and of one processor, for us. 0 = 50 and 100. */
     uint32_t fault_permille, own_permille;
     uint64_t stop_timeout_ns; /* until the program has stopped for the injection; 0 = 2 s */
+    /* Asked when a caught program has executed, on another thread; true: it is left alone, and
+     * catch_finish answers CANCELLED. NULL: it is attached to. */
+    bool (*leave)(pid_t pid);
 };
 
 /* ---- Beginning and end ---------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 #include "hosts/qemu/qemu_impl.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -122,6 +123,28 @@ bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_m
             return true;
     }
     return false;
+}
+
+void tw_qemu_end_strays(const char *run_dir)
+{
+    char needle[600], path[64], text[8192];
+    const int n = snprintf(needle, sizeof needle, "%s/", run_dir);
+    DIR *d = opendir("/proc");
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const long pid = strtol(e->d_name, NULL, 10);
+        snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
+        const int fd = pid > 1 && pid != getpid() ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        const ssize_t got = fd >= 0 ? read(fd, text, sizeof text) : -1;
+        if (fd >= 0)
+            close(fd);
+        if (got > 0 && memmem(text, (size_t)got, needle, (size_t)n)) {
+            tw_log(TW_LOG_WARN, "qemu", "ended a process that no record knows",
+                   "pid=%ld folder=%s", pid, run_dir);
+            kill((pid_t)pid, SIGKILL);
+        }
+    }
+    if (d)
+        closedir(d);
 }
 
 void tw_qemu_process_let_go(struct tw_qemu_process *p)

@@ -224,6 +224,7 @@ static enum tw_code make_qemu(const struct tw_qemu_config *config, struct tw_qem
     strcpy(q->run_dir, config->run_dir);
     q->clock = config->clock ? config->clock : &tw_monotonic;
     q->incoming = config->incoming;
+    q->fault_workers = config->fault_workers;
     const bool fits = place(q, q->ram_path, "ram") && place(q, q->link_path, "link") &&
                       place(q, q->qmp_path, "qmp.sock") && place(q, q->log_path, "qemu.log") &&
                       place(q, q->serial_path, "serial.log") &&

@@ -3,6 +3,7 @@
 #define TOWLINE_HOSTS_QEMU_QEMU_IMPL_H
 
 #include "hosts/link/link.h"
+#include "hosts/qemu/fault_crew.h"
 #include "hosts/qemu/qemu.h"
 #include "hosts/qemu/qmp.h"
 
@@ -107,9 +108,11 @@ void tw_operation_close(struct tw_qemu *q);
  */
 
 struct tw_qemu_guard {
-    int socket;    /* to the plugin, until it has handed its memory out; -1 = none */
-    int fd;        /* userfaultfd of QEMU's memory; -1 = not under guard */
-    uint64_t base; /* address of RAM offset 0 in QEMU */
+    int socket;                 /* to the plugin, until it has handed its memory out; -1 = none */
+    int fd;                     /* userfaultfd of QEMU's memory; -1 = not under guard */
+    uint64_t base;              /* address of RAM offset 0 in QEMU */
+    struct tw_fault_crew *crew; /* NULL = not under guard */
+    struct tw_host_fault_view view;
 };
 
 extern const struct tw_host_fault_ops tw_guard_ops;
@@ -142,6 +145,7 @@ struct tw_qemu {
     struct tw_qemu_process process;
     struct tw_qemu_memory memory;
     struct tw_qemu_guard guard;
+    unsigned fault_workers; /* 0 = the crew's default */
     struct tw_link link;
     struct tw_qmp *qmp;
     int epoll_fd, timer_fd;

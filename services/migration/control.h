@@ -45,6 +45,13 @@ enum tw_blob_tag {
     TW_BLOB_MAP = 1,   /* lines to come (line_set.h) */
 };
 
+/* Tags of LINES chunks behind the map: why they come now. */
+enum tw_rest_tag {
+    TW_REST_IN_TURN = 0,
+    TW_REST_WANTED = 1, /* the guest waits for them */
+    TW_REST_AHEAD = 2,  /* whole pages that it is likely to touch next */
+};
+
 struct tw_control_begin {
     uint64_t memory_bytes;
     uint64_t epoch;  /* that the destination gets */
@@ -113,8 +120,9 @@ struct tw_control_whole {
     uint64_t lines;  /* that came behind the map */
     uint64_t digest; /* of these as they came; 0 when not compared */
     uint64_t faults, fault_p50_ns, fault_p99_ns;
+    uint64_t ahead_watched, ahead_touched; /* pages: see struct tw_foresight_figures */
 };
-static_assert(sizeof(struct tw_control_whole) == 48, "wire format");
+static_assert(sizeof(struct tw_control_whole) == 64, "wire format");
 
 /* Its sender owns the VM. */
 struct tw_control_missing {

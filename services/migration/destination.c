@@ -1,5 +1,6 @@
 #include "services/migration/destination.h"
 
+#include "services/migration/big_array.h"
 #include "services/migration/convergence.h"
 
 #include <stdio.h>
@@ -317,6 +318,12 @@ enum tw_code tw_destination_start(const struct tw_migration_env *env,
     return TW_OK;
 }
 
+void tw_destination_wait_anew(struct tw_destination *d, uint64_t connect_timeout_ns)
+{
+    if (d->machine.state == TW_DESTINATION_WAITING)
+        d->deadline_ns = tw_after(tw_now(d->env.clock), connect_timeout_ns);
+}
+
 enum tw_code tw_destination_adopt(const struct tw_migration_env *env,
                                   const struct tw_migration_params *params, struct tw_host *host,
                                   struct tw_destination **destination, struct tw_error *err)
@@ -360,6 +367,9 @@ void tw_destination_free(struct tw_destination *d)
         return;
     tw_destination_close_connection(d);
     tw_received_close(&d->received);
+    if (d->missing.shown && d->host->faults->view)
+        d->host->faults->view(d->host->ctx, NULL);
+    tw_big_array_close(d->missing.watched, d->host->memory_bytes / TW_PAGE_SIZE / 64 + 1);
     tw_line_set_close(&d->missing.lines);
     free(d->device_state.data);
     free(d);
@@ -450,6 +460,7 @@ void tw_destination_progress(const struct tw_destination *d, struct tw_migration
         out->path_left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
         out->path_waited_ns += now_ns - d->recovery.lost_ns;
     }
+    out->foresight = tw_destination_foresight(d);
     out->fault_p50_ns = tw_destination_wait_ns(d, 50);
     out->fault_p99_ns = tw_destination_wait_ns(d, 99);
     if (d->conn) {

@@ -40,6 +40,10 @@ enum tw_destination_state {
 /* As many touches as can wait in a guest: each vCPU, and the threads of its process. */
 #define TW_WAITING_MAX  128u
 #define TW_WAIT_BUCKETS 128u /* of waiting times: four an octave */
+/* Of the pages that came because the guest was likely to touch them, one in so many stays closed
+ * until it does: that costs it a wait of a few microseconds and tells whether the guess was good.
+ */
+#define TW_WATCH_ONE_IN 8u
 
 struct tw_waiting {
     uint64_t page;
@@ -58,9 +62,13 @@ struct tw_missing {
     uint64_t digest;  /* of the lines that came, as they came */
     uint64_t came;    /* lines */
     uint64_t waits[TW_WAIT_BUCKETS];
+    uint64_t *watched;                 /* bitmap of complete pages that are still closed */
+    struct tw_foresight_figures ahead; /* pages that came before their turn */
+    uint64_t touched;                  /* of the watched ones; other threads count, too */
     uint64_t retry_ns;
     bool announced, room_said; /* while the VM runs at the source */
     bool mapped;               /* the map is final: from here on lines are what follows */
+    bool shown;                /* the host looks at what is missing */
     bool guarded, released, running_said, durable;
 };
 
@@ -144,13 +152,23 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
 bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns);
 /* What the digest of the memory here lacks, or has too much, while lines are to come. */
 uint64_t tw_destination_digest(const struct tw_destination *d);
+/* The host may look at what is missing, to let go by itself who touches what is there. */
+void tw_destination_show_missing(struct tw_destination *d);
 /* Ends the guard; what waited goes on. */
 void tw_destination_release(struct tw_destination *d);
 /* Looks for touches and asks for what they wait for; returns when to call again. */
 uint64_t tw_destination_serve(struct tw_destination *d, uint64_t now_ns);
-/* A page is whole: whoever waits for it goes on. */
-enum tw_code tw_destination_page_ready(struct tw_destination *d, uint64_t page,
-                                       struct tw_error *err);
+/* What a touch waits for here: a line, or all of its page. */
+static inline bool tw_destination_by_line(const struct tw_destination *d)
+{
+    return d->host->faults->ready_lines != NULL;
+}
+/* Whoever waits for these lines of a page goes on; where whole pages wait, for any of it. */
+enum tw_code tw_destination_ready(struct tw_destination *d, uint64_t page, uint64_t lines,
+                                  struct tw_error *err);
+/* A page is whole that the guest was likely to touch: whether it stays closed to see if it does. */
+bool tw_destination_watch(struct tw_destination *d, uint64_t page);
+struct tw_foresight_figures tw_destination_foresight(const struct tw_destination *d);
 /* The time that `percent` of the waits so far did not exceed; 0 = there were none. */
 uint64_t tw_destination_wait_ns(const struct tw_destination *d, unsigned percent);
 

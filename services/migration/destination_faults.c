@@ -40,20 +40,31 @@ uint64_t tw_destination_wait_ns(const struct tw_destination *d, unsigned percent
 /* ---- Ready ------------------------------------------------------------------------------------
  */
 
-enum tw_code tw_destination_page_ready(struct tw_destination *d, uint64_t page,
-                                       struct tw_error *err)
+static enum tw_code let_at(struct tw_destination *d, uint64_t page, uint64_t lines,
+                           struct tw_error *err)
+{
+    const struct tw_host_fault_ops *faults = d->host->faults;
+    return tw_destination_by_line(d) ? faults->ready_lines(d->host->ctx, page, lines, err)
+                                     : faults->ready(d->host->ctx, page, 1, err);
+}
+
+enum tw_code tw_destination_ready(struct tw_destination *d, uint64_t page, uint64_t lines,
+                                  struct tw_error *err)
 {
     struct tw_missing *m = &d->missing;
     if (!m->guarded || m->released)
         return TW_OK;
-    enum tw_code code = d->host->faults->ready(d->host->ctx, page, 1, err);
+    enum tw_code code = let_at(d, page, lines, err);
     uint64_t now_ns = m->waiting_count ? tw_now(d->env.clock) : 0;
     for (unsigned i = 0; i < m->waiting_count;) {
-        if (m->waiting[i].page != page) {
+        if (m->waiting[i].page != page || !(lines >> m->waiting[i].critical & 1)) {
             i++;
             continue;
         }
-        m->waits[bucket_of(now_ns - m->waiting[i].since_ns)]++;
+        const struct tw_waiting *w = &m->waiting[i];
+        m->waits[bucket_of(now_ns - w->since_ns)]++;
+        if (d->env.missed)
+            d->env.missed(d->env.ctx, page, w->critical, w->since_ns, now_ns - w->since_ns);
         m->waiting[i] = m->waiting[--m->waiting_count];
     }
     return code;
@@ -62,12 +73,55 @@ enum tw_code tw_destination_page_ready(struct tw_destination *d, uint64_t page,
 /* ---- Found and asked for ----------------------------------------------------------------------
  */
 
-static bool is_asked_for(const struct tw_missing *m, uint64_t page)
+static bool is_waited_for(const struct tw_missing *m, uint64_t page)
 {
     for (unsigned i = 0; i < m->waiting_count; i++)
-        if (m->waiting[i].page == page && m->waiting[i].asked)
+        if (m->waiting[i].page == page)
             return true;
     return false;
+}
+
+static bool is_watched(const struct tw_missing *m, uint64_t page)
+{
+    return __atomic_load_n(&m->watched[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1;
+}
+
+struct tw_foresight_figures tw_destination_foresight(const struct tw_destination *d)
+{
+    struct tw_foresight_figures f = d->missing.ahead;
+    f.touched = __atomic_load_n(&d->missing.touched, __ATOMIC_RELAXED);
+    return f;
+}
+
+bool tw_destination_watch(struct tw_destination *d, uint64_t page)
+{
+    struct tw_missing *m = &d->missing;
+    m->ahead.ahead++;
+    /* Which of them, must not depend on where they are in a row. */
+    bool chosen = (page * UINT64_C(0x9e3779b97f4a7c15) >> 32) % TW_WATCH_ONE_IN == 0;
+    if (!chosen || !m->guarded || m->released || is_waited_for(m, page))
+        return false;
+    __atomic_fetch_or(&m->watched[page / 64], UINT64_C(1) << (page % 64), __ATOMIC_RELAXED);
+    m->ahead.watched++;
+    return true;
+}
+
+static bool is_asked_for(const struct tw_destination *d, uint64_t page, uint32_t line)
+{
+    const struct tw_missing *m = &d->missing;
+    for (unsigned i = 0; i < m->waiting_count; i++) {
+        const struct tw_waiting *w = &m->waiting[i];
+        bool same = w->page == page && (w->critical == line || !tw_destination_by_line(d));
+        if (same && w->asked)
+            return true;
+    }
+    return false;
+}
+
+static bool is_there(const struct tw_destination *d, uint64_t page, uint32_t line)
+{
+    uint64_t to_come = d->missing.lines.of_page[page];
+    return tw_destination_by_line(d) ? !(to_come >> line & 1) : to_come == 0;
 }
 
 /* Nothing is to come: the page was closed, no more, and so are its neighbours. */
@@ -76,7 +130,16 @@ static void open_ahead(struct tw_destination *d, uint64_t page)
     const struct tw_line_set *set = &d->missing.lines;
     struct tw_error err;
     uint64_t end = page + 1;
-    while (end < set->pages && end < page + READY_AHEAD && set->of_page[end] == 0)
+    if (tw_destination_by_line(d)) {
+        if (let_at(d, page, ~set->of_page[page], &err) != TW_OK)
+            (void)tw_destination_refuse(d, &err);
+        return;
+    }
+    const uint64_t bit = UINT64_C(1) << (page % 64);
+    if (__atomic_fetch_and(&d->missing.watched[page / 64], ~bit, __ATOMIC_RELAXED) & bit)
+        __atomic_fetch_add(&d->missing.touched, 1, __ATOMIC_RELAXED);
+    while (end < set->pages && end < page + READY_AHEAD && set->of_page[end] == 0 &&
+           !is_watched(&d->missing, end))
         end++;
     if (d->host->faults->ready(d->host->ctx, page, end - page, &err) == TW_OK)
         return;
@@ -90,16 +153,17 @@ static void note(struct tw_destination *d, const struct tw_host_fault *f, uint64
     uint64_t page = tw_page_of(f->address);
     if (page >= m->lines.pages)
         return;
-    if (m->lines.of_page[page] == 0) {
+    uint32_t line = (uint32_t)(f->address % TW_PAGE_SIZE / TW_LINE_SIZE);
+    if (is_there(d, page, line)) {
         open_ahead(d, page);
         return;
     }
     d->meter.p.faults++;
     m->waiting[m->waiting_count++] =
         (struct tw_waiting){.page = page,
-                            .critical = (uint32_t)(f->address % TW_PAGE_SIZE / TW_LINE_SIZE),
-                            .asked = is_asked_for(m, page),
-                            .since_ns = now_ns};
+                            .critical = line,
+                            .asked = is_asked_for(d, page, line),
+                            .since_ns = f->since_ns ? f->since_ns : now_ns};
 }
 
 static void take_touches(struct tw_destination *d, uint64_t now_ns)
@@ -121,12 +185,14 @@ static bool ask(struct tw_destination *d, struct tw_waiting *w)
 {
     struct tw_missing *m = &d->missing;
     struct tw_error err;
-    if (w->asked || is_asked_for(m, w->page)) {
+    if (w->asked || is_asked_for(d, w->page, w->critical)) {
         w->asked = true;
         return true;
     }
-    union tw_control want = {
-        .want = {.page = w->page, .lines = m->lines.of_page[w->page], .critical = w->critical}};
+    uint64_t lines = m->lines.of_page[w->page];
+    if (tw_destination_by_line(d))
+        lines &= UINT64_C(1) << w->critical;
+    union tw_control want = {.want = {.page = w->page, .lines = lines, .critical = w->critical}};
     enum tw_code code = tw_control_send(d->conn, TW_CONTROL_WANT, &want, &err);
     w->asked = code == TW_OK;
     if (code != TW_OK && code != TW_RESOURCE_EXHAUSTED) {

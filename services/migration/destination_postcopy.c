@@ -4,6 +4,7 @@
  */
 #include "services/migration/destination.h"
 
+#include "services/migration/big_array.h"
 #include "services/migration/line_hash.h"
 
 #include <stdatomic.h>
@@ -49,6 +50,12 @@ enum tw_code tw_destination_take_map_end(struct tw_destination *d,
     if (m->lines.count != end->lines)
         return tw_fail(err, TW_INVALID_ARGUMENT, d->params.id, NULL, NULL,
                        "the map names other lines than its end says");
+    if (end->final) {
+        m->watched = tw_big_array_open(d->host->memory_bytes / TW_PAGE_SIZE / 64 + 1,
+                                       "bitmap of watched pages", &why);
+        if (!m->watched)
+            return tw_destination_refuse(d, &why);
+    }
     m->room_at = 0;
     m->announced = !end->final;
     m->mapped = end->final;
@@ -101,6 +108,18 @@ bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns)
 /* ---- Guard ------------------------------------------------------------------------------------
  */
 
+void tw_destination_show_missing(struct tw_destination *d)
+{
+    struct tw_missing *m = &d->missing;
+    struct tw_host_fault_view view = {.to_come = m->lines.of_page,
+                                      .watched = m->watched,
+                                      .touched = &m->touched,
+                                      .pages = m->lines.pages};
+    if (d->host->faults->view && !m->shown)
+        d->host->faults->view(d->host->ctx, &view);
+    m->shown = true;
+}
+
 static bool guard_ended(struct tw_destination *d)
 {
     struct tw_error err = {0};
@@ -118,6 +137,7 @@ uint64_t tw_destination_step_guarding(struct tw_destination *d, uint64_t now_ns)
     struct tw_error err;
     if (!tw_destination_make_room(d, now_ns))
         return now_ns;
+    tw_destination_show_missing(d);
     if (!guard_ended(d))
         return tw_after(now_ns, TW_POLL_NS);
     if (!d->missing.guarded)
@@ -169,7 +189,7 @@ static void write_lines(uint8_t *page, const struct tw_record *r, uint64_t lines
 }
 
 static enum tw_code take_page(struct tw_destination *d, const struct tw_record *r, uint64_t page,
-                              struct tw_error *err)
+                              bool ahead, struct tw_error *err)
 {
     struct tw_missing *m = &d->missing;
     uint64_t lines = r->kind == TW_RECORD_ZERO_PAGES ? TW_ALL_LINES : r->bitmap;
@@ -182,6 +202,8 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
     uint8_t *bytes = d->host->memory + page * TW_PAGE_SIZE;
     d->meter.p.lines_late += tw_popcount(lines & ~fresh);
     write_lines(bytes, r, lines, d->mutations.late_overwrites ? lines : fresh);
+    if (d->begin.verify) /* as they came: when they are taken out the guest may be let at them */
+        m->digest += tw_lines_digest(page, bytes, fresh);
     /* The line first, then the set, then the page is opened: killed in between, nothing is lost. */
     atomic_signal_fence(memory_order_release);
     tw_line_set_take(&m->lines, page, fresh);
@@ -192,13 +214,15 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
     }
     if (fresh == 0)
         return TW_OK;
-    if (d->begin.verify)
-        m->digest += tw_lines_digest(page, bytes, fresh);
     if (d->begin.verify && d->received.touched)
         tw_received_touch(&d->received, page);
+    if (tw_destination_by_line(d))
+        return tw_destination_ready(d, page, fresh, err);
     if (m->lines.of_page[page] && !d->mutations.ready_early)
         return TW_OK;
-    return tw_destination_page_ready(d, page, err);
+    if (ahead && tw_destination_watch(d, page))
+        return TW_OK;
+    return tw_destination_ready(d, page, TW_ALL_LINES, err);
 }
 
 /* Looks at the whole chunk before any of it is used. */
@@ -230,11 +254,13 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
         return tw_destination_out_of_place(d, "lines before the device state", err);
     if (d->machine.state == TW_DESTINATION_PATH_LOST)
         return tw_destination_out_of_place(d, "lines before it knows which", err);
+    if (header->tag > TW_REST_AHEAD)
+        return tw_destination_out_of_place(d, "lines for a reason that is not known", err);
     tw_record_reader_init(&reader, payload, header->length, d->host->memory_bytes);
     while (code == TW_OK && !d->refused && tw_record_next(&reader, &r, NULL) == TW_OK) {
         uint64_t page = tw_page_of(r.page_address), end = page + r.pages;
         for (; code == TW_OK && !d->refused && page < end; page++)
-            code = take_page(d, &r, page, err);
+            code = take_page(d, &r, page, header->tag == TW_REST_AHEAD, err);
     }
     tw_meter_sent(&d->meter, sizeof *header + header->length, tw_now(d->env.clock));
     return code;
@@ -280,7 +306,9 @@ uint64_t tw_destination_step_fetching(struct tw_destination *d, uint64_t now_ns)
                                         .digest = m->digest,
                                         .faults = d->meter.p.faults,
                                         .fault_p50_ns = tw_destination_wait_ns(d, 50),
-                                        .fault_p99_ns = tw_destination_wait_ns(d, 99)}};
+                                        .fault_p99_ns = tw_destination_wait_ns(d, 99),
+                                        .ahead_watched = m->ahead.watched,
+                                        .ahead_touched = tw_destination_foresight(d).touched}};
     tw_farewell_say(&d->farewell, TW_CONTROL_WHOLE, &whole, now_ns);
     tw_destination_move(d, TW_DESTINATION_COMMITTED, "all of its memory is here");
     return now_ns;

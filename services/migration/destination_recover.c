@@ -7,6 +7,8 @@
  * asks for a line once more that no guest has seen, or opens a page when it is touched. */
 #include "services/migration/destination.h"
 
+#include "services/migration/big_array.h"
+
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -66,6 +68,9 @@ static enum tw_code read_kept(struct tw_destination *d, struct tw_error *err)
         return tw_fail(err, TW_DATA_LOSS, tw_migration_where(&d->params, where), NULL, NULL,
                        "what vm %s still misses is not known any more", d->params.vm);
     d->missing.kept = kept;
+    d->missing.watched = tw_big_array_open(pages / 64 + 1, "bitmap of watched pages", err);
+    if (!d->missing.watched)
+        return TW_RESOURCE_EXHAUSTED;
     d->meter.p.lines_to_come = h->to_come;
     d->missing.came = h->to_come - d->missing.lines.count;
     return TW_OK;
@@ -262,6 +267,7 @@ uint64_t tw_destination_step_rejoining(struct tw_destination *d, uint64_t now_ns
     enum tw_code code = TW_OK;
     if (now_ns < d->retry_ns)
         return d->retry_ns;
+    tw_destination_show_missing(d);
     if (!d->host->faults->rejoin(d->host->ctx, &code, &err))
         return tw_after(now_ns, TW_POLL_NS);
     if (code != TW_OK) { /* as long as there is a machine; until then whoever waits, waits */

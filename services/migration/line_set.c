@@ -36,7 +36,7 @@ uint64_t tw_line_set_add(struct tw_line_set *s, uint64_t page, uint64_t lines)
 uint64_t tw_line_set_take(struct tw_line_set *s, uint64_t page, uint64_t lines)
 {
     uint64_t there = lines & s->of_page[page];
-    s->of_page[page] &= ~there;
+    __atomic_store_n(&s->of_page[page], s->of_page[page] & ~there, __ATOMIC_RELEASE);
     s->count -= tw_popcount(there);
     return there;
 }

@@ -2,7 +2,10 @@
  *
  * Both sides hold one. The source takes lines out as it sends them, so none is sent twice; the
  * destination takes them out as they arrive, so what was not in the set any more is late and
- * touches nothing (R6). Storage appears as it is written. */
+ * touches nothing (R6). Storage appears as it is written.
+ *
+ * Not thread-safe, but other threads may look at a page's word (acquire): what its owner wrote
+ * before it took lines out is there for whoever sees them gone. */
 #ifndef TOWLINE_SERVICES_MIGRATION_LINE_SET_H
 #define TOWLINE_SERVICES_MIGRATION_LINE_SET_H
 

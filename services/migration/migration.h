@@ -36,6 +36,24 @@ enum tw_migration_method {
     TW_METHOD_HYBRID,    /* rounds first; what is dirty at the switch follows */
 };
 
+/* Which predictor orders what follows the VM: none, one of fpga-model/predictor.h, or the best of
+ * them by trial (foresight.h). */
+enum tw_foresight_choice {
+    TW_FORESIGHT_NONE,
+    TW_FORESIGHT_SPATIAL,
+    TW_FORESIGHT_STRIDE,
+    TW_FORESIGHT_SEQUENCE,
+    TW_FORESIGHT_AUTO,
+};
+
+/* How good the predictor was. The source counts misses, pages named, pages sent ahead, and misses
+ * of pages that it had named: right, and late. The destination leaves one in eight of the pages
+ * that came ahead closed to see whether the guest touches them: `touched` of `watched`. */
+struct tw_foresight_figures {
+    uint64_t misses, named, ahead, late;
+    uint64_t watched, touched;
+};
+
 enum tw_convergence_policy { TW_ON_NO_CONVERGENCE_ABORT, TW_ON_NO_CONVERGENCE_STOP };
 
 struct tw_migration_limits {
@@ -46,6 +64,7 @@ struct tw_migration_limits {
     enum tw_convergence_policy on_no_convergence;
     bool skip_verify;
     enum tw_migration_method method;
+    enum tw_foresight_choice foresight;
 };
 
 struct tw_round {
@@ -74,14 +93,24 @@ struct tw_migration_progress {
     uint64_t lines_on_demand, bytes_on_demand; /* sent because the guest waited for them */
     uint64_t lines_late; /* that had arrived already and were dropped; 0 unless a peer errs */
     uint64_t faults, fault_p50_ns, fault_p99_ns; /* waits of the guest for memory */
-    uint64_t fetch_ns; /* from the VM's resume until the last line was there */
     /* The path was lost behind the switch: see services/migration/destination_recover.c. */
     uint64_t reconnects;
     uint64_t lines_again;    /* source: sent and lost on the way, so sent again */
     uint64_t path_lost_ns;   /* destination: how long the path has been lost; 0 = it is not */
     uint64_t path_left_ns;   /* ... and until it gives up trying; 0 = it has */
     uint64_t path_waited_ns; /* ... and for how long it was lost in all */
+    uint64_t fetch_ns;       /* from the VM's resume until the last line was there */
+    const char *predictor;   /* that orders what follows, or did so last; NULL = nothing follows */
+    struct tw_foresight_figures foresight;
 };
+
+/* What these figures come to, in percent; 0 where nothing is known. Accuracy: pages sent ahead that
+ * the guest touched before all was there. Coverage: misses that were spared, of those that there
+ * would have been. Timeliness: right guesses that came before the touch. */
+struct tw_foresight_quality {
+    unsigned accuracy, coverage, timeliness;
+};
+struct tw_foresight_quality tw_foresight_judge(const struct tw_foresight_figures *figures);
 
 /* The durable truth of one side; numbers as HandOver in agent.proto. */
 enum tw_hand_over {
@@ -117,6 +146,9 @@ struct tw_migration_env {
      * and neither runs it. Begins, then is polled like a host operation; a failure aborts. */
     enum tw_code (*hook_begin)(void *ctx, struct tw_error *err);
     bool (*hook_poll)(void *ctx, enum tw_code *code, struct tw_error *err);
+    /* Destination only, may be NULL: a wait of the guest has ended. Neither allocates nor blocks.
+     */
+    void (*missed)(void *ctx, uint64_t page, uint32_t line, uint64_t since_ns, uint64_t waited_ns);
     tw_machine_trace trace; /* may be NULL */
     void *ctx;
 };
@@ -183,6 +215,9 @@ enum tw_code tw_destination_start(const struct tw_migration_env *env,
                                   const struct tw_migration_params *params, struct tw_host *host,
                                   uint64_t connect_timeout_ns, struct tw_destination **destination,
                                   struct tw_error *err);
+/* Whoever asked for it has asked again: the wait for the source begins anew, while there is none.
+ */
+void tw_destination_wait_anew(struct tw_destination *destination, uint64_t connect_timeout_ns);
 /* A connection with this migration's token has said hello: take it or refuse. */
 enum tw_code tw_destination_accept(struct tw_destination *destination, struct tw_conn *conn,
                                    const struct tw_hello *hello, struct tw_error *err);

@@ -404,6 +404,8 @@ enum tw_code tw_source_start(const struct tw_migration_env *env,
     if (code != TW_OK)
         return code;
     code = tw_line_hashes_open(&s->hashes, host->memory_bytes, err);
+    if (code == TW_OK && tw_source_postcopies(s))
+        code = tw_foresight_open(&s->rest.foresight, s->limits.foresight, s->hashes.pages, err);
     if (code == TW_OK)
         code = connect_to(s, address, err);
     if (code == TW_OK)
@@ -429,6 +431,12 @@ enum tw_code tw_source_adopt(const struct tw_migration_env *env,
     s->stop_ns = s->meter.start_ns;
     s->hand_over = TW_HAND_OVER_GIVEN_UP;
     s->adopted = true;
+    if (tw_source_postcopies(s) &&
+        tw_foresight_open(&s->rest.foresight, s->limits.foresight,
+                          host->memory_bytes / TW_PAGE_SIZE, err) != TW_OK) {
+        tw_source_free(s);
+        return TW_RESOURCE_EXHAUSTED;
+    }
     tw_source_move(s, TW_SOURCE_GIVEN_UP, "adopted");
     *source = s;
     return TW_OK;
@@ -574,6 +582,8 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
         tw_conn_stats_get(s->conn, &stats);
         out->bytes_sent += stats.bytes_sent;
     }
+    out->predictor = tw_source_postcopies(s) ? tw_foresight_name(&s->rest.foresight) : NULL;
+    out->foresight = s->rest.foresight.figures;
     out->lines_left = s->state_said && !s->rest.marking ? s->rest.lines.count : 0;
     if (s->tracker && !s->stop_asked)
         out->eta_ns = tw_estimate_ns(copy_left(s) + out->lines_dirty * TW_LINE_SIZE,

@@ -10,6 +10,7 @@
 #define TOWLINE_SERVICES_MIGRATION_SOURCE_H
 
 #include "services/migration/convergence.h"
+#include "services/migration/foresight.h"
 #include "services/migration/found.h"
 #include "services/migration/growth.h"
 #include "services/migration/line_hash.h"
@@ -83,12 +84,13 @@ struct tw_rest {
     struct tw_line_set lines;                   /* not sent yet */
     struct tw_control_want wants[TW_WANTS_MAX]; /* a ring */
     unsigned first, count;
-    uint64_t cursor;     /* page at which map or background go on */
-    uint64_t digest;     /* of the lines that were sent */
-    uint64_t retry_ns;   /* when to go on */
-    uint64_t sent_ns;    /* when the last line went; 0 = not yet */
-    bool marking;        /* what is put goes into `lines` instead of a chunk */
-    bool marked, packed; /* steps of a map that are done */
+    struct tw_foresight foresight; /* what goes before its turn */
+    uint64_t cursor;               /* page at which map or background go on */
+    uint64_t digest;               /* of the lines that were sent */
+    uint64_t retry_ns;             /* when to go on */
+    uint64_t sent_ns;              /* when the last line went; 0 = not yet */
+    bool marking;                  /* what is put goes into `lines` instead of a chunk */
+    bool marked, packed;           /* steps of a map that are done */
     bool announced, map_said, room, whole;
     struct tw_line_set asked; /* what a destination that came back is naming as missing */
     uint64_t asked_ns;        /* since when it does */

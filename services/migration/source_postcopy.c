@@ -27,6 +27,7 @@ void tw_source_rest_close(struct tw_source *s)
 {
     tw_line_set_close(&s->rest.lines);
     tw_line_set_close(&s->rest.asked);
+    tw_foresight_close(&s->rest.foresight);
     s->rest.marking = s->rest.map_said = s->rest.asking = false;
     s->rest.count = 0;
 }
@@ -177,17 +178,17 @@ static uint64_t put_lines(struct tw_source *s, struct tw_chunk_writer *w, uint64
     return taken;
 }
 
-static bool send_rest(struct tw_source *s, enum tw_lane lane, const struct tw_chunk_writer *w,
-                      uint64_t now_ns)
+static bool send_rest(struct tw_source *s, enum tw_lane lane, enum tw_rest_tag why,
+                      const struct tw_chunk_writer *w, uint64_t now_ns)
 {
     struct tw_chunk_header header = {
-        .kind = TW_CHUNK_LINES, .length = w->length, .count = w->count, .tag = s->round};
+        .kind = TW_CHUNK_LINES, .length = w->length, .count = w->count, .tag = why};
     s->rest.sent_ns = now_ns;
     return send_now(s, lane, &header, now_ns);
 }
 
 /* The line that was touched first, then the rest of what the page lacks. Demands know no bandwidth
- * limit: somebody waits. The background goes on behind the page, where the next touch is likely. */
+ * limit: somebody waits. */
 static bool answer(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_rest *r = &s->rest;
@@ -204,7 +205,7 @@ static bool answer(struct tw_source *s, uint64_t now_ns)
     sent |= put_lines(s, &writer, want->page, want->lines);
     if (s->mutations.send_twice)
         tw_line_set_add(&r->lines, want->page, sent);
-    r->cursor = want->page + 1;
+    tw_foresight_miss(&r->foresight, want->page, r->lines.of_page[want->page] != 0);
     r->first = (r->first + 1) % TW_WANTS_MAX;
     r->count--;
     if (sent == 0) { /* all of it is under way already */
@@ -213,12 +214,14 @@ static bool answer(struct tw_source *s, uint64_t now_ns)
     }
     s->meter.p.lines_on_demand += tw_popcount(sent);
     s->meter.p.bytes_on_demand += sizeof(struct tw_chunk_header) + writer.length;
-    return send_rest(s, TW_LANE_URGENT, &writer, now_ns);
+    return send_rest(s, TW_LANE_URGENT, TW_REST_WANTED, &writer, now_ns);
 }
 
-/* The next page in the background's order. */
-static bool next_page(struct tw_rest *r, uint64_t *page)
+/* The next page of the background: what is likely to be touched, then by address. */
+static bool next_page(struct tw_rest *r, enum tw_rest_tag why, uint64_t *page)
 {
+    if (why == TW_REST_AHEAD)
+        return tw_foresight_next(&r->foresight, &r->lines, page);
     if (r->lines.count == 0)
         return false;
     *page = tw_line_set_next(&r->lines, r->cursor);
@@ -245,9 +248,14 @@ static bool send_background(struct tw_source *s, uint64_t now_ns)
         return false;
     }
     tw_chunk_writer_init(&writer, payload);
-    while (writer.length < REST_CHUNK && next_page(r, &page))
+    enum tw_rest_tag why = TW_REST_AHEAD;
+    while (writer.length < REST_CHUNK && next_page(r, why, &page))
         put_lines(s, &writer, page, TW_ALL_LINES);
-    return send_rest(s, TW_LANE_BULK, &writer, now_ns);
+    if (writer.length == 0)
+        why = TW_REST_IN_TURN;
+    while (writer.length < REST_CHUNK && why == TW_REST_IN_TURN && next_page(r, why, &page))
+        put_lines(s, &writer, page, TW_ALL_LINES);
+    return send_rest(s, TW_LANE_BULK, why, &writer, now_ns);
 }
 
 uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns)
@@ -283,6 +291,8 @@ static void judge(struct tw_source *s)
     p->faults = w->faults;
     p->fault_p50_ns = w->fault_p50_ns;
     p->fault_p99_ns = w->fault_p99_ns;
+    s->rest.foresight.figures.watched = w->ahead_watched;
+    s->rest.foresight.figures.touched = w->ahead_touched;
     p->memory_compared = compared;
     p->memory_equal = compared && equal;
     if (equal)

@@ -91,6 +91,8 @@ void tw_epoch_free(struct tw_epoch *epoch)
         return;
     tw_tracker_stop(epoch->tracker);
     tw_regions_free(&epoch->regions);
+    tw_shared_lines_free(&epoch->sharing);
+    tw_shared_lines_free(&epoch->shared);
     *epoch = (struct tw_epoch){0};
 }
 
@@ -122,6 +124,12 @@ static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoc
     epoch->unread = true;
     epoch->began_ns = now;
     tw_regions_clear(&epoch->regions);
+    const struct tw_shared_lines old = epoch->shared;
+    epoch->shared = epoch->sharing;
+    epoch->sharing = old;
+    tw_shared_lines_clear(&epoch->sharing);
+    session->shared = epoch->shared.total;
+    session->shared_falsely = epoch->shared.falsely;
 }
 
 void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch)
@@ -272,4 +280,13 @@ size_t tw_tracking_hottest(const struct tw_tracking_session *session, unsigned e
 {
     assert(tw_tracking_epoch_there(session, epoch));
     return tw_regions_hottest(&session->epochs[epoch].regions, out, max);
+}
+
+size_t tw_tracking_shared(const struct tw_tracking_session *session, unsigned epoch,
+                          struct tw_shared_line *out, size_t max, uint64_t *total)
+{
+    assert(tw_tracking_epoch_there(session, epoch));
+    const struct tw_shared_lines *shared = &session->epochs[epoch].shared;
+    *total = shared->total;
+    return tw_shared_lines_list(shared, out, max);
 }

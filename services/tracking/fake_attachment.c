@@ -126,8 +126,8 @@ static void close_it(void *ctx)
     p->closed++;
 }
 
-static enum tw_code attach(void *ctx, uint64_t pid, bool exact, struct tw_attachment *out,
-                           struct tw_error *err)
+static enum tw_code attach(void *ctx, uint64_t pid, const struct tw_tracking_wish *wish,
+                           struct tw_attachment *out, struct tw_error *err)
 {
     static const struct tw_attachment_ops ops = {
         .watch = watch,
@@ -144,7 +144,7 @@ static enum tw_code attach(void *ctx, uint64_t pid, bool exact, struct tw_attach
     };
     struct fake_world *w = ctx;
     const struct tw_device_config config = {.memory_bytes = FAKE_BYTES};
-    (void)exact;
+    (void)wish;
     if (pid < 1 || pid > 2)
         return tw_fail(err, TW_NOT_FOUND, "fake", NULL, NULL, "no such program");
     struct fake_program *p = &w->program[pid - 1];
@@ -163,7 +163,7 @@ void fake_open(struct fake_world *w)
 {
     *w = (struct fake_world){.now_ns = TW_SEC};
     w->clock = (struct tw_clock){now_ns, w};
-    const struct tw_tracking_env env = {&w->clock, attach, w};
+    const struct tw_tracking_env env = {.clock = &w->clock, .attach = attach, .ctx = w};
     struct tw_error err;
     if (tw_tracking_open(&env, &w->tracking, &err))
         abort();

@@ -1,6 +1,10 @@
 /* Passes over programs: begun when somebody waits for one and its time has come, done in slices. */
 #include "services/tracking/tracking_impl.h"
 
+#include <stdlib.h>
+
+#define SHARED_A_PASS 256u /* lines that threads share, taken of one pass */
+
 typedef void (*epoch_fn)(struct tw_tracking_session *session, struct tw_epoch *epoch, void *arg);
 
 static bool waits(const struct tw_epoch *e)
@@ -67,11 +71,58 @@ static void program_failed(struct tw_tracked *p, const struct tw_error *err)
     each_waiting(p, ended, NULL);
 }
 
+/* ---- Lines that threads share ---------------------------------------------------------------- */
+
+static void share_with(struct tw_tracking_session *s, const struct tw_shared_line *line)
+{
+    const uint64_t page = line->address & ~((uint64_t)TW_PAGE_SIZE - 1);
+    const uint64_t bit = UINT64_C(1) << (tw_line_of(line->address) % TW_LINES_PER_PAGE);
+    if (!(tw_tracked_ranges_mask(&s->ranges, page) & bit))
+        return;
+    for (unsigned i = 0; i < TW_TRACKING_EPOCHS_MAX; i++)
+        if (s->epochs[i].used && s->epochs[i].tracker)
+            tw_shared_lines_add(&s->epochs[i].sharing, line);
+}
+
+/* What the pass found belongs to all epochs that it was made in. */
+static void share_out(struct tw_tracked *p)
+{
+    if (!p->wish.sharing || !p->at.ops->sharing)
+        return;
+    struct tw_shared_line *lines = calloc(SHARED_A_PASS, sizeof *lines);
+    size_t count = p->at.ops->sharing(p->at.ctx, lines, lines ? SHARED_A_PASS : 0);
+    if (count > SHARED_A_PASS)
+        count = SHARED_A_PASS;
+    for (struct tw_tracking_session *s = p->tracking->sessions; s && lines; s = s->next)
+        for (size_t i = 0; s->program == p && i < count; i++)
+            share_with(s, &lines[i]);
+    free(lines);
+}
+
+/* ---- Steps ----------------------------------------------------------------------------------- */
+
+/* One more pass over what the program left behind. */
+static void pass_last(struct tw_tracked *p)
+{
+    struct tw_error err;
+    bool done = false;
+    each_waiting(p, board, NULL);
+    if (p->at.ops->pass_begin(p->at.ctx, &err))
+        return;
+    while (!done)
+        if (p->at.ops->step(p->at.ctx, TW_NEVER, &done, &err))
+            return;
+    share_out(p);
+    each_waiting(p, served, NULL);
+}
+
 static void look_alive(struct tw_tracked *p)
 {
     struct tw_error err;
     if (p->at.ops->alive(p->at.ctx))
         return;
+    if (p->at.outlives)
+        pass_last(p);
     tw_fail(&err, TW_ABORTED, "program", NULL, NULL,
             "pid %llu has ended or executed another program", (unsigned long long)p->pid);
     program_failed(p, &err);
@@ -95,6 +146,7 @@ static void go_on(struct tw_tracked *p, uint64_t slice_ns)
         program_failed(p, &err);
     } else if (done) {
         p->passing = false;
+        share_out(p);
         each_waiting(p, served, NULL);
     }
 }

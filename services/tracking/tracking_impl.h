@@ -17,13 +17,14 @@ struct tw_epoch {
     struct tw_figures figures;  /* of what was collected, as far as it was read */
     bool unread;                /* figures are not in the session's total yet */
     struct tw_regions regions;
+    struct tw_shared_lines sharing, shared; /* of the present epoch, of the collected one */
 };
 
 /* A program and its attachment; shared by its sessions. */
 struct tw_tracked {
     struct tw_tracking *tracking;
     uint64_t pid;
-    bool exact;
+    struct tw_tracking_wish wish; /* what it was attached with */
     struct tw_attachment at;
     unsigned sessions;
     bool passing;
@@ -36,6 +37,8 @@ struct tw_tracking_session {
     struct tw_tracked *program;
     uint64_t id;
     uint32_t owner;
+    char why[TW_TRACKING_WHY_SIZE];
+    uint64_t shared, shared_falsely; /* in the last collected epoch */
     struct tw_tracked_ranges ranges;
     void *watch; /* NULL = not watching */
     struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];

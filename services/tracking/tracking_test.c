@@ -4,6 +4,7 @@
 
 static struct fake_world world;
 static struct tw_error err;
+static const struct tw_tracking_wish plain = {0}, exact = {.exact = true};
 
 static void setup(void)
 {
@@ -21,7 +22,7 @@ static struct tw_tracking_session *open_on(unsigned pid, uint64_t offset, uint64
 {
     struct tw_tracking_session *s;
     struct tw_range range = {FAKE_BASE + offset, length};
-    cr_assert_eq(tw_tracking_session_open(world.tracking, pid, false, 7, &s, &err), TW_OK, "%s",
+    cr_assert_eq(tw_tracking_session_open(world.tracking, pid, &plain, 7, &s, &err), TW_OK, "%s",
                  err.what);
     cr_assert_eq(tw_tracking_watch(s, &range, length ? 1 : 0, &err), TW_OK, "%s", err.what);
     return s;
@@ -195,7 +196,7 @@ Test(tracking, an_ended_program_can_be_read_once_more)
     struct tw_tracking_session *u;
     tw_tracking_session_close(s);
     tw_tracking_session_close(t);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &u, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &u, &err), TW_OK);
     cr_assert_eq(world.attached, 2);
 }
 
@@ -234,17 +235,17 @@ Test(tracking, limits_and_misuse_are_refused)
     cr_assert_eq(tw_tracking_epoch_open(s, "x", &e, &err), TW_RESOURCE_EXHAUSTED);
     cr_assert_eq(tw_tracking_epoch_open(s, "a", &e, &err), TW_ALREADY_EXISTS);
     cr_assert_eq(tw_tracking_epoch_open(s, "", &e, &err), TW_INVALID_ARGUMENT);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, true, 7, &t, &err),
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &exact, 7, &t, &err),
                  TW_FAILED_PRECONDITION);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 9, false, 7, &t, &err), TW_NOT_FOUND);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 2, true, 7, &t, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 9, &plain, 7, &t, &err), TW_NOT_FOUND);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 2, &exact, 7, &t, &err), TW_OK);
     cr_assert_eq(tw_tracking_epoch_open(t, "a", &e, &err), TW_FAILED_PRECONDITION);
     cr_assert_eq(tw_tracking_watch(t, &empty, 1, &err), TW_INVALID_ARGUMENT);
     cr_assert_eq(tw_tracking_watch(t, &below, 1, &err), TW_NOT_FOUND);
     cr_assert_eq(tw_tracking_watch(t, &range, 1, &err), TW_OK, "and can be tried again");
     for (unsigned i = 2; i < TW_TRACKING_SESSIONS_MAX; i++)
-        cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &t, &err), TW_OK);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &t, &err),
+        cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &t, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &t, &err),
                  TW_RESOURCE_EXHAUSTED);
 }
 

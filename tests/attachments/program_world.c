@@ -192,7 +192,7 @@ static void instrumented_open(struct world *w)
         fail("mkdtemp");
     snprintf(own->socket, sizeof own->socket, "%s/agent.sock", own->folder);
     setenv(TW_INST_SOCKET_ENV, own->socket, 1);
-    must(tw_instrumented_listen(own->socket, &own->server, &err), &err);
+    must(tw_instrumented_listen(own->socket, false, &own->server, &err), &err);
     start_program(own, TEST_INSTRUMENTED);
     must(tw_instrumented_accept(own->server, &config, tw_after(tw_now(&tw_monotonic), PATIENCE),
                                 &program, &err),

@@ -59,8 +59,8 @@ static void door_text(const struct tw_cluster *c, const char *name, char *out, s
     if (c->tls)
         snprintf(out, size,
                  "tls: {ca: %s/tls/%s/ca.crt, certificate: %s/tls/%s/tls.crt, "
-                 "key: %s/tls/%s/tls.key}\n",
-                 c->dir, name, c->dir, name, c->dir, name);
+                 "key: %s/tls/%s/tls.key, crl: %s/tls/%s/ca.crl}\n",
+                 c->dir, name, c->dir, name, c->dir, name, c->dir, name);
     else
         snprintf(out, size, "insecure: true\n");
 }
@@ -169,8 +169,11 @@ static void folder_open(struct tw_cluster *c)
 static void client_open(struct tw_cluster *c)
 {
     struct tw_error err = {0};
-    snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
-             c->tls ? "tls+" : "", free_port());
+    if (c->own_network) /* threads of this process' RPC may live in the network that was before */
+        snprintf(c->controller_url, sizeof c->controller_url, "ipc://%s/c", c->dir);
+    else
+        snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
+                 c->tls ? "tls+" : "", free_port());
     const struct tw_rpc_client_config config = {.url = c->controller_url,
                                                 .tls = c->tls,
                                                 .expected = {TW_ROLE_CONTROLLER, NULL},
@@ -210,8 +213,9 @@ void tw_cluster_open_apart(struct tw_cluster *c)
 {
     cr_assert_eq(unshare(CLONE_NEWNET), 0, "a network namespace: %s", strerror(errno));
     cr_assert_eq(system("ip link set lo up"), 0);
-    tw_cluster_open(c);
+    folder_open(c);
     c->own_network = true;
+    client_open(c);
 }
 
 static void issue(const struct tw_cluster *c, enum tw_identity_role role, const char *name,

@@ -59,9 +59,15 @@ static void punch(struct fake_host *h)
 /* ---- A guest whose memory follows it -----------------------------------------------------------
  */
 
+static bool is_open(const struct fake_host *h, uint64_t address)
+{
+    uint64_t page = tw_page_of(address);
+    return h->opened[page] || (h->lines[page] & tw_line_bit(address));
+}
+
 static bool may_touch(struct fake_host *h, struct fake_waiter *w)
 {
-    if (!h->guarded || h->opened[tw_page_of(w->address)])
+    if (!h->guarded || is_open(h, w->address))
         return true;
     if (!w->waits) {
         h->waits++;
@@ -87,18 +93,57 @@ static void load_or_store(struct fake_host *h, uint64_t address)
     h->stores++;
 }
 
-static void run_vcpu(struct fake_host *h, struct fake_waiter *w)
+static uint64_t next_page(struct fake_host *h, unsigned vcpu, uint64_t touches)
 {
     struct tw_random *r = &h->random;
+    uint64_t pages = h->config.pages, part = pages / FAKE_VCPUS;
+    if (h->config.touches == FAKE_TOUCH_ASCENDING)
+        return vcpu * part + touches % part;
+    if (h->config.touches == FAKE_TOUCH_STRIDE)
+        return vcpu ? 0 : touches * 7 % pages;
+    bool hot = h->config.hot_pages && tw_random_below(r, 3) != 0;
+    return tw_random_below(r, hot ? h->config.hot_pages : pages);
+}
+
+static bool is_under_way(const struct fake_host *h, uint64_t address)
+{
+    for (unsigned i = 0; i < FAKE_WAITERS; i++)
+        if (h->waiters[i].waits && h->waiters[i].address / TW_LINE_SIZE == address / TW_LINE_SIZE)
+            return true;
+    return false;
+}
+
+/* What the cache has, it does not ask memory for: such a line must be there, or another core has
+ * asked for it just before. */
+static void look_up(struct fake_host *h, unsigned vcpu, uint64_t address)
+{
+    if (!h->cache)
+        return;
+    h->missed = false;
+    if (tw_random_below(&h->random, 2))
+        tw_cache_store(h->cache, vcpu, address);
+    else
+        tw_cache_load(h->cache, vcpu, address);
+    if (h->missed)
+        return;
+    h->hits++;
+    h->saw_wrong |= h->guarded && !is_open(h, address) && !is_under_way(h, address);
+}
+
+static void run_vcpu(struct fake_host *h, unsigned vcpu)
+{
+    struct fake_waiter *w = &h->waiters[vcpu];
     for (unsigned i = 0; i < 4; i++) {
         if (!w->waits) {
-            bool hot = h->config.hot_pages && tw_random_below(r, 3) != 0;
-            uint64_t page = tw_random_below(r, hot ? h->config.hot_pages : h->config.pages);
-            w->address = page * TW_PAGE_SIZE + tw_random_below(r, TW_PAGE_SIZE / 8) * 8;
+            uint64_t page = next_page(h, vcpu, w->touches++);
+            w->address = page * TW_PAGE_SIZE + tw_random_below(&h->random, TW_PAGE_SIZE / 8) * 8;
+            look_up(h, vcpu, w->address);
         }
         if (!may_touch(h, w))
             return;
         w->waits = false;
+        h->reached += h->guarded && !h->touched[tw_page_of(w->address)];
+        h->touched[tw_page_of(w->address)] = true;
         load_or_store(h, w->address);
     }
 }
@@ -153,16 +198,24 @@ static size_t fake_take(void *ctx, struct tw_host_fault *out, size_t max)
         if (!h->waiters[i].waits || h->waiters[i].told)
             continue;
         h->waiters[i].told = true;
-        out[n++].address = h->waiters[i].address;
+        out[n++] = (struct tw_host_fault){.address = h->waiters[i].address};
     }
     return n;
 }
 
+static void open_lines(struct fake_host *h, uint64_t page, uint64_t lines)
+{
+    lines &= h->opened[page] ? 0 : ~h->lines[page];
+    for (uint64_t left = lines; left && h->original; left &= left - 1) {
+        uint64_t at = page * TW_PAGE_SIZE + (unsigned)__builtin_ctzll(left) * TW_LINE_SIZE;
+        h->saw_wrong |= memcmp(h->host.memory + at, h->original + at, TW_LINE_SIZE) != 0;
+    }
+    h->lines[page] |= lines;
+}
+
 static void open_page(struct fake_host *h, uint64_t page)
 {
-    uint64_t at = page * TW_PAGE_SIZE;
-    if (!h->opened[page] && h->original)
-        h->saw_wrong |= memcmp(h->host.memory + at, h->original + at, TW_PAGE_SIZE) != 0;
+    open_lines(h, page, TW_ALL_LINES);
     h->opened[page] = true;
 }
 
@@ -172,6 +225,13 @@ static enum tw_code fake_ready(void *ctx, uint64_t page, uint64_t pages, struct 
     (void)err;
     for (uint64_t end = page + pages; page < end; page++)
         open_page(h, page);
+    return TW_OK;
+}
+
+static enum tw_code fake_ready_lines(void *ctx, uint64_t page, uint64_t lines, struct tw_error *err)
+{
+    (void)err;
+    open_lines(ctx, page, lines);
     return TW_OK;
 }
 
@@ -189,11 +249,17 @@ static const struct tw_host_fault_ops fault_ops = {.guard = fake_guard,
                                                    .ready = fake_ready,
                                                    .release = fake_release};
 
+static const struct tw_host_fault_ops line_fault_ops = {.guard = fake_guard,
+                                                        .rejoin = fake_rejoin,
+                                                        .take = fake_take,
+                                                        .ready_lines = fake_ready_lines,
+                                                        .release = fake_release};
+
 void fake_host_run(struct fake_host *h)
 {
     if (h->config.incoming) {
         for (unsigned i = 0; i < FAKE_VCPUS && h->running && h->expected; i++)
-            run_vcpu(h, &h->waiters[i]);
+            run_vcpu(h, i);
         return;
     }
     uint64_t now = tw_now(h->config.clock);
@@ -353,19 +419,32 @@ static uint64_t link_snoop(void *ctx, uint64_t page, uint64_t lines, enum tw_sno
     return tw_cache_snoop(h->cache, page, lines, kind);
 }
 
+/* The cache of an incoming machine has nobody to tell but the guest. */
+static void hear_miss(void *ctx, enum tw_link_message message, uint64_t address)
+{
+    struct fake_host *h = ctx;
+    (void)address;
+    h->missed |= message == TW_MEM_RD_DATA || message == TW_MEM_RD_INV;
+}
+
+static void open_cache(struct fake_host *h, unsigned cores, const struct tw_link_sink *sink)
+{
+    struct tw_cache_config cache = {.cores = cores,
+                                    .l1 = {8 * TW_LINE_SIZE, 2},
+                                    .l2 = {32 * TW_LINE_SIZE, 4},
+                                    .last = {128 * TW_LINE_SIZE, 8}};
+    if (tw_cache_open(&cache, sink, &h->cache, NULL) != TW_OK)
+        abort();
+}
+
 static void open_device(struct fake_host *h)
 {
     struct tw_snoop_ops snoop = {link_snoop, h};
     struct tw_device_config device = {.memory_bytes = h->host.memory_bytes};
     if (h->config.link == FAKE_LINK_CACHE) {
-        struct tw_cache_config cache = {.cores = 2,
-                                        .l1 = {8 * TW_LINE_SIZE, 2},
-                                        .l2 = {32 * TW_LINE_SIZE, 4},
-                                        .last = {128 * TW_LINE_SIZE, 8}};
         struct tw_link_sink sink = {link_message, h};
         device.snoop = &snoop;
-        if (tw_cache_open(&cache, &sink, &h->cache, NULL) != TW_OK)
-            abort();
+        open_cache(h, 2, &sink);
     }
     if (tw_device_open(&device, &h->host.device, NULL) != TW_OK)
         abort();
@@ -395,6 +474,8 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
     h->data = calloc(config->pages, sizeof *h->data);
     h->reserved = calloc(config->pages, sizeof *h->reserved);
     h->opened = calloc(config->pages, sizeof *h->opened);
+    h->lines = calloc(config->pages, sizeof *h->lines);
+    h->touched = calloc(config->pages, sizeof *h->touched);
     h->host = (struct tw_host){.ops = &ops,
                                .ctx = h,
                                .memory = aligned_alloc(TW_PAGE_SIZE, bytes),
@@ -403,7 +484,10 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
     memset(h->host.memory, 0, bytes);
     h->wrote_ns = h->opened_ns = tw_now(config->clock);
     if (config->incoming) {
-        h->host.faults = &fault_ops;
+        struct tw_link_sink sink = {hear_miss, h};
+        h->host.faults = config->by_line ? &line_fault_ops : &fault_ops;
+        if (config->by_line)
+            open_cache(h, FAKE_VCPUS, &sink);
         return;
     }
     open_device(h);
@@ -420,6 +504,8 @@ void fake_host_close(struct fake_host *h)
     free(h->data);
     free(h->reserved);
     free(h->opened);
+    free(h->lines);
+    free(h->touched);
     free(h->expected);
     free(h->state);
 }

@@ -16,6 +16,13 @@ enum fake_link {
     FAKE_LINK_CACHE,  /* stores go through a small cache hierarchy */
 };
 
+/* In which order the vCPUs of an incoming machine touch memory. */
+enum fake_touches {
+    FAKE_TOUCH_AT_RANDOM,
+    FAKE_TOUCH_ASCENDING, /* each vCPU through a part of its own, page by page */
+    FAKE_TOUCH_STRIDE,    /* one of them moves at all: every seventh page */
+};
+
 struct fake_host_config {
     const struct tw_clock *clock;
     uint64_t pages;
@@ -27,6 +34,8 @@ struct fake_host_config {
     uint32_t unseen_percent;  /* of the stores, when not all writers are seen */
     uint32_t hot_pages;       /* that nine stores of ten go to; 0 = all pages alike */
     uint64_t unseen_until_ns; /* so long after its start every store is seen; 0 = never */
+    enum fake_touches touches;
+    bool by_line; /* incoming: memory is behind a cache, and each line waits by itself */
 };
 
 /* Who may wait for memory: vCPUs, and the machine's own thread while it loads. */
@@ -36,6 +45,7 @@ struct fake_host_config {
 struct fake_waiter {
     bool waits, told;
     uint64_t address;
+    uint64_t touches; /* done */
 };
 
 /* How often an operation is to fail: at its begin, or when it is polled. */
@@ -66,12 +76,17 @@ struct fake_host {
     const uint8_t *original;
     uint8_t *expected; /* what the guest must read, from its first moment on here */
     bool *opened;      /* pages that were declared ready */
+    uint64_t *lines;   /* ... and lines, by page */
+    bool missed;       /* the cache has asked for a line */
     bool guarded, saw_wrong;
     uint64_t guard_ends_ns;
     struct fake_waiter waiters[FAKE_WAITERS];
     unsigned fail_guard;  /* the next attempt fails */
     unsigned fail_rejoin; /* so many attempts fail */
     uint64_t waits, merged;
+    bool *touched;
+    uint64_t reached; /* pages that were touched for the first time while not all was there */
+    uint64_t hits;    /* of the cache: these wait for nothing */
 
     unsigned fail_reserve; /* the n-th call from now fails; 0 = none */
 

@@ -160,6 +160,105 @@ Test(hybrid, switches_when_told)
     cr_assert_gt(untold, told);
 }
 
+/* ---- Ahead of its turn ------------------------------------------------------------------------
+ */
+
+/* Pages that the guest gets to for each hundred waits: who waits less also gets further. */
+static unsigned reach_with(enum tw_foresight_choice choice, enum fake_touches touches,
+                           struct tw_foresight_figures *sum)
+{
+    uint64_t waits = 0, reached = 0;
+    *sum = (struct tw_foresight_figures){0};
+    for (unsigned seed = 0; seed < 4; seed++) {
+        struct scene_config c = following(200 + seed, TW_METHOD_POST_COPY);
+        c.pages = 2048;
+        c.limits.foresight = choice;
+        c.touches = touches;
+        expect_moved(&c);
+        const struct tw_foresight_figures *f = &s.at_source.foresight;
+        cr_assert_eq(s.at_destination.lines_late, 0, "each line crosses once");
+        cr_assert_leq(f->ahead, f->named + f->misses);
+        cr_assert_leq(f->late, f->misses);
+        cr_assert_leq(f->touched, f->watched);
+        cr_assert_eq(f->watched, s.at_destination.foresight.watched);
+        sum->misses += f->misses;
+        sum->ahead += f->ahead;
+        sum->watched += f->watched;
+        sum->touched += f->touched;
+        waits += s.at_source.faults;
+        reached += s.side[1].host.reached;
+    }
+    return (unsigned)(reached * 100 / (waits + 1));
+}
+
+Test(foresight, a_guest_that_goes_page_by_page_waits_less)
+{
+    struct tw_foresight_figures none, spatial, chosen;
+    unsigned untold = reach_with(TW_FORESIGHT_NONE, FAKE_TOUCH_ASCENDING, &none);
+    unsigned told = reach_with(TW_FORESIGHT_SPATIAL, FAKE_TOUCH_ASCENDING, &spatial);
+    unsigned trial = reach_with(TW_FORESIGHT_AUTO, FAKE_TOUCH_ASCENDING, &chosen);
+    cr_expect_eq(none.ahead, 0);
+    cr_expect_gt(told, untold * 3 / 2, "%u and %u pages", told, untold);
+    cr_expect_gt(trial, untold * 5 / 4, "%u and %u pages", trial, untold);
+    cr_expect_gt(spatial.touched * 2, spatial.watched, "most guesses were right");
+}
+
+Test(foresight, a_guest_that_goes_in_steps_waits_less)
+{
+    struct tw_foresight_figures none, stride;
+    unsigned untold = reach_with(TW_FORESIGHT_NONE, FAKE_TOUCH_STRIDE, &none);
+    unsigned told = reach_with(TW_FORESIGHT_STRIDE, FAKE_TOUCH_STRIDE, &stride);
+    cr_expect_gt(told, untold * 3 / 2, "%u and %u pages", told, untold);
+    cr_expect_gt(stride.touched * 4, stride.watched * 3, "three of four guesses were right");
+}
+
+Test(foresight, what_is_touched_at_random_is_not_followed)
+{
+    struct tw_foresight_figures chosen;
+    reach_with(TW_FORESIGHT_AUTO, FAKE_TOUCH_AT_RANDOM, &chosen);
+    cr_expect_lt(chosen.ahead, chosen.misses, "%lu ahead for %lu misses",
+                 (unsigned long)chosen.ahead, (unsigned long)chosen.misses);
+}
+
+Test(foresight, its_figures_come_to_what_they_say)
+{
+    struct tw_foresight_figures f = {
+        .misses = 100, .ahead = 800, .late = 50, .watched = 100, .touched = 75};
+    struct tw_foresight_quality q = tw_foresight_judge(&f);
+    cr_expect_eq(q.accuracy, 75);
+    cr_expect_eq(q.coverage, 86, "600 of 700, given %u", q.coverage);
+    cr_expect_eq(q.timeliness, 92, "600 of 650, given %u", q.timeliness);
+    f = (struct tw_foresight_figures){0};
+    q = tw_foresight_judge(&f);
+    cr_expect_eq(q.accuracy + q.coverage + q.timeliness, 0);
+}
+
+/* ---- Behind caches that miss line by line ----------------------------------------------------
+ */
+
+Test(lines, a_miss_fetches_a_line)
+{
+    uint64_t faults = 0, on_demand = 0, hits = 0;
+    for (unsigned seed = 0; seed < seeds(20); seed++) {
+        struct scene_config c = following(seed, seed % 3 ? TW_METHOD_POST_COPY : TW_METHOD_HYBRID);
+        c.by_line = true;
+        c.link = seed % 3;
+        c.hot_pages = seed % 2 ? 4 : 0;
+        c.limits.foresight = seed % 5;
+        c.limits.skip_verify = seed % 7 == 0;
+        expect_moved(&c);
+        const struct tw_migration_progress *p = &s.at_source;
+        cr_assert_eq(s.at_destination.lines_late, 0, "each line crosses once");
+        cr_assert_leq(p->lines_on_demand, p->faults);
+        faults += p->faults;
+        on_demand += p->lines_on_demand;
+        hits += s.side[1].host.hits;
+    }
+    cr_assert_gt(faults, 100);
+    cr_assert_gt(on_demand * 2, faults, "merged or under way are the others");
+    cr_assert_gt(hits, 10, "what the cache has waits for nothing");
+}
+
 /* ---- What may not be asked --------------------------------------------------------------------
  */
 

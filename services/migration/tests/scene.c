@@ -553,7 +553,9 @@ static void open_sides(struct scene *s)
                                     .stores_per_ms = c->stores_per_ms,
                                     .unseen_percent = c->unseen_percent,
                                     .hot_pages = c->hot_pages,
-                                    .unseen_until_ns = c->unseen_until_ns};
+                                    .unseen_until_ns = c->unseen_until_ns,
+                                    .touches = c->touches,
+                                    .by_line = c->by_line};
     for (unsigned i = 0; i < 2; i++) {
         struct scene_side *side = &s->side[i];
         side->scene = s;

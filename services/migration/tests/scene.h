@@ -60,6 +60,8 @@ struct scene_config {
     struct scene_fault faults[SCENE_FAULTS_MAX];
     unsigned fault_count;
     bool never_connects; /* the source is not started */
+    enum fake_touches touches;
+    bool by_line;
 };
 
 struct scene_journal {
