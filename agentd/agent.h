@@ -40,6 +40,9 @@ struct tw_job {
     char path_reason[TW_PATH_REASON_SIZE];
     struct tw_source *source; /* exactly one of these two */
     struct tw_destination *destination;
+    int keep_fd;    /* destination of a post-copy: the file of what is missing; -1 = none */
+    uint64_t *kept; /* ... mapped */
+    size_t kept_bytes;
     struct tw_miss_recording *recording; /* NULL: none */
     struct tw_hook *hook;                /* while the switch-over hook runs */
     uint64_t reclaim_epoch;              /* epoch to own with when the VM is taken back; 0 = keep */
@@ -66,6 +69,7 @@ struct tw_agent_totals {
     uint64_t outgoing_completed, outgoing_aborted, incoming_completed, incoming_aborted;
     uint64_t bytes_sent, bytes_if_pages, lines_sent, lines_compare_only;
     uint64_t last_downtime_ns;
+    uint64_t reconnects, path_waited_ns;   /* of finished migrations */
     uint64_t faults;                       /* waits of guests that ran here before their memory */
     struct tw_foresight_figures foresight; /* of finished outgoing migrations */
     uint64_t turns, longest_turn_ns;
@@ -124,7 +128,8 @@ void tw_vm_release(struct tw_vm *vm);
 bool tw_vm_busy(const struct tw_vm *vm); /* needs a turn soon */
 uint64_t tw_agent_memory_used(const struct tw_agent *agent);
 
-/* ---- job.c ----------------------------------------------------------------------------------- */
+/* ---- job.c, job_adopt.c, job_path.c, job_write.c
+ * ----------------------------------------------------------------------------------- */
 
 struct tw_job *tw_job_find(struct tw_agent *agent, const char *migration);
 enum tw_code tw_job_start_source(struct tw_agent *agent,
@@ -140,6 +145,9 @@ enum tw_hand_over tw_job_hand_over(const struct tw_job *job);
 void tw_job_progress(const struct tw_job *job, struct tw_migration_progress *out);
 const struct tw_error *tw_job_error(const struct tw_job *job);
 bool tw_job_peer_lost(const struct tw_job *job);
+/* Destination: where the source is now; `again` = whatever has become of earlier attempts. */
+enum tw_code tw_job_reconnect(struct tw_job *job, const Towline__V1__AgentReconnectRequest *request,
+                              struct tw_error *err);
 void tw_job_free(struct tw_job *job);
 /* Remembers for good that this agent has no part in a migration that it does not know. */
 enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct tw_error *err);

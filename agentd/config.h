@@ -29,11 +29,12 @@ struct tw_agent_config {
     char qemu[256];             /* QEMU binary */
     char plugin[256];           /* our TCG plugin; empty = beside the agent's own program */
     char switchover_hook[256];  /* empty = none */
-    unsigned predictor;         /* enum tw_foresight_choice: where a migration names none */
-    uint64_t fault_workers;     /* for each VM whose memory follows it, 1 to 8 */
-    char miss_streams[256];     /* folder that recordings of misses go to; empty = none */
-    char tracking_socket[108];  /* unix socket for local programs; empty = none */
-    bool meter_vms;             /* measure what VMs write always, not only while somebody looks */
+    uint64_t postcopy_recover_ns; /* a path lost in post-copy is tried again for so long */
+    unsigned predictor;           /* enum tw_foresight_choice: where a migration names none */
+    uint64_t fault_workers;       /* for each VM whose memory follows it, 1 to 8 */
+    char miss_streams[256];       /* folder that recordings of misses go to; empty = none */
+    char tracking_socket[108];    /* unix socket for local programs; empty = none */
+    bool meter_vms;               /* measure what VMs write always, not only while somebody looks */
     char instrumented_socket[108];  /* the same for programs of towline-cc to come to */
     uint64_t tracking_copies_bytes; /* of copies, for each tracked program; 0 = 1 GiB */
     struct tw_tls_files tls;        /* all empty = none: then only plain text on loopback */

@@ -188,6 +188,11 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->fault_p50_us = p->fault_p50_ns / TW_US;
     r->fault_p99_us = p->fault_p99_ns / TW_US;
     r->fetch_us = p->fetch_ns / TW_US;
+    r->reconnects = p->reconnects;
+    r->path_lost_ms = (p->path_lost_ns + TW_MS - 1) / TW_MS;
+    r->path_left_ms = (p->path_left_ns + TW_MS - 1) / TW_MS;
+    r->path_waited_ms = p->path_waited_ns / TW_MS;
+    r->lines_again = p->lines_again;
     predictor_to_proto(p, r);
     r->stop_us = p->stop_ns / TW_US;
     r->compare_us = p->compare_ns / TW_US;

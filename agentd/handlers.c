@@ -360,6 +360,9 @@ static enum tw_code decide_job(struct tw_job *job, const struct decision_query *
             return wrong_side(q->migration, "the source", err);
         job->reclaim_epoch = q->epoch;
         return tw_source_reclaim(job->source, err);
+    case TOWLINE__V1__DECISION__DECISION_ABANDON:
+        return job->destination ? tw_destination_abandon(job->destination, err)
+                                : wrong_side(q->migration, "the destination", err);
     default:
         return tw_fail(err, TW_INVALID_ARGUMENT, q->migration, "a known decision", NULL,
                        "decision %d", (int)q->decision);
@@ -377,6 +380,7 @@ static enum tw_code decide_recorded(struct tw_agent *agent, struct decision_quer
         [TOWLINE__V1__DECISION__DECISION_ABORT] = TOWLINE__V1__HAND_OVER__HAND_OVER_ABORTED,
         [TOWLINE__V1__DECISION__DECISION_FINISH] = TOWLINE__V1__HAND_OVER__HAND_OVER_COMMITTED,
         [TOWLINE__V1__DECISION__DECISION_RECLAIM] = TOWLINE__V1__HAND_OVER__HAND_OVER_ABORTED,
+        [TOWLINE__V1__DECISION__DECISION_ABANDON] = TOWLINE__V1__HAND_OVER__HAND_OVER_COMMITTED,
     };
     struct tw_vm *vm = NULL;
     if ((unsigned)q->decision >= sizeof result / sizeof *result)
@@ -480,6 +484,25 @@ static enum tw_code switch_now(void *ctx, const struct tw_rpc_call *call,
                            err);
 }
 
+static enum tw_code reconnect_on_data_thread(void *owner, void *arg, struct tw_error *err)
+{
+    const Towline__V1__AgentReconnectRequest *r = arg;
+    struct tw_job *job = tw_job_find(owner, r->migration);
+    if (!job)
+        return tw_fail(err, TW_NOT_FOUND, r->migration, NULL, NULL, "no such migration runs here");
+    return tw_job_reconnect(job, r, err);
+}
+
+static enum tw_code reconnect(void *ctx, const struct tw_rpc_call *call,
+                              const ProtobufCMessage *request, ProtobufCMessage *response,
+                              struct tw_error *err)
+{
+    struct tw_agent *agent = ctx;
+    (void)response;
+    return tw_mailbox_call(agent->mailbox, reconnect_on_data_thread, (void *)(uintptr_t)request,
+                           call->deadline_ns, err);
+}
+
 /* ---- Health ------------------------------------------------------------------------------------
  */
 
@@ -513,6 +536,7 @@ static const struct tw_rpc_method agent_methods[] = {
     {"ResolveMigration", resolve},
     {"MeasureVm", tw_agent_measure_vm},
     {"AdjustMigration", tw_agent_adjust},
+    {"ReconnectMigration", reconnect},
 };
 static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 

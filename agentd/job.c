@@ -1,6 +1,7 @@
-/* Migration jobs: glue between a side's state machine (services/migration), its VM, the disk and
- * the fabric. What is durable when is decided by the machines; this file writes it down. */
-#include "agentd/agent.h"
+/* Migration jobs: glue between a side's state machine (services/migration), its VM, the disk
+ * (job_write.c) and the fabric (job_path.c), from their begin to their end. Those that an earlier
+ * process began are in job_adopt.c. */
+#include "agentd/job_impl.h"
 
 #include "base/fault.h"
 #include "base/log.h"
@@ -45,173 +46,6 @@ bool tw_job_peer_lost(const struct tw_job *job)
 {
     return job->source ? tw_source_peer_lost(job->source)
                        : tw_destination_peer_lost(job->destination);
-}
-
-/* ---- What is written down -------------------------------------------------------------------- */
-
-static void set_text(char **field, const char *text)
-{
-    if (*field != protobuf_c_empty_string)
-        free(*field);
-    *field = strdup(text);
-}
-
-/* Whether the outcome could be written; `job` is NULL for a migration this agent has no part in. */
-static enum tw_code save_outcome(struct tw_agent *agent, const struct tw_job *job, const char *id,
-                                 enum tw_hand_over hand_over, struct tw_error *err)
-{
-    Towline__V1__MigrationRecord r = TOWLINE__V1__MIGRATION_RECORD__INIT;
-    struct tw_error why = {0};
-    r.migration = (char *)(uintptr_t)id;
-    r.hand_over = (uint32_t)hand_over;
-    if (job) {
-        struct tw_migration_progress progress;
-        r.vm = (char *)(uintptr_t)job->params.vm;
-        r.source = job->source != NULL;
-        if (job->source || job->destination) {
-            tw_job_progress(job, &progress);
-            r.progress = tw_progress_to_proto(&progress, job);
-            if (tw_job_error(job))
-                why = *tw_job_error(job);
-        }
-    }
-    Towline__V1__ErrorDetail detail = TOWLINE__V1__ERROR_DETAIL__INIT;
-    detail.code = (uint32_t)why.code;
-    detail.where = why.where;
-    detail.what = why.what;
-    detail.expected = why.expected;
-    detail.given = why.given;
-    r.error = why.code ? &detail : NULL;
-    enum tw_code code = tw_record_migration_save(agent->store, &r, err);
-    if (r.progress)
-        towline__v1__migration_progress__free_unpacked(r.progress, NULL);
-    return code;
-}
-
-enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct tw_error *err)
-{
-    return save_outcome(agent, NULL, migration, TW_HAND_OVER_ABORTED, err);
-}
-
-enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err)
-{
-    return save_outcome(agent, NULL, migration, TW_HAND_OVER_COMMITTED, err);
-}
-
-static void set_ownership(Towline__V1__VmRecord *r, const struct tw_job *job,
-                          Towline__V1__Ownership ownership, enum tw_hand_over hand_over,
-                          uint64_t epoch)
-{
-    r->ownership = ownership;
-    r->hand_over = (uint32_t)hand_over;
-    r->epoch = epoch;
-    if (ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP)
-        r->peer_epoch = job->params.epoch;
-}
-
-/* Changes the VM's record on disk, or leaves it as it was when that fails. */
-static enum tw_code save_ownership(struct tw_job *job, Towline__V1__Ownership ownership,
-                                   enum tw_hand_over hand_over, uint64_t epoch,
-                                   struct tw_error *err)
-{
-    Towline__V1__VmRecord *r = job->vm->record;
-    Towline__V1__VmRecord before = *r;
-    set_ownership(r, job, ownership, hand_over, epoch);
-    enum tw_code code = tw_vm_save(job->vm, err);
-    if (code) {
-        r->ownership = before.ownership;
-        r->hand_over = before.hand_over;
-        r->epoch = before.epoch;
-        r->peer_epoch = before.peer_epoch;
-    }
-    atomic_store(&job->agent->changed, true);
-    return code;
-}
-
-static enum tw_code journal_source(struct tw_job *job, enum tw_hand_over state,
-                                   struct tw_error *err)
-{
-    uint64_t epoch = job->vm->record->epoch;
-    switch (state) {
-    case TW_HAND_OVER_ACTIVE:
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING, 0, epoch, err);
-    case TW_HAND_OVER_GIVEN_UP:
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP, 0, epoch, err);
-    case TW_HAND_OVER_ABORTED:
-        /* The VM's record is the truth; the outcome repeats it for whoever asks later. */
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, state,
-                              job->reclaim_epoch ? job->reclaim_epoch : epoch, err);
-    case TW_HAND_OVER_COMMITTED:
-        /* The VM's record goes when the process is gone: the outcome must be there first. */
-        return save_outcome(job->agent, job, job->params.id, state, err);
-    default:
-        return tw_fail(err, TW_INTERNAL, job->params.id, NULL, NULL,
-                       "a source has no hand-over state %d", (int)state);
-    }
-}
-
-static enum tw_code journal_destination(struct tw_job *job, enum tw_hand_over state,
-                                        struct tw_error *err)
-{
-    uint64_t epoch = job->params.epoch;
-    switch (state) {
-    case TW_HAND_OVER_ACTIVE:
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING, 0, epoch, err);
-    case TW_HAND_OVER_PREPARED:
-        job->vm->record->memory_follows = job->params.limits.method != TW_METHOD_PRE_COPY;
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED, 0, epoch, err);
-    case TW_HAND_OVER_COMMITTED_PARTLY:
-        job->vm->record->memory_follows = true;
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, TW_HAND_OVER_COMMITTED,
-                              epoch, err);
-    case TW_HAND_OVER_COMMITTED:
-        job->vm->record->memory_follows = false;
-        return save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, state, epoch, err);
-    case TW_HAND_OVER_ABORTED:
-        return save_outcome(job->agent, job, job->params.id, state, err);
-    default:
-        return tw_fail(err, TW_INTERNAL, job->params.id, NULL, NULL,
-                       "a destination has no hand-over state %d", (int)state);
-    }
-}
-
-/* Fault points: a full disk at one of the moments that matter. */
-static const char *const journal_points[] = {
-    [TW_HAND_OVER_ACTIVE] = "journal.active",
-    [TW_HAND_OVER_GIVEN_UP] = "journal.given_up",
-    [TW_HAND_OVER_PREPARED] = "journal.prepared",
-    [TW_HAND_OVER_COMMITTED] = "journal.committed",
-    [TW_HAND_OVER_ABORTED] = "journal.aborted",
-    [TW_HAND_OVER_COMMITTED_PARTLY] = "journal.committed_partly",
-};
-
-static enum tw_code job_journal(void *ctx, enum tw_hand_over state, struct tw_error *err)
-{
-    struct tw_job *job = ctx;
-    if (tw_fault_fails(journal_points[state]))
-        return tw_fail_errno(err, ENOSPC, job->params.vm, "cannot write the record");
-    bool source = job->vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING ||
-                  job->vm->record->ownership == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP;
-    return source ? journal_source(job, state, err) : journal_destination(job, state, err);
-}
-
-/* What the next entries of the journal will say, put on disk while the guest does not wait for it.
- */
-static void job_stage(void *ctx)
-{
-    struct tw_job *job = ctx;
-    Towline__V1__VmRecord r = *job->vm->record;
-    if (job->source) {
-        set_ownership(&r, job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP, 0, r.epoch);
-        tw_record_vm_stage(job->agent->store, &r);
-        return;
-    }
-    uint64_t epoch = job->params.epoch;
-    r.memory_follows = job->params.limits.method != TW_METHOD_PRE_COPY;
-    set_ownership(&r, job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED, 0, epoch);
-    tw_record_vm_stage(job->agent->store, &r);
-    set_ownership(&r, job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, TW_HAND_OVER_COMMITTED, epoch);
-    tw_record_vm_stage(job->agent->store, &r);
 }
 
 /* ---- The switch-over hook ---------------------------------------------------------------------
@@ -274,8 +108,8 @@ static void job_record_misses(struct tw_job *job, const struct tw_host *host)
 /* ---- Begin and end -----------------------------------------------------------------------------
  */
 
-static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char *peer,
-                              uint64_t epoch, const Towline__V1__MigrationLimits *limits)
+struct tw_job *tw_job_new(struct tw_agent *agent, const char *id, const char *peer, uint64_t epoch,
+                          const Towline__V1__MigrationLimits *limits)
 {
     struct tw_job *job = calloc(1, sizeof *job);
     if (!job)
@@ -285,12 +119,16 @@ static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char
     snprintf(job->peer, sizeof job->peer, "%s", peer);
     job->params.epoch = epoch;
     tw_limits_from_proto(limits, agent->config.predictor, &job->params.limits);
+    job->params.recover_ns = agent->config.postcopy_recover_ns;
+    job->keep_fd = -1;
     bool hook = agent->config.switchover_hook[0] != 0;
     job->env = (struct tw_migration_env){
         .clock = &tw_monotonic,
         .fabric = agent->paths.tcp,
-        .journal = job_journal,
-        .stage = job_stage,
+        .journal = tw_job_journal,
+        .stage = tw_job_stage,
+        .keep = tw_job_keep,
+        .dial = tw_job_dial,
         .hook_begin = hook ? job_hook_begin : NULL,
         .hook_poll = hook ? job_hook_poll : NULL,
         .trace = job_trace,
@@ -299,7 +137,7 @@ static struct tw_job *job_new(struct tw_agent *agent, const char *id, const char
     return job;
 }
 
-static void job_link(struct tw_job *job, struct tw_vm *vm)
+void tw_job_link(struct tw_job *job, struct tw_vm *vm)
 {
     snprintf(job->params.vm, sizeof job->params.vm, "%s", vm->record->spec->name);
     job->vm = vm;
@@ -322,6 +160,7 @@ void tw_job_free(struct tw_job *job)
     tw_hook_free(job->hook);
     tw_source_free(job->source);
     tw_destination_free(job->destination);
+    tw_job_keep_close(job);
     tw_miss_recording_close(job->recording);
     atomic_store(&job->agent->changed, true);
     free(job);
@@ -388,16 +227,10 @@ static enum tw_code check_source(struct tw_agent *agent, const Towline__V1__Star
     return TW_OK;
 }
 
-static void job_path(struct tw_job *job, const struct tw_path *path)
-{
-    snprintf(job->path, sizeof job->path, "%s", path->fabric);
-    snprintf(job->path_reason, sizeof job->path_reason, "%s", path->reason);
-}
-
 static void remember_migration(struct tw_vm *vm, const struct tw_job *job)
 {
-    set_text(&vm->record->migration, job->params.id);
-    set_text(&vm->record->peer, job->peer);
+    tw_job_set_text(&vm->record->migration, job->params.id);
+    tw_job_set_text(&vm->record->peer, job->peer);
     vm->record->hand_over = 0;
 }
 
@@ -413,24 +246,27 @@ enum tw_code tw_job_start_source(struct tw_agent *agent, const Towline__V1__Star
     enum tw_code code = check_source(agent, r, &vm, err);
     if (code)
         return code;
-    struct tw_job *job = job_new(agent, r->migration, r->destination, r->epoch, r->limits);
+    struct tw_job *job = tw_job_new(agent, r->migration, r->destination, r->epoch, r->limits);
     if (!job)
         return tw_fail_errno(err, ENOMEM, r->migration, "cannot begin");
     memcpy(job->params.token, r->token.data, TW_OWNER_SIZE);
-    job_link(job, vm);
+    tw_job_link(job, vm);
     remember_migration(vm, job);
-    code =
-        save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING, 0, vm->record->epoch, err);
+    code = tw_job_set_stream(vm, job, r->limits, err);
+    if (!code)
+        code = tw_job_save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING, 0,
+                                     vm->record->epoch, err);
     if (!code) {
         const char *address;
-        job_path(job, tw_paths_choose(&agent->paths, job->peer, job->params.id, r->fabric_address,
-                                      r->verbs_address, &job->env.fabric, &address));
+        tw_job_path_set(job,
+                        tw_paths_choose(&agent->paths, job->peer, job->params.id, r->fabric_address,
+                                        r->verbs_address, &job->env.fabric, &address));
         code = tw_source_start(&job->env, &job->params, tw_qemu_host(vm->qemu), address,
                                &job->source, err);
         struct tw_error ignored;
         if (code)
-            save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED, TW_HAND_OVER_ABORTED,
-                           vm->record->epoch, &ignored);
+            tw_job_save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED,
+                                  TW_HAND_OVER_ABORTED, vm->record->epoch, &ignored);
     }
     if (code)
         tw_job_free(job);
@@ -449,6 +285,10 @@ static enum tw_code start_incoming_vm(struct tw_job *job,
     record.epoch = r->epoch;
     record.migration = job->params.id;
     record.peer = job->peer;
+    record.token = (ProtobufCBinaryData){TW_OWNER_SIZE, job->params.token};
+    record.limits = r->limits;
+    record.source_fabric = r->source_fabric_address;
+    record.source_verbs = r->source_verbs_address;
     return tw_vm_start(job->agent, &record, vm, err);
 }
 
@@ -483,7 +323,7 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
     enum tw_code code = check_destination(agent, r, err);
     if (code)
         return code;
-    struct tw_job *job = job_new(agent, r->migration, r->source, r->epoch, r->limits);
+    struct tw_job *job = tw_job_new(agent, r->migration, r->source, r->epoch, r->limits);
     if (!job || getrandom(job->params.token, TW_OWNER_SIZE, 0) != (ssize_t)TW_OWNER_SIZE) {
         free(job);
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, r->migration, NULL, NULL, "cannot begin");
@@ -493,7 +333,7 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
         free(job);
         return code;
     }
-    job_link(job, vm);
+    tw_job_link(job, vm);
     job_record_misses(job, tw_qemu_host(vm->qemu));
     code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu), wait_ns,
                                 &job->destination, err);
@@ -514,6 +354,8 @@ static void count_outcome(struct tw_job *job)
     bool committed = tw_job_hand_over(job) == TW_HAND_OVER_COMMITTED;
     tw_job_progress(job, &p);
     if (!job->source) {
+        t->reconnects += p.reconnects;
+        t->path_waited_ns += p.path_waited_ns;
         t->faults += p.faults;
         ++*(committed ? &t->incoming_completed : &t->incoming_aborted);
         return;
@@ -544,7 +386,7 @@ static void job_end(struct tw_job *job)
     char text[512] = "";
     if (why)
         tw_error_text(why, text, sizeof text);
-    if (save_outcome(job->agent, job, job->params.id, end, &err))
+    if (tw_job_save_outcome(job->agent, job, job->params.id, end, &err))
         tw_log(TW_LOG_ERROR, "job", "outcome not written", "migration=%s what=\"%s\"",
                job->params.id, err.what);
     tw_log(why ? TW_LOG_WARN : TW_LOG_INFO, "job", "ended",
@@ -553,6 +395,8 @@ static void job_end(struct tw_job *job)
     count_outcome(job);
     vm->remove = (job->source != NULL) == (end == TW_HAND_OVER_COMMITTED);
     bool stranded = job->destination && vm->record->memory_follows && !vm->remove;
+    if (!vm->record->memory_follows)
+        tw_job_keep_remove(job);
     tw_job_free(job);
     if (stranded)
         tw_vm_strand(vm, text);
@@ -568,150 +412,3 @@ uint64_t tw_job_step(struct tw_job *job)
     job_end(job);
     return 0;
 }
-
-/* ---- After a restart of the agent
- * ---------------------------------------------------------------- */
-
-static void adopt_side(struct tw_vm *vm, bool source)
-{
-    struct tw_error err = {0};
-    Towline__V1__VmRecord *r = vm->record;
-    uint64_t epoch = source ? r->peer_epoch : r->epoch;
-    struct tw_job *job = job_new(vm->agent, r->migration, r->peer, epoch, NULL);
-    if (!job)
-        return;
-    job_link(job, vm);
-    struct tw_host *host = tw_qemu_host(vm->qemu);
-    enum tw_code code =
-        source ? tw_source_adopt(&job->env, &job->params, host, &job->source, &err)
-               : tw_destination_adopt(&job->env, &job->params, host, &job->destination, &err);
-    if (code) {
-        tw_log(TW_LOG_ERROR, "job", "cannot adopt", "migration=%s what=\"%s\"", r->migration,
-               err.what);
-        tw_job_free(job);
-    }
-}
-
-static void adopt_outgoing(struct tw_vm *vm)
-{
-    struct tw_error err = {0};
-    vm->record->ownership = TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED;
-    vm->record->hand_over = TW_HAND_OVER_ABORTED;
-    if (tw_vm_save(vm, &err) || tw_job_refuse(vm->agent, vm->record->migration, &err))
-        tw_log(TW_LOG_ERROR, "job", "abort not written", "vm=%s what=\"%s\"",
-               vm->record->spec->name, err.what);
-}
-
-/* The agent ended in the middle of a post-copy: what was still to come is known to nobody. */
-static void strand_adopted(struct tw_vm *vm)
-{
-    Towline__V1__MigrationRecord r = TOWLINE__V1__MIGRATION_RECORD__INIT;
-    Towline__V1__ErrorDetail detail = TOWLINE__V1__ERROR_DETAIL__INIT;
-    struct tw_error err = {0};
-    detail.code = TW_DATA_LOSS;
-    detail.where = vm->record->migration;
-    static char what[] = "vm lost: its agent ended before all of its memory had followed it";
-    detail.what = what;
-    r.migration = vm->record->migration;
-    r.vm = vm->record->spec->name;
-    r.hand_over = TW_HAND_OVER_COMMITTED;
-    r.error = &detail;
-    if (tw_record_migration_save(vm->agent->store, &r, &err))
-        tw_log(TW_LOG_ERROR, "job", "outcome not written", "migration=%s what=\"%s\"", r.migration,
-               err.what);
-    tw_vm_strand(vm, what);
-}
-
-void tw_job_adopt(struct tw_vm *vm)
-{
-    Towline__V1__VmRecord *r = vm->record;
-    Towline__V1__MigrationRecord *ended = tw_record_migration_load(vm->agent->store, r->migration);
-    enum tw_hand_over outcome = ended ? (enum tw_hand_over)ended->hand_over : TW_HAND_OVER_UNKNOWN;
-    struct tw_error ignored;
-    if (ended)
-        towline__v1__migration_record__free_unpacked(ended, NULL);
-    switch (r->ownership) {
-    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_OUTGOING:
-        adopt_outgoing(vm);
-        break;
-    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP:
-        if (outcome == TW_HAND_OVER_COMMITTED)
-            vm->remove = true;
-        else if (vm->qemu)
-            adopt_side(vm, true);
-        break;
-    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_INCOMING:
-        tw_job_refuse(vm->agent, r->migration, &ignored);
-        vm->remove = true;
-        break;
-    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_PREPARED:
-        /* Without a process the copy is worth nothing; it never ran, so saying so is safe. */
-        if (outcome == TW_HAND_OVER_ABORTED || !vm->qemu || r->memory_follows) {
-            tw_job_refuse(vm->agent, r->migration, &ignored);
-            vm->remove = true;
-        } else {
-            adopt_side(vm, false);
-        }
-        break;
-    case TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED:
-        if (r->memory_follows)
-            strand_adopted(vm);
-        break;
-    default:
-        break;
-    }
-}
-
-/* ---- Fabric -----------------------------------------------------------------------------------
- */
-
-static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_hello *hello,
-                              void **conn_ctx, struct tw_error *err)
-{
-    struct tw_agent *agent = ctx;
-    for (struct tw_job *job = agent->jobs; job; job = job->next) {
-        if (!job->destination || memcmp(job->params.token, hello->owner, TW_OWNER_SIZE) != 0)
-            continue;
-        enum tw_code code = tw_destination_accept(job->destination, conn, hello, err);
-        *conn_ctx = tw_destination_end(job->destination);
-        if (!code)
-            job_path(job, tw_paths_came(&agent->paths, job->peer, job->params.id, conn));
-        return code;
-    }
-    return tw_fail(err, TW_PERMISSION_DENIED, agent->config.name, "the token of a migration here",
-                   "another", "connection from %s refused", hello->name);
-}
-
-static void on_up(void *ctx, struct tw_conn *conn)
-{
-    tw_migration_on_up(ctx, conn);
-}
-
-static enum tw_code on_chunk(void *ctx, struct tw_conn *conn, enum tw_lane lane,
-                             const struct tw_chunk_header *header, const uint8_t *payload,
-                             struct tw_error *err)
-{
-    return tw_migration_on_chunk(ctx, conn, lane, header, payload, err);
-}
-
-/* Nothing is read one-sidedly: the source has to know what it has sent. A completion here belongs
- * to nobody. */
-static void on_read(void *ctx, struct tw_conn *conn, uint64_t cookie, enum tw_code code)
-{
-    (void)ctx, (void)conn;
-    tw_log(TW_LOG_WARN, "job", "unexpected read completion", "cookie=%llu code=%s",
-           (unsigned long long)cookie, tw_code_name(code));
-}
-
-static void on_down(void *ctx, struct tw_conn *conn, const struct tw_error *why)
-{
-    tw_migration_on_down(ctx, conn, why);
-}
-
-const struct tw_fabric_events tw_job_fabric_events = {
-    .on_accept = on_accept,
-    .on_up = on_up,
-    .on_chunk = on_chunk,
-    .on_read = on_read,
-    .on_down = on_down,
-};

@@ -35,6 +35,15 @@ static void totals_page(FILE *out, const struct tw_agent *a)
     for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
         fprintf(out, "towline_agent_migrations_total{side=\"%s\",outcome=\"%s\"} %llu\n",
                 rows[i].side, rows[i].outcome, (unsigned long long)rows[i].n);
+    uint64_t lost = 0;
+    for (const struct tw_job *job = a->jobs; job; job = job->next)
+        lost += job->destination && tw_job_peer_lost(job) &&
+                tw_job_hand_over(job) == TW_HAND_OVER_COMMITTED_PARTLY;
+    one(out, "towline_agent_postcopy_path_lost", "gauge",
+        "VMs here whose memory follows them and whose path to the source is lost.", lost);
+    one(out, "towline_agent_postcopy_reconnects_total", "counter",
+        "Times that a lost path came back while memory followed, of ended migrations.",
+        t->reconnects);
     one(out, "towline_agent_sent_bytes_total", "counter",
         "Bytes sent by finished migrations, headers included.", t->bytes_sent);
     one(out, "towline_agent_sent_if_pages_bytes_total", "counter",

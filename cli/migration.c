@@ -125,6 +125,20 @@ int tow_migration_switch(struct tow *tow, const struct tow_arguments *arguments)
     return status;
 }
 
+int tow_migration_reconnect(struct tow *tow, const struct tow_arguments *arguments)
+{
+    Towline__V1__ReconnectMigrationRequest request = TOWLINE__V1__RECONNECT_MIGRATION_REQUEST__INIT;
+    int status;
+    request.id = tow_text(arguments->words[0]);
+    ProtobufCMessage *response = tow_ask(tow, SERVICE, "Reconnect", &request.base, &status);
+    if (!response)
+        return status;
+    if (!tow_print_json(tow, response))
+        print_short(tow, ((const Towline__V1__ReconnectMigrationResponse *)response)->migration);
+    protobuf_c_message_free_unpacked(response, NULL);
+    return status;
+}
+
 int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments)
 {
     Towline__V1__RecoverMigrationRequest request = TOWLINE__V1__RECOVER_MIGRATION_REQUEST__INIT;

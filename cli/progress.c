@@ -298,6 +298,25 @@ static void print_followed(const Towline__V1__MigrationProgress *p, FILE *out)
     fputc('\n', out);
 }
 
+/* The path between the hosts, lost while memory follows. */
+static void print_path(const Towline__V1__MigrationProgress *p, FILE *out)
+{
+    char text[TW_SIZE_TEXT];
+    if (p->path_lost_ms) {
+        fprintf(out, "waiting        for the path since %s",
+                tw_duration_format(p->path_lost_ms * TW_MS, text));
+        if (p->path_left_ms)
+            fprintf(out, " (%llu s left)\n", (unsigned long long)(p->path_left_ms + 999) / 1000);
+        else
+            fprintf(out, "; no more is tried: tow migration reconnect\n");
+    }
+    if (p->reconnects)
+        fprintf(out, "reconnected    %llu times, %s without a path, %llu lines sent again\n",
+                (unsigned long long)p->reconnects,
+                tw_duration_format(p->path_waited_ms * TW_MS, text),
+                (unsigned long long)p->lines_again);
+}
+
 static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
 {
     char text[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
@@ -312,6 +331,7 @@ static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
     fprintf(out, " (%s as much)\n", tow_times_format(p->bytes_if_pages, p->bytes_sent, times));
     print_times(p, out);
     print_followed(p, out);
+    print_path(p, out);
     if (p->memory_compared)
         fprintf(out, "memory         compared, %s\n", p->memory_equal ? "equal" : "NOT EQUAL");
     else

@@ -317,6 +317,18 @@ bool tw_catalogue_locate(struct tw_catalogue *c, const char *host, char url[TW_U
     return h != NULL;
 }
 
+bool tw_catalogue_addresses(struct tw_catalogue *c, const char *host, char fabric[TW_URL_SIZE],
+                            char verbs[TW_URL_SIZE])
+{
+    pthread_mutex_lock(&c->lock);
+    const struct tw_catalogue_host *h = tw_catalogue_find(c, host);
+    bool alive = h && h->record.alive;
+    snprintf(fabric, TW_URL_SIZE, "%s", alive ? h->record.fabric_address : "");
+    snprintf(verbs, TW_URL_SIZE, "%s", alive ? h->record.verbs_address : "");
+    pthread_mutex_unlock(&c->lock);
+    return alive;
+}
+
 enum tw_code tw_catalogue_reports(struct tw_catalogue *c, const char *host,
                                   struct tw_report **reports, size_t *count, struct tw_error *err)
 {

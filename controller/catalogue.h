@@ -62,6 +62,10 @@ uint64_t tw_catalogue_expire(struct tw_catalogue *catalogue);
 bool tw_catalogue_locate(struct tw_catalogue *catalogue, const char *host, char url[TW_URL_SIZE],
                          bool *alive);
 
+/* Where the host takes lines; false: no such host, or it is not alive. */
+bool tw_catalogue_addresses(struct tw_catalogue *catalogue, const char *host,
+                            char fabric[TW_URL_SIZE], char verbs[TW_URL_SIZE]);
+
 /* All hosts by name; malloc'ed array, *count entries, freed by the caller. */
 enum tw_code tw_catalogue_hosts(struct tw_catalogue *catalogue, struct tw_host_view **hosts,
                                 size_t *count, struct tw_error *err);

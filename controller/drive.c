@@ -68,8 +68,8 @@ static struct tw_verdict judge(const struct tw_drive *d, const struct tw_migrati
     const struct tw_answer *s = &d->answer[TW_SOURCE_SIDE], *t = &d->answer[TW_DESTINATION_SIDE];
     const struct tw_resolve_view view = {
         .source = {m->source_known, s->answers, s->peer_lost || source_waits_too_long(d),
-                   s->holds_vm},
-        .destination = {m->destination_known, t->answers, t->peer_lost, t->holds_vm},
+                   s->holds_vm, s->vm_ended},
+        .destination = {m->destination_known, t->answers, t->peer_lost, t->holds_vm, false},
         .decided = m->decision,
         .fenced = m->fenced,
     };
@@ -209,8 +209,11 @@ static enum tw_migration_state following(const struct tw_drive *d,
     if (d->silent_since_ns &&
         (m->state == TW_MIGRATION_RESOLVING || now > d->silent_since_ns + SILENCE_NS))
         return TW_MIGRATION_RESOLVING;
+    if (d->answer[TW_DESTINATION_SIDE].path_lost)
+        return TW_MIGRATION_RESOLVING;
     if (m->source_known == TW_KNOWN_GIVEN_UP || m->destination_known == TW_KNOWN_PREPARED ||
-        m->destination_known == TW_KNOWN_COMMITTED || d->answer[TW_SOURCE_SIDE].switching)
+        m->destination_known == TW_KNOWN_COMMITTED || m->destination_known == TW_KNOWN_PARTLY ||
+        d->answer[TW_SOURCE_SIDE].switching)
         return TW_MIGRATION_SWITCHING;
     /* Without the source's word it is where it was. */
     return d->answer[TW_SOURCE_SIDE].answers || m->state == TW_MIGRATION_RESOLVING
@@ -225,16 +228,46 @@ static void resolving(struct tw_migration_record *m, struct tw_drive_change *cha
     tw_fail(&m->error, TW_UNAVAILABLE, m->id, "the answers of both hosts", NULL, "%s",
             verdict->reason);
     change->why = verdict->reason;
-    if (m->source_known == TW_KNOWN_GIVEN_UP) {
+    if (m->source_known == TW_KNOWN_GIVEN_UP && m->destination_known != TW_KNOWN_PARTLY) {
         change->state = TW_VM_PAUSED;
         change->reason = verdict->reason;
     }
 }
 
+/* What people read while the destination has no path to the source. */
+static struct tw_verdict path_verdict(const struct tw_drive *d, const struct tw_verdict *from)
+{
+    const struct tw_answer *t = &d->answer[TW_DESTINATION_SIDE];
+    struct tw_verdict v = *from;
+    if (t->paused)
+        snprintf(v.reason, sizeof v.reason,
+                 "no path to the source in time; the VM waits: tow migration reconnect %s", d->id);
+    else if (t->path_lost)
+        snprintf(v.reason, sizeof v.reason,
+                 "the path is lost; the destination connects to the source again");
+    return v;
+}
+
+/* A source that has started again may listen elsewhere; without the lock. */
+static void tell_where(struct tw_drive *d)
+{
+    char fabric[TW_URL_SIZE], verbs[TW_URL_SIZE];
+    const struct tw_reach *reach = &d->owner->config.reach;
+    if (!d->answer[TW_DESTINATION_SIDE].path_lost ||
+        !tw_catalogue_addresses(reach->catalogue, d->source, fabric, verbs) ||
+        strcmp(fabric, d->told_fabric) == 0)
+        return;
+    if (tw_reach_reconnect(reach, d->destination, d->id, fabric, verbs, false, CALL_MS, NULL) ==
+        TW_OK)
+        memcpy(d->told_fabric, fabric, sizeof fabric);
+}
+
 /* The agents are at it; called with the lock. */
 static uint64_t go_on(struct tw_drive *d, struct tw_migration_record *m,
-                      const struct tw_verdict *verdict)
+                      const struct tw_verdict *from)
 {
+    struct tw_verdict path = path_verdict(d, from);
+    const struct tw_verdict *verdict = &path;
     struct tw_drive_change change = {.mode = TW_STORE_RELAXED, .why = verdict->reason};
     enum tw_migration_state state = following(d, m);
     uint64_t now = tw_now(&tw_monotonic);
@@ -281,6 +314,8 @@ static const struct {
                           TW_DESTINATION_SIDE},
     [TW_ACTION_FINISH] = {TW_DECIDED_NOTHING, TOWLINE__V1__DECISION__DECISION_FINISH,
                           TW_SOURCE_SIDE},
+    [TW_ACTION_ABANDON] = {TW_DECIDED_NOTHING, TOWLINE__V1__DECISION__DECISION_ABANDON,
+                           TW_DESTINATION_SIDE},
     [TW_ACTION_RECLAIM] = {TW_DECIDED_RECLAIM, TOWLINE__V1__DECISION__DECISION_RECLAIM,
                            TW_SOURCE_SIDE},
 };
@@ -351,6 +386,7 @@ static uint64_t follow(struct tw_drive *d)
         next = go_on(d, &m, &verdict);
         pthread_mutex_unlock(&d->lock);
         forward_cancel(d, &m);
+        tell_where(d);
         return next;
     case TW_ACTION_DOUBT:
     case TW_ACTION_ALARM:

@@ -17,6 +17,8 @@ struct tw_answer {
     bool holds_vm;   /* owns the VM and has a process of it */
     bool vm_ended;   /* its VM's process is gone */
     bool serving;    /* source: post-copy, lines follow the VM */
+    bool path_lost;  /* destination: post-copy, connects to the source again */
+    bool paused;     /* ... or has given up to do so */
     bool switching;  /* source: the VM is stopped or about to be */
     bool has_report; /* of the VM */
     struct tw_report report;
@@ -44,7 +46,8 @@ struct tw_drive {
     enum tw_known seen[TW_SIDES]; /* as of seen_since_ns */
     uint64_t seen_since_ns, silent_since_ns, saved_ns, cancel_sent_ns;
     unsigned doubts, alarms;
-    struct tw_error cause; /* why it fails, as far as is known */
+    char told_fabric[TW_URL_SIZE]; /* where the destination was told that the source is */
+    struct tw_error cause;         /* why it fails, as far as is known */
     bool timed_out;
 };
 
@@ -99,7 +102,8 @@ void tw_migrations_count_end(struct tw_migrations *migrations,
 static inline bool tw_drive_handed_over(const struct tw_migration_record *m)
 {
     return m->source_known == TW_KNOWN_GIVEN_UP || m->source_known == TW_KNOWN_COMMITTED ||
-           m->destination_known == TW_KNOWN_COMMITTED || m->decision == TW_DECIDED_COMMIT;
+           m->destination_known == TW_KNOWN_COMMITTED || m->destination_known == TW_KNOWN_PARTLY ||
+           m->decision == TW_DECIDED_COMMIT;
 }
 
 #endif

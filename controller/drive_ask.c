@@ -44,6 +44,27 @@ static enum tw_code ask_vm(struct tw_drive *d, const char *host, enum tw_side si
     return TW_OK;
 }
 
+/* What only the destination knows goes into what the source has told. */
+static void keep_path(struct tw_drive *d, const Towline__V1__MigrationProgress *p)
+{
+    struct tw_migration_record *m = &d->record;
+    Towline__V1__MigrationProgress *kept =
+        towline__v1__migration_progress__unpack(NULL, m->progress_size, m->progress);
+    uint8_t bytes[TW_PROGRESS_SIZE];
+    size_t size;
+    if (!kept)
+        return;
+    kept->reconnects = p->reconnects;
+    kept->path_lost_ms = p->path_lost_ms;
+    kept->path_left_ms = p->path_left_ms;
+    kept->path_waited_ms = p->path_waited_ms;
+    if (tw_message_keep(&kept->base, d->id, bytes, sizeof bytes, &size, NULL) == TW_OK) {
+        memcpy(m->progress, bytes, size);
+        m->progress_size = size;
+    }
+    towline__v1__migration_progress__free_unpacked(kept, NULL);
+}
+
 static void keep_progress(struct tw_drive *d, enum tw_side side,
                           const Towline__V1__MigrationProgress *p)
 {
@@ -53,6 +74,8 @@ static void keep_progress(struct tw_drive *d, enum tw_side side,
     if (!p || tw_message_keep(&p->base, d->id, bytes, sizeof bytes, &size, NULL) != TW_OK)
         return;
     pthread_mutex_lock(&d->lock);
+    if (side == TW_DESTINATION_SIDE && (p->reconnects || p->path_lost_ms))
+        keep_path(d, p);
     /* The source measures; the destination stands in for one that is gone. */
     if (side == TW_SOURCE_SIDE || m->progress_size == 0) {
         memcpy(m->progress, bytes, size);
@@ -71,6 +94,9 @@ static void take(struct tw_drive *d, enum tw_side side, struct tw_answer *a,
     a->switching = side == TW_SOURCE_SIDE && r->progress && !runs_in(r->progress->phase);
     a->serving = side == TW_SOURCE_SIDE && r->progress && !r->peer_lost &&
                  strcmp(r->progress->phase, "serving") == 0;
+    a->path_lost = side == TW_DESTINATION_SIDE && r->peer_lost && a->known == TW_KNOWN_PARTLY;
+    a->paused = a->path_lost && r->progress && r->progress->path_left_ms == 0 &&
+                strcmp(r->progress->phase, "paused") == 0;
     tw_error_from_proto(r->error, &a->error);
     keep_progress(d, side, r->progress);
 }

@@ -300,6 +300,11 @@ static enum tw_code ask_room(struct tw_drive *d, const Towline__V1__VmSpec *spec
     r.source = d->source;
     r.timeout_ms = CONNECT_MS;
     r.limits = limits;
+    char fabric[TW_URL_SIZE], verbs[TW_URL_SIZE];
+    if (tw_catalogue_addresses(d->owner->config.reach.catalogue, d->source, fabric, verbs)) {
+        r.source_fabric_address = fabric;
+        r.source_verbs_address = verbs;
+    }
     enum tw_code code =
         tw_reach_prepare(&d->owner->config.reach, d->destination, &r, PREPARE_MS, answer, err);
     if (code == TW_OK && (!(*answer)->fabric_address[0] || (*answer)->token.len != 16)) {

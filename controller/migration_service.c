@@ -128,6 +128,17 @@ static enum tw_code switch_now(struct tw_services *s, const struct tw_rpc_call *
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
+static enum tw_code reconnect(struct tw_services *s, const struct tw_rpc_call *call,
+                              const Towline__V1__ReconnectMigrationRequest *request,
+                              Towline__V1__ReconnectMigrationResponse *response,
+                              struct tw_error *err)
+{
+    (void)call;
+    struct tw_migration_record m;
+    enum tw_code code = tw_migrations_reconnect(s->migrations, request->id, &m, err);
+    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+}
+
 static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *call,
                             const Towline__V1__RecoverMigrationRequest *request,
                             Towline__V1__RecoverMigrationResponse *response, struct tw_error *err)
@@ -153,6 +164,7 @@ TW_SERVED(list, "MigrationService/List")
 TW_SERVED(get, "MigrationService/Get")
 TW_SERVED(cancel, "MigrationService/Cancel")
 TW_SERVED(switch_now, "MigrationService/SwitchNow")
+TW_SERVED(reconnect, "MigrationService/Reconnect")
 TW_SERVED(recover, "MigrationService/Recover")
 
 enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rpc_server *server,
@@ -164,6 +176,7 @@ enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rp
                                                    {"Cancel", cancel_served},
                                                    {"SwitchNow", switch_now_served},
                                                    {"Recover", recover_served},
+                                                   {"Reconnect", reconnect_served},
                                                    {"Adjust", tw_adjust_served},
                                                    {"Plan", tw_plan_served},
                                                    {"GetPlan", tw_get_plan_served},

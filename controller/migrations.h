@@ -66,6 +66,9 @@ enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *
 enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
                                   const Towline__V1__AdjustMigrationRequest *request,
                                   struct tw_migration_record *record, struct tw_error *err);
+/* Post-copy, the path is lost: the destination tries again. */
+enum tw_code tw_migrations_reconnect(struct tw_migrations *migrations, const char *id,
+                                     struct tw_migration_record *record, struct tw_error *err);
 enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *id,
                                   struct tw_migration_record *record, struct tw_error *err);
 /* `fenced`: FENCED_DESTINATION gives the VM to the source, FENCED_SOURCE to the destination. */

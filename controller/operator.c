@@ -190,6 +190,32 @@ enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
     return code;
 }
 
+/* ---- Reconnect --------------------------------------------------------------------------------
+ */
+
+enum tw_code tw_migrations_reconnect(struct tw_migrations *migrations, const char *id,
+                                     struct tw_migration_record *record, struct tw_error *err)
+{
+    struct tw_drive *d = tw_drive_find(migrations, id);
+    if (!d) {
+        enum tw_code code = tw_migrations_get(migrations, id, record, err);
+        return code != TW_OK ? code
+                             : tw_fail(err, TW_FAILED_PRECONDITION, id, "a migration under way",
+                                       NULL, "the migration has ended");
+    }
+    char fabric[TW_URL_SIZE], verbs[TW_URL_SIZE];
+    const struct tw_reach *reach = &d->owner->config.reach;
+    tw_catalogue_addresses(reach->catalogue, d->source, fabric, verbs);
+    enum tw_code code =
+        tw_reach_reconnect(reach, d->destination, d->id, fabric, verbs, true, CANCEL_MS, err);
+    pthread_mutex_lock(&d->lock);
+    *record = d->record;
+    pthread_mutex_unlock(&d->lock);
+    tw_drive_wake(d);
+    tw_drive_release(d);
+    return code;
+}
+
 /* ---- Recover ------------------------------------------------------------------------------- */
 
 static enum tw_code refuse(const struct tw_migration_record *m, const char *expected,
@@ -201,7 +227,7 @@ static enum tw_code refuse(const struct tw_migration_record *m, const char *expe
 static enum tw_code to_source(const struct tw_drive *d, const struct tw_migration_record *m,
                               struct tw_error *err)
 {
-    if (m->destination_known == TW_KNOWN_COMMITTED)
+    if (m->destination_known == TW_KNOWN_COMMITTED || m->destination_known == TW_KNOWN_PARTLY)
         return refuse(m, "a destination that never ran the VM", "committed",
                       "the destination owns the VM", err);
     if (m->source_known == TW_KNOWN_COMMITTED)
@@ -216,10 +242,12 @@ static enum tw_code to_source(const struct tw_drive *d, const struct tw_migratio
 static enum tw_code to_destination(const struct tw_drive *d, const struct tw_migration_record *m,
                                    struct tw_error *err)
 {
-    if (m->destination_known != TW_KNOWN_PREPARED && m->destination_known != TW_KNOWN_COMMITTED)
+    bool owns =
+        m->destination_known == TW_KNOWN_COMMITTED || m->destination_known == TW_KNOWN_PARTLY;
+    if (m->destination_known != TW_KNOWN_PREPARED && !owns)
         return refuse(m, "a prepared destination", tw_known_name(m->destination_known),
                       "the destination does not hold the whole VM", err);
-    if (m->decision == TW_DECIDED_RECLAIM && m->destination_known != TW_KNOWN_COMMITTED)
+    if (m->decision == TW_DECIDED_RECLAIM && !owns)
         return refuse(m, "no earlier decision", "to the source",
                       "the source may run the VM already", err);
     if (d->claims)

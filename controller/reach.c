@@ -118,6 +118,18 @@ enum tw_code tw_reach_switch(const struct tw_reach *reach, const char *host, con
     return call_only(reach, host, "SwitchMigration", &r.base, timeout_ms, err);
 }
 
+enum tw_code tw_reach_reconnect(const struct tw_reach *reach, const char *host, const char *id,
+                                const char *fabric, const char *verbs, bool again,
+                                unsigned timeout_ms, struct tw_error *err)
+{
+    Towline__V1__AgentReconnectRequest r = TOWLINE__V1__AGENT_RECONNECT_REQUEST__INIT;
+    r.migration = text(id);
+    r.source_fabric_address = text(fabric);
+    r.source_verbs_address = text(verbs);
+    r.again = again;
+    return call_only(reach, host, "ReconnectMigration", &r.base, timeout_ms, err);
+}
+
 enum tw_code tw_reach_resolve(const struct tw_reach *reach, const char *host, const char *id,
                               Towline__V1__Decision decision, uint64_t epoch, unsigned timeout_ms,
                               struct tw_error *err)

@@ -46,6 +46,10 @@ enum tw_code tw_reach_adjust(const struct tw_reach *reach, const char *host,
 enum tw_code tw_reach_measure(const struct tw_reach *reach, const char *host,
                               const Towline__V1__MeasureVmRequest *request, unsigned timeout_ms,
                               Towline__V1__MeasureVmResponse **answer, struct tw_error *err);
+/* `fabric` and `verbs`: where the source is; empty = as it was. */
+enum tw_code tw_reach_reconnect(const struct tw_reach *reach, const char *host, const char *id,
+                                const char *fabric, const char *verbs, bool again,
+                                unsigned timeout_ms, struct tw_error *err);
 enum tw_code tw_reach_cancel(const struct tw_reach *reach, const char *host, const char *id,
                              unsigned timeout_ms, struct tw_error *err);
 enum tw_code tw_reach_resolve(const struct tw_reach *reach, const char *host, const char *id,

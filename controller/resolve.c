@@ -24,6 +24,7 @@ enum destination_class {
     D_STUCK,  /* received, its peer is lost */
     D_READY,  /* durably prepared; runs only when told */
     D_OWNS,   /* has durably taken over */
+    D_PARTLY, /* ... and memory is still at the source */
     DESTINATION_CLASSES,
 };
 
@@ -47,6 +48,7 @@ static const char *const destination_text[DESTINATION_CLASSES] = {
     [D_STUCK] = "the destination has lost its peer",
     [D_READY] = "the destination is prepared and waits",
     [D_OWNS] = "the destination owns the VM",
+    [D_PARTLY] = "the destination runs the VM and lacks memory of it",
 };
 
 static enum source_class silent_source(const struct tw_side_view *s, enum tw_fenced fenced)
@@ -87,6 +89,8 @@ static enum source_class source_class(const struct tw_side_view *s, enum tw_fenc
 static enum destination_class destination_class(const struct tw_side_view *d, enum tw_fenced fenced)
 {
     bool taking = d->known == TW_KNOWN_ACTIVE || d->known == TW_KNOWN_PREPARED;
+    if (d->known == TW_KNOWN_PARTLY)
+        return D_PARTLY;
     /* A host that runs the VM owns it, whatever its journal has forgotten. */
     if (d->answers && d->holds_vm && !taking)
         return D_OWNS;
@@ -118,6 +122,7 @@ static enum destination_class destination_class(const struct tw_side_view *d, en
 #define COMMIT   TW_ACTION_COMMIT
 #define FINISH   TW_ACTION_FINISH
 #define RECLAIM  TW_ACTION_RECLAIM
+#define ABANDON  TW_ACTION_ABANDON
 #define COMPLETE TW_ACTION_COMPLETE
 #define KEEP     TW_ACTION_KEEP
 #define LOST     TW_ACTION_LOST
@@ -126,17 +131,17 @@ static enum destination_class destination_class(const struct tw_side_view *d, en
  * is at work, the destination owns" is only an answer that was overtaken: ask again. */
 static const enum tw_action undecided[SOURCE_CLASSES][DESTINATION_CLASSES] = {
     /* clang-format off */
-    /*                   SILENT    OUT      BUSY   STUCK  READY   OWNS */
-    [S_SILENT]      = { DOUBT,    DOUBT,   WAIT,  ABORT, DOUBT,  COMPLETE },
-    [S_GONE]        = { DOUBT,    LOST,    ABORT, ABORT, DOUBT,  COMPLETE },
-    [S_OWNS]        = { KEEP,     KEEP,    ABORT, ABORT, ABORT,  ALARM    },
-    [S_DIED]        = { LOST,     LOST,    ABORT, ABORT, ABORT,  COMPLETE },
-    [S_BUSY]        = { WAIT,     WAIT,    WAIT,  ABORT, WAIT,   WAIT     },
-    [S_STUCK]       = { CANCEL,   CANCEL,  ABORT, ABORT, ABORT,  ALARM    },
-    [S_GAVE]        = { WAIT,     RECLAIM, WAIT,  ABORT, WAIT,   WAIT     },
-    [S_GAVE_STUCK]  = { DOUBT,    RECLAIM, ABORT, ABORT, COMMIT, FINISH   },
-    [S_GAVE_SILENT] = { DOUBT,    DOUBT,   ABORT, ABORT, COMMIT, COMPLETE },
-    [S_FINISHED]    = { COMPLETE, LOST,    ALARM, ALARM, COMMIT, COMPLETE },
+    /*                   SILENT    OUT      BUSY   STUCK  READY   OWNS      PARTLY */
+    [S_SILENT]      = { DOUBT,    DOUBT,   WAIT,  ABORT, DOUBT,  COMPLETE, DOUBT   },
+    [S_GONE]        = { DOUBT,    LOST,    ABORT, ABORT, DOUBT,  COMPLETE, ABANDON },
+    [S_OWNS]        = { KEEP,     KEEP,    ABORT, ABORT, ABORT,  ALARM,    ALARM   },
+    [S_DIED]        = { LOST,     LOST,    ABORT, ABORT, ABORT,  COMPLETE, ABANDON },
+    [S_BUSY]        = { WAIT,     WAIT,    WAIT,  ABORT, WAIT,   WAIT,     WAIT    },
+    [S_STUCK]       = { CANCEL,   CANCEL,  ABORT, ABORT, ABORT,  ALARM,    ALARM   },
+    [S_GAVE]        = { WAIT,     RECLAIM, WAIT,  ABORT, WAIT,   WAIT,     WAIT    },
+    [S_GAVE_STUCK]  = { DOUBT,    RECLAIM, ABORT, ABORT, COMMIT, FINISH,   WAIT    },
+    [S_GAVE_SILENT] = { DOUBT,    DOUBT,   ABORT, ABORT, COMMIT, COMPLETE, DOUBT   },
+    [S_FINISHED]    = { COMPLETE, LOST,    ALARM, ALARM, COMMIT, COMPLETE, ABANDON },
     /* clang-format on */
 };
 
@@ -190,12 +195,25 @@ static enum tw_action after_reclaim(enum source_class s, enum destination_class 
     return undecided[s][d];
 }
 
+/* The destination ran the VM, so the source never will again; it only serves what is missing, as
+ * long as it can. The hosts are at it by themselves. */
+static enum tw_action while_memory_follows(enum source_class s, const struct tw_resolve_view *view)
+{
+    bool ended = s == S_GAVE_STUCK && view->source.ended;
+    bool fenced = s == S_GAVE_SILENT && view->fenced == TW_FENCED_SOURCE;
+    if (view->decided == TW_DECIDED_RECLAIM)
+        return ALARM;
+    return ended || fenced ? ABANDON : undecided[s][D_PARTLY];
+}
+
 struct tw_verdict tw_resolve(const struct tw_resolve_view *view)
 {
     enum source_class s = source_class(&view->source, view->fenced);
     enum destination_class d = destination_class(&view->destination, view->fenced);
     struct tw_verdict verdict = {.action = undecided[s][d]};
-    if (view->decided == TW_DECIDED_COMMIT)
+    if (d == D_PARTLY)
+        verdict.action = while_memory_follows(s, view);
+    else if (view->decided == TW_DECIDED_COMMIT)
         verdict.action = after_commit(s, d, view);
     else if (view->decided == TW_DECIDED_ABORT)
         verdict.action = after_abort(s, d);
@@ -208,7 +226,7 @@ struct tw_verdict tw_resolve(const struct tw_resolve_view *view)
 static enum tw_known merge_source(enum tw_known old, enum tw_known fresh, bool holds_vm)
 {
     bool durable = old == TW_KNOWN_GIVEN_UP || old == TW_KNOWN_COMMITTED || old == TW_KNOWN_ABORTED;
-    if (fresh == TW_KNOWN_PREPARED)
+    if (fresh == TW_KNOWN_PREPARED || fresh == TW_KNOWN_PARTLY)
         return old;
     if (fresh == TW_KNOWN_UNKNOWN && durable && !holds_vm)
         return old;
@@ -220,6 +238,10 @@ static enum tw_known merge_destination(enum tw_known old, enum tw_known fresh)
     if (fresh == TW_KNOWN_GIVEN_UP)
         return old;
     if (old == TW_KNOWN_COMMITTED && (fresh == TW_KNOWN_UNKNOWN || fresh == TW_KNOWN_ABORTED))
+        return old;
+    if (old == TW_KNOWN_COMMITTED && fresh == TW_KNOWN_PARTLY)
+        return old;
+    if (old == TW_KNOWN_PARTLY && fresh != TW_KNOWN_COMMITTED)
         return old;
     if (old == TW_KNOWN_ABORTED && fresh == TW_KNOWN_UNKNOWN)
         return old;
@@ -236,8 +258,8 @@ enum tw_known tw_known_merge(bool source, enum tw_known old, enum tw_known fresh
 const char *tw_action_name(enum tw_action action)
 {
     static const char *const names[TW_ACTION_COUNT] = {
-        "wait",   "doubt",   "alarm",    "cancel", "abort", "commit",
-        "finish", "reclaim", "complete", "keep",   "lost",
+        "wait",   "doubt",   "alarm",   "cancel",   "abort", "commit",
+        "finish", "reclaim", "abandon", "complete", "keep",  "lost",
     };
     return (unsigned)action < TW_ACTION_COUNT ? names[action] : "?";
 }
@@ -245,7 +267,8 @@ const char *tw_action_name(enum tw_action action)
 const char *tw_known_name(enum tw_known known)
 {
     static const char *const names[TW_KNOWN_COUNT] = {
-        "nothing", "unknown", "active", "given_up", "prepared", "committed", "aborted",
+        "nothing",  "unknown",   "active",  "given_up",
+        "prepared", "committed", "aborted", "committed_partly",
     };
     return (unsigned)known < TW_KNOWN_COUNT ? names[known] : "?";
 }

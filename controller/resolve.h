@@ -8,7 +8,10 @@
  *   fenced it;
  *   RECLAIM at the source only when the destination is durably out, or an operator has fenced it;
  *
- * and never both: the first decision that is recorded excludes the other. */
+ * and while memory is still at the source nobody is told to FINISH. ABANDON, which loses the VM,
+ * only when the source has answered that it holds nothing any more, or an operator has fenced it.
+ *
+ * COMMIT and RECLAIM never both: the first decision that is recorded excludes the other. */
 #ifndef TOWLINE_CONTROLLER_RESOLVE_H
 #define TOWLINE_CONTROLLER_RESOLVE_H
 
@@ -23,6 +26,7 @@ enum tw_known {
     TW_KNOWN_PREPARED = 4, /* destination only */
     TW_KNOWN_COMMITTED = 5,
     TW_KNOWN_ABORTED = 6,
+    TW_KNOWN_PARTLY = 7, /* destination only: owns it, and memory is still at the source */
     TW_KNOWN_COUNT,
 };
 
@@ -31,6 +35,7 @@ struct tw_side_view {
     bool answers;        /* it answered just now */
     bool stuck;          /* its peer is lost, or nothing has moved for too long */
     bool holds_vm;       /* it answered with a process of the VM that it owns */
+    bool ended;          /* it answered that its process of the VM is gone */
 };
 
 /* The decision that was recorded, if any. */
@@ -60,6 +65,7 @@ enum tw_action {
     TW_ACTION_COMMIT,   /* tell the destination to own and resume the VM */
     TW_ACTION_FINISH,   /* tell the source that the destination owns the VM */
     TW_ACTION_RECLAIM,  /* tell the source to resume the VM */
+    TW_ACTION_ABANDON,  /* tell the destination that its memory will never be whole */
     TW_ACTION_COMPLETE, /* over: the destination owns the VM */
     TW_ACTION_KEEP,     /* over: the source owns the VM */
     TW_ACTION_LOST,     /* over: no side has the VM */

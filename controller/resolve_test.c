@@ -11,12 +11,13 @@ static struct tw_side_view side(unsigned n)
     return (struct tw_side_view){.known = (enum tw_known)(n % TW_KNOWN_COUNT),
                                  .answers = n / TW_KNOWN_COUNT & 1,
                                  .stuck = n / TW_KNOWN_COUNT >> 1 & 1,
-                                 .holds_vm = n / TW_KNOWN_COUNT >> 2 & 1};
+                                 .holds_vm = n / TW_KNOWN_COUNT >> 2 & 1,
+                                 .ended = n / TW_KNOWN_COUNT >> 3 & 1};
 }
 
 static void for_every_view(view_fn check)
 {
-    const unsigned sides = TW_KNOWN_COUNT * 8;
+    const unsigned sides = TW_KNOWN_COUNT * 16;
     for (unsigned s = 0; s < sides; s++)
         for (unsigned d = 0; d < sides; d++)
             for (unsigned k = 0; k < TW_DECIDED_COUNT * TW_FENCED_COUNT; k++) {
@@ -114,6 +115,21 @@ static void check_ends(const struct tw_resolve_view *v, const struct tw_verdict 
     }
 }
 
+/* The destination runs the VM on memory that only the source has. */
+static void check_memory_follows(const struct tw_resolve_view *v, const struct tw_verdict *r)
+{
+    const struct tw_side_view *s = &v->source;
+    if (v->destination.known == TW_KNOWN_PARTLY)
+        EXPECT(r->action == TW_ACTION_WAIT || r->action == TW_ACTION_DOUBT ||
+               r->action == TW_ACTION_ALARM || r->action == TW_ACTION_ABANDON);
+    if (r->action != TW_ACTION_ABANDON)
+        return;
+    bool nothing = s->known == TW_KNOWN_UNKNOWN || s->known == TW_KNOWN_COMMITTED ||
+                   s->known == TW_KNOWN_ABORTED || (s->stuck && s->ended);
+    EXPECT(v->destination.known == TW_KNOWN_PARTLY);
+    EXPECT(nothing || (v->fenced == TW_FENCED_SOURCE && !s->answers));
+}
+
 static void check_named(const struct tw_resolve_view *v, const struct tw_verdict *r)
 {
     EXPECT(r->action < TW_ACTION_COUNT && tw_action_name(r->action)[0] != '?');
@@ -139,6 +155,10 @@ Test(resolve, finish_and_cancel_go_where_they_are_understood)
 Test(resolve, ends_name_a_true_owner)
 {
     for_every_view(check_ends);
+}
+Test(resolve, a_source_whose_memory_is_missing_is_not_let_go)
+{
+    for_every_view(check_memory_follows);
 }
 Test(resolve, every_verdict_has_a_reason)
 {
@@ -194,6 +214,13 @@ static const struct one cases[] = {
      TW_DECIDED_RECLAIM, TW_FENCED_DESTINATION, TW_ACTION_ABORT},
     {"no reclaim after commit", STUCK(TW_KNOWN_GIVEN_UP), D_YES(TW_KNOWN_UNKNOWN),
      TW_DECIDED_COMMIT, TW_FENCED_NONE, TW_ACTION_DOUBT},
+    {"memory follows", YES(TW_KNOWN_GIVEN_UP), D_YES(TW_KNOWN_PARTLY), FREE, TW_ACTION_WAIT},
+    {"path lost, memory follows", STUCK(TW_KNOWN_GIVEN_UP), D_LOST(TW_KNOWN_PARTLY), FREE, TW_ACTION_WAIT},
+    {"destination agent killed, memory follows", STUCK(TW_KNOWN_GIVEN_UP), D_MUTE(TW_KNOWN_PARTLY), FREE, TW_ACTION_WAIT},
+    {"source agent killed, memory follows", MUTE(TW_KNOWN_GIVEN_UP), D_LOST(TW_KNOWN_PARTLY), FREE, TW_ACTION_DOUBT},
+    {"source holds nothing, memory follows", YES(TW_KNOWN_UNKNOWN), D_LOST(TW_KNOWN_PARTLY), FREE, TW_ACTION_ABANDON},
+    {"source host fenced, memory follows", MUTE(TW_KNOWN_GIVEN_UP), D_LOST(TW_KNOWN_PARTLY),
+     TW_DECIDED_COMMIT, TW_FENCED_SOURCE, TW_ACTION_ABANDON},
     {"two owners", HOLDS(TW_KNOWN_ABORTED), D_YES(TW_KNOWN_COMMITTED), FREE, TW_ACTION_ALARM},
 };
 /* clang-format on */
@@ -203,8 +230,8 @@ Test(resolve, named_cases)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct one *c = &cases[i];
         struct tw_resolve_view v = {
-            {c->source, c->source_answers, c->source_stuck, c->source_holds},
-            {c->destination, c->destination_answers, c->destination_stuck, false},
+            {c->source, c->source_answers, c->source_stuck, c->source_holds, false},
+            {c->destination, c->destination_answers, c->destination_stuck, false, false},
             c->decided,
             c->fenced};
         struct tw_verdict r = tw_resolve(&v);
@@ -223,6 +250,11 @@ Test(resolve, knowledge_outlives_silence_and_pruning)
                  "a source that holds the VM is believed");
     cr_assert_eq(tw_known_merge(true, TW_KNOWN_GIVEN_UP, TW_KNOWN_ABORTED, true), TW_KNOWN_ABORTED);
     cr_assert_eq(tw_known_merge(true, TW_KNOWN_ACTIVE, TW_KNOWN_PREPARED, true), TW_KNOWN_ACTIVE);
+    cr_assert_eq(tw_known_merge(false, TW_KNOWN_COMMITTED, TW_KNOWN_PARTLY, false),
+                 TW_KNOWN_COMMITTED);
+    cr_assert_eq(tw_known_merge(false, TW_KNOWN_PARTLY, TW_KNOWN_UNKNOWN, false), TW_KNOWN_PARTLY);
+    cr_assert_eq(tw_known_merge(false, TW_KNOWN_PARTLY, TW_KNOWN_COMMITTED, false),
+                 TW_KNOWN_COMMITTED);
     cr_assert_eq(tw_known_merge(false, TW_KNOWN_COMMITTED, TW_KNOWN_UNKNOWN, false),
                  TW_KNOWN_COMMITTED);
     cr_assert_eq(tw_known_merge(false, TW_KNOWN_ABORTED, TW_KNOWN_PREPARED, false),

@@ -72,6 +72,9 @@ struct tw_host_fault_view {
 struct tw_host_fault_ops {
     /* Begins to guard, or goes on with it: true when that has ended, well or badly (*code). */
     bool (*guard)(void *host, enum tw_code *code, struct tw_error *err);
+    /* The same for a machine that an earlier process has put under guard, and that may run: takes
+     * the guard over. Touches that wait are told of again. */
+    bool (*rejoin)(void *host, enum tw_code *code, struct tw_error *err);
     /* May be NULL: the host need not tell of touches of pages that are complete in the view. It is
      * copied; with NULL the last one is not looked at any more when this returns. */
     void (*view)(void *host, const struct tw_host_fault_view *view);

@@ -19,6 +19,21 @@
 /* ---- Hand-over of the userfaultfd -------------------------------------------------------------
  */
 
+/* The socket is listened to by the process that the guest is, and by no other. */
+static enum tw_code check_plugin(const struct tw_qemu *q, struct tw_error *err)
+{
+    struct ucred peer = {.pid = -1};
+    socklen_t size = sizeof peer;
+    char expected[24], given[24];
+    if (getsockopt(q->guard.socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+        peer.pid == q->process.pid)
+        return TW_OK;
+    snprintf(expected, sizeof expected, "process %d", (int)q->process.pid);
+    snprintf(given, sizeof given, "process %d", (int)peer.pid);
+    return tw_fail(err, TW_PERMISSION_DENIED, q->where, expected, given,
+                   "somebody else hands out its memory");
+}
+
 static enum tw_code connect_to_plugin(struct tw_qemu *q, struct tw_error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -29,7 +44,7 @@ static enum tw_code connect_to_plugin(struct tw_qemu *q, struct tw_error *err)
         connect(q->guard.socket, (struct sockaddr *)&address, sizeof address) < 0)
         return tw_fail_errno(err, errno, q->where, "the plugin does not hand out its memory");
     epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, q->guard.socket, &e);
-    return TW_OK;
+    return check_plugin(q, err);
 }
 
 static struct tw_guarded guarded_of(const struct tw_qemu *q)
@@ -37,9 +52,21 @@ static struct tw_guarded guarded_of(const struct tw_qemu *q)
     return (struct tw_guarded){q->guard.fd, q->guard.base, q->memory.size, q->where};
 }
 
-static enum tw_code begin_guard(struct tw_qemu *q, struct tw_error *err)
+/* Its workers from here on take what the guest touches. */
+static enum tw_code begin_work(struct tw_qemu *q, struct tw_error *err)
 {
     struct epoll_event e = {.events = EPOLLIN};
+    const struct tw_guarded g = guarded_of(q);
+    enum tw_code code = tw_fault_crew_open(&g, q->fault_workers, &q->guard.crew, err);
+    if (code != TW_OK)
+        return code;
+    tw_fault_crew_view(q->guard.crew, &q->guard.view);
+    epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, tw_fault_crew_fd(q->guard.crew), &e);
+    return TW_OK;
+}
+
+static enum tw_code begin_guard(struct tw_qemu *q, struct tw_error *err)
+{
     struct uffdio_api api = {.api = UFFD_API, .features = WANTED | UFFD_FEATURE_EXACT_ADDRESS};
     struct uffdio_register r = {.range = {q->guard.base, q->memory.size},
                                 .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR};
@@ -48,12 +75,9 @@ static enum tw_code begin_guard(struct tw_qemu *q, struct tw_error *err)
                              "the kernel cannot have memory of a file wait (missing and minor)");
     if (ioctl(q->guard.fd, UFFDIO_REGISTER, &r) < 0)
         return tw_fail_errno(err, errno, q->where, "cannot put RAM under guard");
-    const struct tw_guarded g = guarded_of(q);
-    enum tw_code code = tw_fault_crew_open(&g, q->fault_workers, &q->guard.crew, err);
+    enum tw_code code = begin_work(q, err);
     if (code != TW_OK)
         return code;
-    tw_fault_crew_view(q->guard.crew, &q->guard.view);
-    epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, tw_fault_crew_fd(q->guard.crew), &e);
     if (send(q->guard.socket, "c", 1, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
         return tw_fail_errno(err, errno, q->where, "the plugin does not listen");
     return TW_OK;
@@ -104,6 +128,39 @@ static bool guard(void *host, enum tw_code *code, struct tw_error *err)
     return true;
 }
 
+/* Whoever waited when the last agent ended was told of to that one only: woken, he touches again.
+ */
+static enum tw_code take_over(struct tw_qemu *q, struct tw_error *err)
+{
+    struct uffdio_range all = {q->guard.base, q->memory.size};
+    enum tw_code code = begin_work(q, err);
+    if (code == TW_OK)
+        ioctl(q->guard.fd, UFFDIO_WAKE, &all);
+    return code;
+}
+
+/* Asks nothing of the machine itself, whose main loop may be one of those who wait. */
+static bool rejoin(void *host, enum tw_code *code, struct tw_error *err)
+{
+    struct tw_qemu *q = host;
+    struct tw_guard_hello hello = {0};
+    *code = TW_OK;
+    if (q->guard.socket < 0 && (*code = connect_to_plugin(q, err)) == TW_OK)
+        return false;
+    if (*code == TW_OK) {
+        if (!tw_guard_hello_receive(q->guard.socket, q->memory.size, q->where, &hello, &q->guard.fd,
+                                    code, err))
+            return false;
+        q->guard.base = hello.base;
+    }
+    hang_up(q);
+    if (*code == TW_OK)
+        *code = take_over(q, err);
+    if (*code != TW_OK)
+        tw_guard_close(q);
+    return true;
+}
+
 void tw_guard_close(struct tw_qemu *q)
 {
     hang_up(q);
@@ -148,4 +205,10 @@ static void release(void *host)
 }
 
 const struct tw_host_fault_ops tw_guard_ops = {
-    .guard = guard, .view = view, .take = take, .ready = ready, .release = release};
+    .guard = guard,
+    .rejoin = rejoin,
+    .view = view,
+    .take = take,
+    .ready = ready,
+    .release = release,
+};

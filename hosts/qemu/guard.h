@@ -10,6 +10,10 @@
  *     "closed?" (a byte)                      drops every page that QEMU had mapped already
  *                                             a byte: from now on each first touch waits
  *
+ * A new agent is handed the same userfaultfd, closes nothing, and has whoever waits touch again.
+ * Neither side talks to anybody but the other: the agent looks that it is QEMU's process that
+ * listens, the plugin that who connects has QEMU's user or root.
+ *
  * The plugin keeps its own copy open: with the agent dead a vCPU waits for ever instead of reading
  * zeros. Pages are not mapped into QEMU before they are complete: the agent writes lines through a
  * mapping of its own and then lets the kernel map the page (CONTINUE, or ZEROPAGE for a hole). */

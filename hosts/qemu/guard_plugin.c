@@ -71,12 +71,21 @@ static int send_hello(int to, struct tw_guard_hello *h)
     return sendmsg(to, &m, MSG_NOSIGNAL) == (ssize_t)sizeof *h ? 0 : -1;
 }
 
+/* Memory is for nobody but whoever could read it anyway. */
+static bool is_agent(int peer)
+{
+    struct ucred who = {0};
+    socklen_t size = sizeof who;
+    return getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 &&
+           (who.uid == geteuid() || who.uid == 0);
+}
+
 /* What QEMU has mapped already would be touched without a wait. The file keeps its contents. */
 static void attend(int agent)
 {
     struct tw_guard_hello h = hello_now();
     char byte;
-    if (send_hello(agent, &h) < 0 || h.error)
+    if (!is_agent(agent) || send_hello(agent, &h) < 0 || h.error)
         return;
     while (read(agent, &byte, 1) == 1) {
         if (madvise((void *)(uintptr_t)h.base, h.size, MADV_DONTNEED) < 0 ||

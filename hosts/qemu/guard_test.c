@@ -203,3 +203,62 @@ Test(guard, a_guest_that_waits_can_be_ended)
     end(&m);
     cr_assert_neq(kill(pid, 0), 0);
 }
+
+/* The agent ends, with waits that only it knew of and others that nobody was told of. */
+static void agent_ends(struct moved *m)
+{
+    struct tw_host_fault f;
+    struct tw_host *h = m->to.host;
+    const uint64_t limit = tw_after(tw_now(&tw_monotonic), LIMIT_NS);
+    while (h->faults->take(h->ctx, &f, 1) == 0) {
+        struct pollfd p = {.fd = tw_qemu_fd(m->to.qemu), .events = POLLIN};
+        cr_assert_lt(tw_now(&tw_monotonic), limit, "nobody waits");
+        poll(&p, 1, 10);
+        tw_qemu_step(m->to.qemu);
+    }
+    tw_qemu_release(m->to.qemu);
+}
+
+static void next_agent(struct moved *m, pid_t pid, uint64_t start_ticks)
+{
+    struct tw_error err = {0};
+    enum tw_code code = TW_OK;
+    const uint64_t limit = tw_after(tw_now(&tw_monotonic), LIMIT_NS);
+    m->to.config.incoming = false;
+    cr_assert_eq(tw_qemu_adopt(&m->to.config, pid, start_ticks, &m->to.qemu, &err), TW_OK, "%s",
+                 err.what);
+    m->to.host = tw_qemu_host(m->to.qemu);
+    m->to.control = (const volatile void *)(m->to.host->memory + TW_SPARSE_CONTROL);
+    while (!m->to.host->faults->rejoin(m->to.host->ctx, &code, &err)) {
+        struct pollfd p = {.fd = tw_qemu_fd(m->to.qemu), .events = POLLIN};
+        cr_assert_lt(tw_now(&tw_monotonic), limit);
+        poll(&p, 1, 10);
+    }
+    cr_assert_eq(code, TW_OK, "%s (%s)", err.what, err.given);
+}
+
+/* The kernel ends a guard with the last descriptor of it, and lets whoever waits at zeros then. */
+Test(guard, without_an_agent_a_guest_waits_and_the_next_one_takes_it_over)
+{
+    struct moved m;
+    prepare(&m);
+    must_guard(&m);
+    must(&m, TW_HOST_LOAD_STATE, &m.state);
+    must(&m, TW_HOST_CONTINUE, NULL);
+    for (unsigned agent = 0; agent < 3; agent++) {
+        const pid_t pid = tw_qemu_pid(m.to.qemu);
+        const uint64_t ticks = tw_qemu_start_ticks(m.to.qemu);
+        const uint64_t waits = m.waits;
+        agent_ends(&m);
+        poll(NULL, 0, 100); /* as long as one likes: it waits */
+        next_agent(&m, pid, ticks);
+        const uint64_t limit = tw_after(tw_now(&tw_monotonic), LIMIT_NS);
+        while (m.waits < waits + 100) {
+            cr_assert_lt(tw_now(&tw_monotonic), limit, "the guest does not get on");
+            step(&m);
+        }
+    }
+    expect_passes(&m, 3);
+    cr_assert_gt(m.waits, 1000, "every page of its work was waited for");
+    end(&m);
+}

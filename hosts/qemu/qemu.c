@@ -247,7 +247,7 @@ static enum tw_code make_qemu(const struct tw_qemu_config *config, struct tw_qem
                                .ctx = q,
                                .memory_bytes = config->memory_bytes,
                                .device = q->device,
-                               .faults = config->incoming ? &tw_guard_ops : NULL,
+                               .faults = &tw_guard_ops,
                                .sees_all_writers = false};
     *qemu = q;
     return TW_OK;

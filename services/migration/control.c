@@ -25,6 +25,7 @@ static const struct {
     [TW_CONTROL_ROOM] = {"room", sizeof(struct tw_control_epoch), TW_LANE_URGENT},
     [TW_CONTROL_WANT] = {"want", sizeof(struct tw_control_want), TW_LANE_URGENT},
     [TW_CONTROL_WHOLE] = {"whole", sizeof(struct tw_control_whole), TW_LANE_URGENT},
+    [TW_CONTROL_MISSING] = {"missing", sizeof(struct tw_control_missing), TW_LANE_BULK},
 };
 #define KIND_COUNT (sizeof kinds / sizeof *kinds)
 
@@ -53,6 +54,9 @@ static bool reserved_is_zero(uint32_t kind, const union tw_control *m)
         return m->map_end.reserved == 0 && m->map_end.final <= 1;
     case TW_CONTROL_WANT:
         return m->want.reserved == 0 && m->want.critical < TW_LINES_PER_PAGE && m->want.lines;
+    case TW_CONTROL_MISSING:
+        return m->missing.reserved == 0 && m->missing.known <= 1 &&
+               m->missing.lines <= m->missing.to_come;
     case TW_CONTROL_ABORT:
         return m->abort.compared <= 1;
     default:

@@ -9,6 +9,8 @@
  *     bulk    MAP.., map_end before final_end,
  *             LINES.. behind state_end            urgent  room, want, whole
  *     urgent  LINES.. that were wanted
+ *   and when the destination has connected again, before anything else:
+ *                                                 bulk    MAP.., missing
  *
  * What goes by bulk keeps its order with the lines; what goes by urgent may overtake them. */
 #ifndef TOWLINE_SERVICES_MIGRATION_CONTROL_H
@@ -34,6 +36,7 @@ enum tw_control_kind {
     TW_CONTROL_ROOM = 10,     /* the destination has room for what was announced */
     TW_CONTROL_WANT = 11,     /* the guest waits for lines of a page */
     TW_CONTROL_WHOLE = 12,    /* the last line to come has arrived */
+    TW_CONTROL_MISSING = 13,  /* connected again: the lines that have not arrived are named */
 };
 
 /* Tags of BLOB chunks. */
@@ -121,6 +124,17 @@ struct tw_control_whole {
 };
 static_assert(sizeof(struct tw_control_whole) == 64, "wire format");
 
+/* Its sender owns the VM. */
+struct tw_control_missing {
+    uint64_t epoch;
+    uint64_t lines;   /* that the map names */
+    uint64_t to_come; /* lines that were to come at the switch */
+    uint64_t digest;  /* of those that have come, as they came; 0 when it is not known */
+    uint32_t known;   /* 1: the digest is */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct tw_control_missing) == 40, "wire format");
+
 struct tw_control_abort {
     uint32_t code;     /* enum tw_code */
     uint32_t compared; /* 1: the digests were compared and differ */
@@ -143,6 +157,7 @@ union tw_control {
     struct tw_control_map_end map_end;
     struct tw_control_want want;
     struct tw_control_whole whole;
+    struct tw_control_missing missing;
     struct tw_control_abort abort;
 };
 

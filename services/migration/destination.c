@@ -46,7 +46,9 @@ static bool given_back(const void *object)
 #define OUT TW_MAY(TW_DESTINATION_ABORTING)
 
 static const struct tw_state states[TW_DESTINATION_STATES] = {
-    [TW_DESTINATION_NEW] = {"new", TW_MAY(TW_DESTINATION_WAITING) | TW_MAY(TW_DESTINATION_PREPARED),
+    [TW_DESTINATION_NEW] = {"new",
+                            TW_MAY(TW_DESTINATION_WAITING) | TW_MAY(TW_DESTINATION_PREPARED) |
+                                TW_MAY(TW_DESTINATION_REJOINING),
                             "just made, or read back from the journal", NULL},
     [TW_DESTINATION_WAITING] = {"waiting", TW_MAY(TW_DESTINATION_RECEIVING) | OUT,
                                 "for the source to connect", never_ran},
@@ -69,13 +71,29 @@ static const struct tw_state states[TW_DESTINATION_STATES] = {
                                    TW_MAY(TW_DESTINATION_RESUMING) |
                                        TW_MAY(TW_DESTINATION_PREPARED),
                                    "the journal is being written", prepared},
+    [TW_DESTINATION_REJOINING] = {"rejoining",
+                                  TW_MAY(TW_DESTINATION_FETCHING) |
+                                      TW_MAY(TW_DESTINATION_PATH_LOST) |
+                                      TW_MAY(TW_DESTINATION_LOST),
+                                  "post-copy: a new agent takes the guest's waits over",
+                                  taken_over},
     [TW_DESTINATION_RESUMING] = {"resuming",
                                  TW_MAY(TW_DESTINATION_COMMITTED) |
-                                     TW_MAY(TW_DESTINATION_FETCHING) | TW_MAY(TW_DESTINATION_LOST),
+                                     TW_MAY(TW_DESTINATION_FETCHING) |
+                                     TW_MAY(TW_DESTINATION_PATH_LOST) | TW_MAY(TW_DESTINATION_LOST),
                                  "durable: the VM is ours, and is continued", taken_over},
     [TW_DESTINATION_FETCHING] = {"fetching",
-                                 TW_MAY(TW_DESTINATION_COMMITTED) | TW_MAY(TW_DESTINATION_LOST),
-                                 "post-copy: the VM runs here, its lines follow", committed},
+                                 TW_MAY(TW_DESTINATION_COMMITTED) |
+                                     TW_MAY(TW_DESTINATION_PATH_LOST) | TW_MAY(TW_DESTINATION_LOST),
+                                 "post-copy: the VM runs here, its lines follow", taken_over},
+    [TW_DESTINATION_PATH_LOST] = {"path_lost",
+                                  TW_MAY(TW_DESTINATION_FETCHING) | TW_MAY(TW_DESTINATION_PAUSED) |
+                                      TW_MAY(TW_DESTINATION_LOST),
+                                  "who touches what is absent waits; connects to the source again",
+                                  taken_over},
+    [TW_DESTINATION_PAUSED] = {"paused",
+                               TW_MAY(TW_DESTINATION_PATH_LOST) | TW_MAY(TW_DESTINATION_LOST),
+                               "no path in time; connects again when told so", taken_over},
     [TW_DESTINATION_COMMITTED] = {"committed", 0, "the VM runs here", committed},
     [TW_DESTINATION_ABORTING] = {"aborting", TW_MAY(TW_DESTINATION_ABORTED),
                                  "an operation of the host comes to its end", given_back},
@@ -101,8 +119,11 @@ static const step_fn steps[TW_DESTINATION_STATES] = {
     [TW_DESTINATION_VERIFYING] = tw_destination_step_verifying,
     [TW_DESTINATION_PREPARING] = tw_destination_step_preparing,
     [TW_DESTINATION_PREPARED] = tw_destination_step_prepared,
+    [TW_DESTINATION_REJOINING] = tw_destination_step_rejoining,
     [TW_DESTINATION_RESUMING] = tw_destination_step_resuming,
     [TW_DESTINATION_FETCHING] = tw_destination_step_fetching,
+    [TW_DESTINATION_PATH_LOST] = tw_destination_step_path_lost,
+    [TW_DESTINATION_PAUSED] = tw_destination_step_paused,
     [TW_DESTINATION_ABORTING] = tw_destination_step_aborting,
 };
 
@@ -130,10 +151,10 @@ static void count_received(struct tw_destination *d)
 {
     struct tw_conn_stats stats;
     tw_conn_stats_get(d->conn, &stats);
-    d->meter.p.bytes_sent = stats.bytes_received;
+    d->meter.p.bytes_sent += stats.bytes_received;
 }
 
-static void close_connection(struct tw_destination *d)
+void tw_destination_close_connection(struct tw_destination *d)
 {
     if (d->conn)
         count_received(d);
@@ -165,7 +186,7 @@ void tw_destination_give_back(struct tw_destination *d, const struct tw_error *w
     tw_received_close(&d->received);
     tw_destination_release(d); /* a load that waits for memory comes to its end */
     if (d->peer_aborted)
-        close_connection(d);
+        tw_destination_close_connection(d);
     else
         say_abort(d, why);
     journal_abort(d);
@@ -192,30 +213,16 @@ void tw_destination_lose(struct tw_destination *d)
     tw_destination_move(d, TW_DESTINATION_LOST, err.what);
 }
 
-/* The rest of the memory cannot follow. What waits for it goes on waiting: better a machine that
- * stands still than one that computes with zeros. Its agent ends it. */
-static void strand(struct tw_destination *d)
-{
-    struct tw_error err;
-    char where[TW_WHERE_SIZE], given[48];
-    snprintf(given, sizeof given, "%llu lines are missing",
-             (unsigned long long)d->missing.lines.count);
-    tw_fail(&err, TW_DATA_LOSS, tw_migration_where(&d->params, where), NULL, given,
-            "vm %s is lost: its memory could not follow it (%s)", d->params.vm, d->trouble.what);
-    tw_destination_note_error(d, &err);
-    close_connection(d);
-    tw_destination_move(d, TW_DESTINATION_LOST, err.what);
-}
-
 /* Looks at what has changed around a VM that was taken over. */
-static void look_around_after(struct tw_destination *d)
+static void look_around_after(struct tw_destination *d, uint64_t now_ns)
 {
-    bool running =
-        d->machine.state == TW_DESTINATION_RESUMING || d->machine.state == TW_DESTINATION_FETCHING;
-    if (running && !tw_host_alive(d->host))
+    unsigned state = d->machine.state;
+    bool ours = state >= TW_DESTINATION_REJOINING && state <= TW_DESTINATION_PAUSED;
+    bool served = state == TW_DESTINATION_RESUMING || state == TW_DESTINATION_FETCHING;
+    if (ours && !tw_host_alive(d->host))
         tw_destination_lose(d);
-    else if (running && (d->down || d->refused) && d->missing.lines.count)
-        strand(d);
+    else if (served && (d->down || d->refused) && d->missing.lines.count)
+        tw_destination_lose_path(d, d->trouble.what, now_ns);
 }
 
 /* ---- What the connection tells ------------------------------------------------------------------
@@ -236,7 +243,7 @@ static void look_around(struct tw_destination *d, uint64_t now_ns)
 {
     bool before = tw_destination_is_before_prepared(d);
     if (!before && d->machine.state != TW_DESTINATION_PREPARED) {
-        look_around_after(d);
+        look_around_after(d, now_ns);
         return;
     }
     if (!tw_host_alive(d->host))
@@ -267,9 +274,9 @@ uint64_t tw_destination_step(struct tw_destination *d)
 
 /* ---- Made and freed -------------------------------------------------------------------------- */
 
-static enum tw_code destination_new(const struct tw_migration_env *env,
-                                    const struct tw_migration_params *params, struct tw_host *host,
-                                    struct tw_destination **destination, struct tw_error *err)
+enum tw_code tw_destination_new(const struct tw_migration_env *env,
+                                const struct tw_migration_params *params, struct tw_host *host,
+                                struct tw_destination **destination, struct tw_error *err)
 {
     enum tw_code code = tw_migration_params_check(params, host, err);
     if (code != TW_OK)
@@ -282,7 +289,7 @@ static enum tw_code destination_new(const struct tw_migration_env *env,
     d->limits = tw_limits_complete(params->limits);
     d->host = host;
     d->call.host = host;
-    d->end = (struct tw_migration_end){NULL, tw_destination_on_chunk, on_down, d};
+    d->end = (struct tw_migration_end){tw_destination_on_up, tw_destination_on_chunk, on_down, d};
     d->hand_over = TW_HAND_OVER_ACTIVE;
     tw_meter_init(&d->meter, host->memory_bytes, tw_now(env->clock));
     tw_machine_init(&d->machine, &tw_destination_table, d, env->trace, env->ctx);
@@ -296,7 +303,7 @@ enum tw_code tw_destination_start(const struct tw_migration_env *env,
                                   struct tw_error *err)
 {
     struct tw_destination *d;
-    enum tw_code code = destination_new(env, params, host, &d, err);
+    enum tw_code code = tw_destination_new(env, params, host, &d, err);
     if (code != TW_OK)
         return code;
     code = env->journal(env->ctx, TW_HAND_OVER_ACTIVE, err);
@@ -322,7 +329,7 @@ enum tw_code tw_destination_adopt(const struct tw_migration_env *env,
                                   struct tw_destination **destination, struct tw_error *err)
 {
     struct tw_destination *d;
-    enum tw_code code = destination_new(env, params, host, &d, err);
+    enum tw_code code = tw_destination_new(env, params, host, &d, err);
     if (code != TW_OK)
         return code;
     d->hand_over = TW_HAND_OVER_PREPARED;
@@ -358,7 +365,7 @@ void tw_destination_free(struct tw_destination *d)
 {
     if (!d)
         return;
-    close_connection(d);
+    tw_destination_close_connection(d);
     tw_received_close(&d->received);
     if (d->missing.shown && d->host->faults->view)
         d->host->faults->view(d->host->ctx, NULL);
@@ -412,12 +419,16 @@ bool tw_destination_done(const struct tw_destination *d)
 
 bool tw_destination_peer_lost(const struct tw_destination *d)
 {
-    return d->machine.state == TW_DESTINATION_PREPARED && !d->conn;
+    bool lost =
+        d->machine.state == TW_DESTINATION_PATH_LOST || d->machine.state == TW_DESTINATION_PAUSED;
+    return lost || (d->machine.state == TW_DESTINATION_PREPARED && !d->conn);
 }
 
 enum tw_hand_over tw_destination_hand_over(const struct tw_destination *d)
 {
-    return d->hand_over;
+    bool follows = tw_destination_postcopies(d) && !tw_machine_done(&d->machine);
+    return follows && d->hand_over == TW_HAND_OVER_COMMITTED ? TW_HAND_OVER_COMMITTED_PARTLY
+                                                             : d->hand_over;
 }
 
 const struct tw_error *tw_destination_error(const struct tw_destination *d)
@@ -443,13 +454,19 @@ void tw_destination_progress(const struct tw_destination *d, struct tw_migration
     out->rate_bytes_per_s = tw_meter_rate(&d->meter, now_ns);
     out->method = (enum tw_migration_method)d->begin.method;
     out->lines_left = d->missing.lines.count;
+    if (d->machine.state == TW_DESTINATION_PATH_LOST || d->machine.state == TW_DESTINATION_PAUSED) {
+        uint64_t deadline_ns = d->recovery.deadline_ns;
+        out->path_lost_ns = now_ns - d->recovery.lost_ns + 1;
+        out->path_left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+        out->path_waited_ns += now_ns - d->recovery.lost_ns;
+    }
     out->foresight = tw_destination_foresight(d);
     out->fault_p50_ns = tw_destination_wait_ns(d, 50);
     out->fault_p99_ns = tw_destination_wait_ns(d, 99);
     if (d->conn) {
         struct tw_conn_stats stats;
         tw_conn_stats_get(d->conn, &stats);
-        out->bytes_sent = stats.bytes_received;
+        out->bytes_sent += stats.bytes_received;
     }
     if (d->meter.end_ns == 0)
         out->total_ns = now_ns - d->meter.start_ns;

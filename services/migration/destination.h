@@ -4,7 +4,8 @@
  *   destination_stream.c  what the source sends
  *   destination_switch.c  from the complete state to the running VM
  *   destination_postcopy.c  what follows the VM: its map, its lines, its end
- *   destination_faults.c  touches of memory that is not there yet */
+ *   destination_faults.c  touches of memory that is not there yet
+ *   destination_recover.c  the path was lost, or the agent, while memory follows */
 #ifndef TOWLINE_SERVICES_MIGRATION_DESTINATION_H
 #define TOWLINE_SERVICES_MIGRATION_DESTINATION_H
 
@@ -24,8 +25,11 @@ enum tw_destination_state {
     TW_DESTINATION_PREPARING,
     TW_DESTINATION_PREPARED,
     TW_DESTINATION_COMMITTING,
+    TW_DESTINATION_REJOINING,
     TW_DESTINATION_RESUMING,
     TW_DESTINATION_FETCHING,
+    TW_DESTINATION_PATH_LOST,
+    TW_DESTINATION_PAUSED,
     TW_DESTINATION_COMMITTED,
     TW_DESTINATION_ABORTING,
     TW_DESTINATION_ABORTED,
@@ -51,6 +55,7 @@ struct tw_waiting {
 /* Post-copy: what has not arrived yet. */
 struct tw_missing {
     struct tw_line_set lines;
+    uint64_t *kept; /* where `lines` outlive the agent; NULL = nowhere */
     struct tw_waiting waiting[TW_WAITING_MAX];
     unsigned waiting_count;
     uint64_t room_at; /* page up to which there is room */
@@ -67,6 +72,14 @@ struct tw_missing {
     bool guarded, released, running_said, durable;
 };
 
+/* Post-copy: a path that was lost, and the way back. */
+struct tw_recovery {
+    uint64_t lost_ns, deadline_ns, retry_ns;
+    uint64_t cursor;  /* page up to which was named what is missing */
+    bool up, packed;  /* of the present connection: accepted; all was named */
+    bool digest_lost; /* with an agent: what came before it cannot be compared */
+};
+
 struct tw_destination {
     struct tw_migration_end end;
     struct tw_machine machine;
@@ -79,6 +92,7 @@ struct tw_destination {
     struct tw_received received;
     struct tw_meter meter;
     struct tw_missing missing;
+    struct tw_recovery recovery;
     struct tw_farewell farewell;
     struct tw_migration_mutations mutations;
     enum tw_hand_over hand_over;
@@ -98,7 +112,7 @@ struct tw_destination {
     uint64_t chunks, chunks_seen;
 
     uint64_t deadline_ns, retry_ns, phase_ns;
-    bool readied, staged, prepared_said, continue_asked, continuing;
+    bool readied, staged, prepared_said, continue_asked, continuing, continued;
 };
 
 /* ---- destination.c --------------------------------------------------------------------------- */
@@ -108,6 +122,10 @@ bool tw_destination_is_before_prepared(const struct tw_destination *d);
 /* Ends the migration without the VM ever having run here. */
 void tw_destination_give_back(struct tw_destination *d, const struct tw_error *why);
 void tw_destination_lose(struct tw_destination *d);
+void tw_destination_close_connection(struct tw_destination *d);
+enum tw_code tw_destination_new(const struct tw_migration_env *env,
+                                const struct tw_migration_params *params, struct tw_host *host,
+                                struct tw_destination **destination, struct tw_error *err);
 void tw_destination_note_error(struct tw_destination *d, const struct tw_error *why);
 /* Takes the VM over: durable first. On failure it stays prepared. */
 enum tw_code tw_destination_take_over(struct tw_destination *d, const char *why,
@@ -134,6 +152,8 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
 bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns);
 /* What the digest of the memory here lacks, or has too much, while lines are to come. */
 uint64_t tw_destination_digest(const struct tw_destination *d);
+/* The host may look at what is missing, to let go by itself who touches what is there. */
+void tw_destination_show_missing(struct tw_destination *d);
 /* Ends the guard; what waited goes on. */
 void tw_destination_release(struct tw_destination *d);
 /* Looks for touches and asks for what they wait for; returns when to call again. */
@@ -151,6 +171,15 @@ bool tw_destination_watch(struct tw_destination *d, uint64_t page);
 struct tw_foresight_figures tw_destination_foresight(const struct tw_destination *d);
 /* The time that `percent` of the waits so far did not exceed; 0 = there were none. */
 uint64_t tw_destination_wait_ns(const struct tw_destination *d, unsigned percent);
+
+/* ---- destination_recover.c --------------------------------------------------------------------
+ */
+
+/* Opens the set of lines that are to come, where it outlives the agent if there is such a place. */
+enum tw_code tw_destination_keep_lines(struct tw_destination *d, struct tw_error *err);
+void tw_destination_keep_map(struct tw_destination *d); /* the set is complete */
+void tw_destination_lose_path(struct tw_destination *d, const char *why, uint64_t now_ns);
+void tw_destination_on_up(void *side);
 
 /* ---- destination_stream.c ---------------------------------------------------------------------
  */
@@ -173,8 +202,13 @@ uint64_t tw_destination_step_loading_state(struct tw_destination *d, uint64_t no
 uint64_t tw_destination_step_verifying(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_preparing(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_prepared(struct tw_destination *d, uint64_t now_ns);
+/* Has the VM run, if it does not yet; returns when to call again, TW_NEVER when it runs. */
+uint64_t tw_destination_continue(struct tw_destination *d, uint64_t now_ns);
+uint64_t tw_destination_step_rejoining(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_resuming(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_fetching(struct tw_destination *d, uint64_t now_ns);
+uint64_t tw_destination_step_path_lost(struct tw_destination *d, uint64_t now_ns);
+uint64_t tw_destination_step_paused(struct tw_destination *d, uint64_t now_ns);
 uint64_t tw_destination_step_aborting(struct tw_destination *d, uint64_t now_ns);
 
 #endif

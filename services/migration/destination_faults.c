@@ -205,9 +205,11 @@ static bool ask(struct tw_destination *d, struct tw_waiting *w)
 uint64_t tw_destination_serve(struct tw_destination *d, uint64_t now_ns)
 {
     struct tw_missing *m = &d->missing;
-    if (!m->guarded || m->released || !d->conn)
+    if (!m->guarded || m->released)
         return TW_NEVER;
     take_touches(d, now_ns);
+    if (!d->conn || d->machine.state == TW_DESTINATION_PATH_LOST)
+        return TW_NEVER; /* who touches what is here goes on all the same */
     for (unsigned i = 0; i < m->waiting_count && !d->refused; i++)
         if (!ask(d, &m->waiting[i]))
             return tw_after(now_ns, TW_BLOCKED_NS);

@@ -7,12 +7,21 @@
 #include "services/migration/big_array.h"
 #include "services/migration/line_hash.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #define ROOM_PAGES 1024u /* made room for in a step: 0.5 ms */
 
 /* ---- The map ----------------------------------------------------------------------------------
  */
+
+/* An announcement is of no use to anybody later. */
+static enum tw_code open_lines(struct tw_destination *d, struct tw_error *err)
+{
+    bool first = d->begin.method == TW_METHOD_POST_COPY && !d->missing.announced;
+    return first ? tw_line_set_open(&d->missing.lines, d->received.pages, err)
+                 : tw_destination_keep_lines(d, err);
+}
 
 enum tw_code tw_destination_take_map(struct tw_destination *d, const struct tw_chunk_header *header,
                                      const uint8_t *payload, struct tw_error *err)
@@ -22,7 +31,7 @@ enum tw_code tw_destination_take_map(struct tw_destination *d, const struct tw_c
     bool between = m->announced && !m->room_said; /* the source waits for our answer */
     if (!d->begun || !tw_destination_postcopies(d) || m->mapped || d->lines_complete || between)
         return tw_destination_out_of_place(d, "a map", err);
-    if (!m->lines.of_page && tw_line_set_open(&m->lines, d->received.pages, &why) != TW_OK)
+    if (!m->lines.of_page && open_lines(d, &why) != TW_OK)
         return tw_destination_refuse(d, &why);
     return tw_line_set_unpack(&m->lines, payload, header->length, err);
 }
@@ -36,7 +45,7 @@ enum tw_code tw_destination_take_map_end(struct tw_destination *d,
     bool in_turn = first ? !end->final : end->final && (m->room_said || !m->announced);
     if (!d->begun || !tw_destination_postcopies(d) || m->mapped || d->lines_complete || !in_turn)
         return tw_destination_out_of_place(d, "map_end", err);
-    if (!m->lines.of_page && tw_line_set_open(&m->lines, d->received.pages, &why) != TW_OK)
+    if (!m->lines.of_page && open_lines(d, &why) != TW_OK)
         return tw_destination_refuse(d, &why);
     if (m->lines.count != end->lines)
         return tw_fail(err, TW_INVALID_ARGUMENT, d->params.id, NULL, NULL,
@@ -51,6 +60,8 @@ enum tw_code tw_destination_take_map_end(struct tw_destination *d,
     m->announced = !end->final;
     m->mapped = end->final;
     d->meter.p.lines_to_come = end->lines;
+    if (end->final)
+        tw_destination_keep_map(d);
     return TW_OK;
 }
 
@@ -97,7 +108,7 @@ bool tw_destination_make_room(struct tw_destination *d, uint64_t now_ns)
 /* ---- Guard ------------------------------------------------------------------------------------
  */
 
-static void show_missing(struct tw_destination *d)
+void tw_destination_show_missing(struct tw_destination *d)
 {
     struct tw_missing *m = &d->missing;
     struct tw_host_fault_view view = {.to_come = m->lines.of_page,
@@ -126,7 +137,7 @@ uint64_t tw_destination_step_guarding(struct tw_destination *d, uint64_t now_ns)
     struct tw_error err;
     if (!tw_destination_make_room(d, now_ns))
         return now_ns;
-    show_missing(d);
+    tw_destination_show_missing(d);
     if (!guard_ended(d))
         return tw_after(now_ns, TW_POLL_NS);
     if (!d->missing.guarded)
@@ -193,6 +204,8 @@ static enum tw_code take_page(struct tw_destination *d, const struct tw_record *
     write_lines(bytes, r, lines, d->mutations.late_overwrites ? lines : fresh);
     if (d->begin.verify) /* as they came: when they are taken out the guest may be let at them */
         m->digest += tw_lines_digest(page, bytes, fresh);
+    /* The line first, then the set, then the page is opened: killed in between, nothing is lost. */
+    atomic_signal_fence(memory_order_release);
     tw_line_set_take(&m->lines, page, fresh);
     m->came += tw_popcount(fresh);
     if (d->mutations.count_twice) {
@@ -239,6 +252,8 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
     enum tw_code code = check_records(d, header, payload, err);
     if (d->machine.state < TW_DESTINATION_LOADING_STATE && !d->state_complete)
         return tw_destination_out_of_place(d, "lines before the device state", err);
+    if (d->machine.state == TW_DESTINATION_PATH_LOST)
+        return tw_destination_out_of_place(d, "lines before it knows which", err);
     if (header->tag > TW_REST_AHEAD)
         return tw_destination_out_of_place(d, "lines for a reason that is not known", err);
     tw_record_reader_init(&reader, payload, header->length, d->host->memory_bytes);
@@ -273,8 +288,9 @@ uint64_t tw_destination_step_fetching(struct tw_destination *d, uint64_t now_ns)
     struct tw_error err;
     if (!say_running(d))
         return tw_after(now_ns, TW_BLOCKED_NS);
-    if (m->lines.count)
-        return TW_NEVER;
+    uint64_t due = tw_destination_continue(d, now_ns); /* done before, but for a new agent */
+    if (m->lines.count || !d->continued)
+        return due;
     tw_destination_release(d);
     if (now_ns < d->retry_ns)
         return d->retry_ns;

@@ -201,7 +201,7 @@ static enum tw_code take_control(struct tw_destination *d, enum tw_lane lane,
 
 static bool is_over(const struct tw_destination *d)
 {
-    unsigned last = d->missing.mapped ? TW_DESTINATION_FETCHING : TW_DESTINATION_PREPARED;
+    unsigned last = d->missing.mapped ? TW_DESTINATION_PAUSED : TW_DESTINATION_PREPARED;
     return d->refused || d->peer_aborted || d->machine.state > last;
 }
 

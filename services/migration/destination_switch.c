@@ -170,39 +170,58 @@ enum tw_code tw_destination_take_over(struct tw_destination *d, const char *why,
     return TW_OK;
 }
 
-uint64_t tw_destination_step_resuming(struct tw_destination *d, uint64_t now_ns)
+/* The result of a CONTINUE that was begun; true when it has ended. */
+static bool continue_ended(struct tw_destination *d, uint64_t now_ns)
 {
     struct tw_error err = {0};
     enum tw_code code;
-    if (!d->continuing) {
-        if (now_ns < d->retry_ns)
-            return d->retry_ns;
-        d->continue_asked = true;
-        code = tw_host_call_begin(&d->call, TW_HOST_CONTINUE, NULL, now_ns, &err);
-        d->continuing = code == TW_OK;
-    } else if (tw_host_call_poll(&d->call, NULL, &code, &err)) {
-        d->continuing = false;
-        if (code == TW_OK && tw_destination_postcopies(d)) {
-            d->failed = false;
-            d->phase_ns = now_ns;
-            tw_destination_move(d, TW_DESTINATION_FETCHING, "the VM runs");
-            return now_ns;
-        }
-        if (code == TW_OK) {
-            union tw_control m = {.epoch = {.epoch = d->params.epoch}};
-            tw_farewell_say(&d->farewell, TW_CONTROL_RUNNING, &m, now_ns);
-            d->failed = false;
-            tw_destination_move(d, TW_DESTINATION_COMMITTED, "the VM runs");
-            return now_ns;
-        }
-    } else {
-        return tw_after(now_ns, TW_POLL_NS);
+    if (!tw_host_call_poll(&d->call, NULL, &code, &err))
+        return false;
+    d->continuing = false;
+    d->continued = code == TW_OK;
+    d->phase_ns = now_ns;
+    if (code == TW_OK)
+        return true;
+    tw_destination_note_error(d, &err);
+    d->retry_ns = tw_after(now_ns, TW_RETRY_NS); /* for as long as there is a machine to resume */
+    return true;
+}
+
+uint64_t tw_destination_continue(struct tw_destination *d, uint64_t now_ns)
+{
+    struct tw_error err = {0};
+    if (d->continued)
+        return TW_NEVER;
+    if (d->continuing) {
+        if (!continue_ended(d, now_ns))
+            return tw_after(now_ns, TW_POLL_NS);
+        return d->continued ? TW_NEVER : d->retry_ns;
     }
+    if (now_ns < d->retry_ns)
+        return d->retry_ns;
+    d->continue_asked = true;
+    d->continuing = tw_host_call_begin(&d->call, TW_HOST_CONTINUE, NULL, now_ns, &err) == TW_OK;
     if (d->continuing)
         return now_ns;
     tw_destination_note_error(d, &err);
-    d->retry_ns = tw_after(now_ns, TW_RETRY_NS); /* for as long as there is a machine to resume */
+    d->retry_ns = tw_after(now_ns, TW_RETRY_NS);
     return d->retry_ns;
+}
+
+uint64_t tw_destination_step_resuming(struct tw_destination *d, uint64_t now_ns)
+{
+    uint64_t due = tw_destination_continue(d, now_ns);
+    if (!d->continued)
+        return due;
+    d->failed = false;
+    if (tw_destination_postcopies(d)) {
+        tw_destination_move(d, TW_DESTINATION_FETCHING, "the VM runs");
+        return now_ns;
+    }
+    union tw_control m = {.epoch = {.epoch = d->params.epoch}};
+    tw_farewell_say(&d->farewell, TW_CONTROL_RUNNING, &m, now_ns);
+    tw_destination_move(d, TW_DESTINATION_COMMITTED, "the VM runs");
+    return now_ns;
 }
 
 /* ---- Giving back ----------------------------------------------------------------------------- */

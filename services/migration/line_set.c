@@ -13,8 +13,16 @@ enum tw_code tw_line_set_open(struct tw_line_set *s, uint64_t pages, struct tw_e
 
 void tw_line_set_close(struct tw_line_set *s)
 {
-    tw_big_array_close(s->of_page, s->pages);
+    if (!s->lent)
+        tw_big_array_close(s->of_page, s->pages);
     *s = (struct tw_line_set){0};
+}
+
+void tw_line_set_open_in(struct tw_line_set *s, uint64_t pages, uint64_t *of_page)
+{
+    *s = (struct tw_line_set){.of_page = of_page, .pages = pages, .lent = true};
+    for (uint64_t page = 0; page < pages; page++)
+        s->count += tw_popcount(of_page[page]);
 }
 
 uint64_t tw_line_set_add(struct tw_line_set *s, uint64_t page, uint64_t lines)

@@ -19,10 +19,13 @@ struct tw_line_set {
     uint64_t *of_page; /* bitmap of lines; NULL = not open */
     uint64_t pages;
     uint64_t count; /* lines in all */
+    bool lent;      /* the bitmaps are somebody else's */
 };
 
 enum tw_code tw_line_set_open(struct tw_line_set *s, uint64_t pages, struct tw_error *err);
 void tw_line_set_close(struct tw_line_set *s); /* of a zeroed structure too */
+/* In memory of the caller's, a word a page, which may hold a set already. It stays the caller's. */
+void tw_line_set_open_in(struct tw_line_set *s, uint64_t pages, uint64_t *of_page);
 
 /* Return those of `lines` that were not in the set before, or were in it. */
 uint64_t tw_line_set_add(struct tw_line_set *s, uint64_t page, uint64_t lines);

@@ -93,8 +93,14 @@ struct tw_migration_progress {
     uint64_t lines_on_demand, bytes_on_demand; /* sent because the guest waited for them */
     uint64_t lines_late; /* that had arrived already and were dropped; 0 unless a peer errs */
     uint64_t faults, fault_p50_ns, fault_p99_ns; /* waits of the guest for memory */
-    uint64_t fetch_ns;     /* from the VM's resume until the last line was there */
-    const char *predictor; /* that orders what follows, or did so last; NULL = nothing follows */
+    /* The path was lost behind the switch: see services/migration/destination_recover.c. */
+    uint64_t reconnects;
+    uint64_t lines_again;    /* source: sent and lost on the way, so sent again */
+    uint64_t path_lost_ns;   /* destination: how long the path has been lost; 0 = it is not */
+    uint64_t path_left_ns;   /* ... and until it gives up trying; 0 = it has */
+    uint64_t path_waited_ns; /* ... and for how long it was lost in all */
+    uint64_t fetch_ns;       /* from the VM's resume until the last line was there */
+    const char *predictor;   /* that orders what follows, or did so last; NULL = nothing follows */
     struct tw_foresight_figures foresight;
     uint64_t link_bytes_per_s; /* that the path was seen to take; 0 = not known */
     uint64_t start_ns;         /* part of total: until the copy began */
@@ -118,8 +124,7 @@ enum tw_hand_over {
     TW_HAND_OVER_PREPARED = 4,
     TW_HAND_OVER_COMMITTED = 5,
     TW_HAND_OVER_ABORTED = 6,
-    /* Only as the destination writes it down: it owns the VM, and not all of its memory is there.
-     * Asked for its hand-over state it answers COMMITTED. */
+    /* Destination: it owns the VM, and not all of its memory is there. */
     TW_HAND_OVER_COMMITTED_PARTLY = 7,
 };
 
@@ -133,6 +138,14 @@ struct tw_migration_env {
     /* May be NULL: the guest stands still, and the side waits for its host or peer; the entries of
      * the journal that are left until the VM runs can be made ready. Says nothing about them. */
     void (*stage)(void *ctx);
+    /* Destination of a post-copy only, may be NULL: memory of `words` words that outlives the
+     * process, for what has not arrived yet. Fresh: all zeros; else what the last process left,
+     * TW_NOT_FOUND when there is none of this size. It is valid until the side is freed. */
+    enum tw_code (*keep)(void *ctx, uint64_t words, bool fresh, uint64_t **memory,
+                         struct tw_error *err);
+    /* The same, may be NULL: begins to connect to the source again; on_up or on_down follows. */
+    enum tw_code (*dial)(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
+                         void *conn_ctx, struct tw_conn **conn, struct tw_error *err);
     /* Source only, may be NULL: the switch-over hook, called while both sides hold the whole VM
      * and neither runs it. Begins, then is polled like a host operation; a failure aborts. */
     enum tw_code (*hook_begin)(void *ctx, struct tw_error *err);
@@ -150,6 +163,7 @@ struct tw_migration_params {
     uint64_t epoch;               /* that the destination gets */
     uint8_t token[TW_OWNER_SIZE]; /* owner id of the stream */
     struct tw_migration_limits limits;
+    uint64_t recover_ns; /* post-copy: how long a lost path is tried again; 0 = 600 s */
 };
 
 /* ---- Source ---------------------------------------------------------------------------------- */
@@ -181,6 +195,9 @@ void tw_source_set_bandwidth(struct tw_source *source, uint64_t bytes_per_s);
 /* A decision from outside for a source that has given up and lost its peer. */
 enum tw_code tw_source_finish(struct tw_source *source, struct tw_error *err);
 enum tw_code tw_source_reclaim(struct tw_source *source, struct tw_error *err);
+/* A destination that runs the VM connects again (post-copy): takes it, or refuses. */
+enum tw_code tw_source_accept(struct tw_source *source, struct tw_conn *conn,
+                              const struct tw_hello *hello, struct tw_error *err);
 bool tw_source_done(const struct tw_source *source); /* ended; hand_over tells how */
 bool tw_source_peer_lost(const struct tw_source *source);
 enum tw_hand_over tw_source_hand_over(const struct tw_source *source);
@@ -210,7 +227,8 @@ enum tw_code tw_destination_start(const struct tw_migration_env *env,
                                   const struct tw_migration_params *params, struct tw_host *host,
                                   uint64_t connect_timeout_ns, struct tw_destination **destination,
                                   struct tw_error *err);
-/* Whoever asked for it has asked again: the wait for the source begins anew, while there is none. */
+/* Whoever asked for it has asked again: the wait for the source begins anew, while there is none.
+ */
 void tw_destination_wait_anew(struct tw_destination *destination, uint64_t connect_timeout_ns);
 /* A connection with this migration's token has said hello: take it or refuse. */
 enum tw_code tw_destination_accept(struct tw_destination *destination, struct tw_conn *conn,
@@ -221,8 +239,14 @@ uint64_t tw_destination_step(struct tw_destination *destination);
 enum tw_code tw_destination_commit(struct tw_destination *destination, uint64_t epoch,
                                    struct tw_error *err);
 enum tw_code tw_destination_abort(struct tw_destination *destination, struct tw_error *err);
+/* Post-copy, the path is lost: tries again, as long as at first. TW_FAILED_PRECONDITION where it is
+ * not. */
+enum tw_code tw_destination_reconnect(struct tw_destination *destination, struct tw_error *err);
+/* The source will never serve what is missing: the VM is lost. Refused while somebody serves it. */
+enum tw_code tw_destination_abandon(struct tw_destination *destination, struct tw_error *err);
 bool tw_destination_done(const struct tw_destination *destination);
 bool tw_destination_peer_lost(const struct tw_destination *destination);
+/* COMMITTED_PARTLY until all of the memory is there. */
 enum tw_hand_over tw_destination_hand_over(const struct tw_destination *destination);
 const struct tw_error *tw_destination_error(const struct tw_destination *destination);
 void tw_destination_progress(const struct tw_destination *destination,
@@ -230,12 +254,20 @@ void tw_destination_progress(const struct tw_destination *destination,
 void tw_destination_free(struct tw_destination *destination);
 
 /* After an agent's restart: sides rebuilt from their journal, without a connection. The source
- * stands at GIVEN_UP, the destination at PREPARED; both wait for a decision from outside. */
+ * stands at GIVEN_UP, the destination at PREPARED; both wait for a decision from outside. In
+ * post-copy the source also takes a destination that connects again. */
 enum tw_code tw_source_adopt(const struct tw_migration_env *env,
                              const struct tw_migration_params *params, struct tw_host *host,
                              struct tw_source **source, struct tw_error *err);
 enum tw_code tw_destination_adopt(const struct tw_migration_env *env,
                                   const struct tw_migration_params *params, struct tw_host *host,
                                   struct tw_destination **destination, struct tw_error *err);
+/* The same for one that stands at COMMITTED_PARTLY: takes the guest's waits over again, has the VM
+ * run if it does not, and connects to the source. Needs env->keep and the host's fault operations.
+ */
+enum tw_code tw_destination_adopt_partly(const struct tw_migration_env *env,
+                                         const struct tw_migration_params *params,
+                                         struct tw_host *host, struct tw_destination **destination,
+                                         struct tw_error *err);
 
 #endif

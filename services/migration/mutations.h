@@ -13,6 +13,8 @@ struct tw_migration_mutations {
     bool skip_final_sweep; /* source: nothing is collected after the stop */
     bool skip_compare;     /* source: lines that only the compare finds are not sent */
     bool send_twice;       /* source: what was sent on demand is sent in the background, too */
+    bool send_all_again;   /* source: what had arrived is sent again to who connects again */
+    bool forget_line;      /* destination: says that one line is here which is not */
     bool late_overwrites;  /* destination: what arrives late is written all the same */
     bool count_twice;      /* destination: what arrives late is counted all the same */
     bool ready_early;      /* destination: a page is ready with its first line */

@@ -12,6 +12,9 @@
 #define TW_LINGER_NS          (500 * TW_MS) /* for the last message to arrive before we close */
 #define TW_BLOCKED_NS         TW_MS         /* no credit: look again, unless the fabric wakes us */
 #define TW_POLL_NS            (TW_MS / 2)   /* an operation of the host is under way */
+#define TW_REDIAL_NS          (250 * TW_MS) /* before a lost path is tried again */
+#define TW_DIAL_LIMIT_NS      (5 * TW_SEC)  /* one attempt */
+#define TW_RECOVER_DEFAULT_NS (600 * TW_SEC)
 
 /* The face that a side shows to the fabric. */
 struct tw_migration_end {

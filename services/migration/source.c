@@ -99,8 +99,11 @@ static const struct tw_state states[TW_SOURCE_STATES] = {
                             TW_MAY(TW_SOURCE_COMPLETED) | TW_MAY(TW_SOURCE_SERVING) |
                                 TW_MAY(TW_SOURCE_RESUMING),
                             "durable: runs again only if told to reclaim", given_up},
-    [TW_SOURCE_SERVING] = {"serving", TW_MAY(TW_SOURCE_COMPLETED),
+    [TW_SOURCE_SERVING] = {"serving", TW_MAY(TW_SOURCE_COMPLETED) | TW_MAY(TW_SOURCE_PATH_LOST),
                            "post-copy: the VM runs at the destination, its lines follow", given_up},
+    [TW_SOURCE_PATH_LOST] = {"path_lost", TW_MAY(TW_SOURCE_SERVING) | TW_MAY(TW_SOURCE_COMPLETED),
+                             "lines are missing at the destination, which has to connect again",
+                             given_up},
     [TW_SOURCE_COMPLETED] = {"completed", 0, "the destination owns the VM", completed},
     [TW_SOURCE_RESUMING] = {"resuming", TW_MAY(TW_SOURCE_ABORTED) | TW_MAY(TW_SOURCE_LOST),
                             "the VM is continued here", vm_stopped},
@@ -129,6 +132,7 @@ static const step_fn steps[TW_SOURCE_STATES] = {
     [TW_SOURCE_GIVING_UP] = tw_source_step_giving_up,
     [TW_SOURCE_GIVEN_UP] = tw_source_step_given_up,
     [TW_SOURCE_SERVING] = tw_source_step_serving,
+    [TW_SOURCE_PATH_LOST] = tw_source_step_path_lost,
     [TW_SOURCE_RESUMING] = tw_source_step_resuming,
 };
 
@@ -152,13 +156,13 @@ static void note_error(struct tw_source *s, const struct tw_error *why)
     s->failed = true;
 }
 
-static void close_connection(struct tw_source *s)
+void tw_source_close_connection(struct tw_source *s)
 {
     tw_source_copy_drop(s);
     if (s->conn) {
         struct tw_conn_stats stats;
         tw_conn_stats_get(s->conn, &stats);
-        s->meter.p.bytes_sent = stats.bytes_sent;
+        s->meter.p.bytes_sent += stats.bytes_sent;
     }
     tw_conn_close(s->conn);
     s->conn = NULL;
@@ -190,7 +194,7 @@ static void say_abort(struct tw_source *s, const struct tw_error *why)
 {
     union tw_control message;
     if (!s->up) { /* nobody there to tell */
-        close_connection(s);
+        tw_source_close_connection(s);
         return;
     }
     tw_control_abort_pack(&message.abort, why, false);
@@ -201,7 +205,7 @@ void tw_source_abort(struct tw_source *s, const struct tw_error *why)
 {
     note_error(s, why);
     if (!is_before_give_up(s)) {
-        close_connection(s);
+        tw_source_close_connection(s);
         return;
     }
     tw_source_let_go(s);
@@ -226,7 +230,7 @@ void tw_source_complete(struct tw_source *s, const char *why)
     s->failed = s->rest.wrong;
     s->hand_over = TW_HAND_OVER_COMMITTED;
     tw_source_rest_close(s);
-    close_connection(s);
+    tw_source_close_connection(s);
     tw_source_move(s, TW_SOURCE_COMPLETED, why);
 }
 
@@ -258,6 +262,8 @@ static enum tw_code on_chunk(void *side, enum tw_lane lane, const struct tw_chun
 {
     struct tw_source *s = side;
     union tw_control m;
+    if (header->kind == TW_CHUNK_BLOB && s->rest.asking)
+        return tw_source_take_missing(s, header, payload, err);
     if (header->kind != TW_CHUNK_CONTROL)
         return tw_fail(err, TW_INVALID_ARGUMENT, s->params.id, "control", NULL,
                        "a destination sends nothing but control messages");
@@ -277,6 +283,8 @@ static enum tw_code on_chunk(void *side, enum tw_lane lane, const struct tw_chun
         s->peer_aborted = true;
         s->peer_compared |= m.abort.compared;
         tw_control_abort_unpack(&m.abort, &s->peer_error);
+    } else if (header->tag == TW_CONTROL_MISSING) {
+        return tw_source_hears_missing(s, &m.missing, err);
     } else {
         expected = tw_source_rest_hears(s, header->tag, &m);
     }
@@ -291,10 +299,11 @@ static void on_down(void *side, const struct tw_error *why)
     struct tw_source *s = side;
     struct tw_conn_stats stats;
     tw_conn_stats_get(s->conn, &stats);
-    s->meter.p.bytes_sent = stats.bytes_sent;
+    s->meter.p.bytes_sent += stats.bytes_sent;
     s->conn = NULL;
     s->copy.payload = NULL;
     s->down = true;
+    s->rest.asking = false;
     if (!s->peer_aborted)
         s->peer_error = *why;
 }
@@ -312,6 +321,8 @@ static void look_around(struct tw_source *s, uint64_t now_ns)
     if (!before) {
         if (s->down && !s->failed && !s->rest.whole)
             note_error(s, &s->peer_error);
+        if (s->machine.state == TW_SOURCE_SERVING && !s->conn && !s->rest.whole)
+            tw_source_lose_path(s, s->failed ? s->error.what : "no connection");
         return;
     }
     s->meter.p.memory_compared |= s->peer_compared;
@@ -429,6 +440,13 @@ enum tw_code tw_source_adopt(const struct tw_migration_env *env,
     s->stop_asked = true;
     s->stop_ns = s->meter.start_ns;
     s->hand_over = TW_HAND_OVER_GIVEN_UP;
+    s->adopted = true;
+    if (tw_source_postcopies(s) &&
+        tw_foresight_open(&s->rest.foresight, s->limits.foresight,
+                          host->memory_bytes / TW_PAGE_SIZE, err) != TW_OK) {
+        tw_source_free(s);
+        return TW_RESOURCE_EXHAUSTED;
+    }
     tw_source_move(s, TW_SOURCE_GIVEN_UP, "adopted");
     *source = s;
     return TW_OK;
@@ -438,7 +456,7 @@ void tw_source_free(struct tw_source *s)
 {
     if (!s)
         return;
-    close_connection(s);
+    tw_source_close_connection(s);
     tw_source_let_go(s);
     tw_source_rest_close(s);
     free(s);
@@ -516,7 +534,8 @@ enum tw_code tw_source_finish(struct tw_source *s, struct tw_error *err)
 {
     if (s->machine.state == TW_SOURCE_COMPLETED)
         return TW_OK;
-    if (s->machine.state != TW_SOURCE_GIVEN_UP && s->machine.state != TW_SOURCE_SERVING)
+    if (s->machine.state != TW_SOURCE_GIVEN_UP && s->machine.state != TW_SOURCE_SERVING &&
+        s->machine.state != TW_SOURCE_PATH_LOST)
         return not_given_up(s, "finish", err);
     if (s->conn && tw_source_postcopies(s))
         return not_given_up(s, "finish while lines may still follow", err);
@@ -549,7 +568,7 @@ bool tw_source_done(const struct tw_source *s)
 bool tw_source_peer_lost(const struct tw_source *s)
 {
     bool waits = s->machine.state == TW_SOURCE_GIVEN_UP || s->machine.state == TW_SOURCE_SERVING;
-    return waits && !s->conn;
+    return s->machine.state == TW_SOURCE_PATH_LOST || (waits && !s->conn);
 }
 
 enum tw_hand_over tw_source_hand_over(const struct tw_source *s)
@@ -600,16 +619,18 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
     if (s->conn) {
         struct tw_conn_stats stats;
         tw_conn_stats_get(s->conn, &stats);
-        out->bytes_sent = stats.bytes_sent;
+        out->bytes_sent += stats.bytes_sent;
     }
     out->predictor = tw_source_postcopies(s) ? tw_foresight_name(&s->rest.foresight) : NULL;
     out->foresight = s->rest.foresight.figures;
-    out->lines_left = s->rest.map_said ? s->rest.lines.count : 0;
+    out->lines_left = s->state_said && !s->rest.marking ? s->rest.lines.count : 0;
     if (s->tracker && !s->stop_asked)
         out->eta_ns = tw_estimate_ns(copy_left(s) + out->lines_dirty * TW_LINE_SIZE,
                                      out->rate_bytes_per_s, out->dirty_bytes_per_s);
     if (s->meter.end_ns == 0)
         out->total_ns = now_ns - s->meter.start_ns;
-    if (s->stop_asked && !tw_machine_done(&s->machine) && s->machine.state != TW_SOURCE_SERVING)
+    bool runs_there =
+        s->machine.state == TW_SOURCE_SERVING || s->machine.state == TW_SOURCE_PATH_LOST;
+    if (s->stop_asked && !tw_machine_done(&s->machine) && !runs_there && !s->adopted)
         out->downtime_ns = now_ns - s->stop_ns - s->hook_ns;
 }

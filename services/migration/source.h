@@ -4,6 +4,7 @@
  *   source_precopy.c   the states in which the VM runs
  *   source_switch.c    the states in which it is stopped
  *   source_postcopy.c  what follows the VM instead of going before it
+ *   source_recover.c   the path was lost, or the agent, while lines follow
  *   source_copy.c      gathering: from pages and lines to chunks */
 #ifndef TOWLINE_SERVICES_MIGRATION_SOURCE_H
 #define TOWLINE_SERVICES_MIGRATION_SOURCE_H
@@ -38,6 +39,7 @@ enum tw_source_state {
     TW_SOURCE_GIVING_UP,
     TW_SOURCE_GIVEN_UP,
     TW_SOURCE_SERVING,
+    TW_SOURCE_PATH_LOST,
     TW_SOURCE_COMPLETED,
     TW_SOURCE_RESUMING,
     TW_SOURCE_ABORTED,
@@ -90,6 +92,10 @@ struct tw_rest {
     bool marking;                  /* what is put goes into `lines` instead of a chunk */
     bool marked, packed;           /* steps of a map that are done */
     bool announced, map_said, room, whole;
+    struct tw_line_set asked; /* what a destination that came back is naming as missing */
+    uint64_t asked_ns;        /* since when it does */
+    bool asking;
+    bool partly_compared;           /* an agent has ended meanwhile: the digest is of a part */
     bool limited;                   /* the bandwidth limit holds again */
     bool wrong;                     /* whole, and not what was sent */
     struct tw_control_whole report; /* the destination's, once whole */
@@ -138,6 +144,7 @@ struct tw_source {
     /* Switch-over. */
     bool switch_asked; /* by an operator */
     bool stop_asked;   /* the VM may be stopped */
+    bool adopted;      /* an agent before this one has stopped it */
     bool staged, hook_busy, continuing;
     uint64_t stop_ns, stop_deadline_ns, hook_ns, phase_ns, retry_ns, commit_ns, hook_until_ns;
     uint64_t compare_began_ns;
@@ -160,6 +167,7 @@ uint64_t tw_source_fail(struct tw_source *s, enum tw_code code, const char *what
 /* Frees what only copying needs: tracker, hashes, an open chunk. */
 void tw_source_let_go(struct tw_source *s);
 void tw_source_complete(struct tw_source *s, const char *why);
+void tw_source_close_connection(struct tw_source *s);
 
 /* ---- source_copy.c: each returns false when it has to wait until copy.retry_ns ----------------
  */
@@ -201,6 +209,18 @@ bool tw_source_rest_hears(struct tw_source *s, uint32_t kind, const union tw_con
 uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns);
 void tw_source_rest_close(struct tw_source *s);
 
+/* ---- source_recover.c -------------------------------------------------------------------------
+ */
+
+void tw_source_lose_path(struct tw_source *s, const char *why);
+/* What the destination sends when it has connected again: a map, then its end. */
+enum tw_code tw_source_take_missing(struct tw_source *s, const struct tw_chunk_header *header,
+                                    const uint8_t *payload, struct tw_error *err);
+enum tw_code tw_source_hears_missing(struct tw_source *s, const struct tw_control_missing *m,
+                                     struct tw_error *err);
+/* True while the destination still names what is missing; *due = when it has to be done. */
+bool tw_source_asks(struct tw_source *s, uint64_t now_ns, uint64_t *due);
+
 /* ---- Steps ------------------------------------------------------------------------------------
  */
 
@@ -221,6 +241,7 @@ uint64_t tw_source_step_hook(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_serving(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_path_lost(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_resuming(struct tw_source *s, uint64_t now_ns);
 /* Ends the last round and says the final word; then on to the device state, which the host has been
  * saving meanwhile. */

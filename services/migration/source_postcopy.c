@@ -26,8 +26,9 @@ enum tw_code tw_source_rest_begin(struct tw_source *s, struct tw_error *err)
 void tw_source_rest_close(struct tw_source *s)
 {
     tw_line_set_close(&s->rest.lines);
+    tw_line_set_close(&s->rest.asked);
     tw_foresight_close(&s->rest.foresight);
-    s->rest.marking = s->rest.map_said = false;
+    s->rest.marking = s->rest.map_said = s->rest.asking = false;
     s->rest.count = 0;
 }
 
@@ -144,7 +145,9 @@ bool tw_source_rest_hears(struct tw_source *s, uint32_t kind, const union tw_con
         r->room = s->machine.state == TW_SOURCE_ANNOUNCING && r->announced;
         return r->room;
     }
-    if (kind == TW_CONTROL_WANT && r->map_said && m->want.page < r->lines.pages &&
+    /* A demand may overtake the map of what is missing; it is answered behind it. */
+    bool mapped = r->map_said || r->asking;
+    if (kind == TW_CONTROL_WANT && mapped && m->want.page < s->host->memory_bytes / TW_PAGE_SIZE &&
         r->count < TW_WANTS_MAX) {
         r->wants[(r->first + r->count++) % TW_WANTS_MAX] = m->want;
         return true;
@@ -284,8 +287,9 @@ static void judge(struct tw_source *s)
     struct tw_migration_progress *p = &s->meter.p;
     const struct tw_control_whole *w = &s->rest.report;
     char where[TW_WHERE_SIZE];
-    bool compared = !s->limits.skip_verify;
-    bool equal = w->lines == p->lines_to_come && (!compared || w->digest == s->rest.digest);
+    bool compared = !s->limits.skip_verify && !s->rest.partly_compared;
+    bool equal = !s->rest.wrong && w->lines == p->lines_to_come &&
+                 (s->limits.skip_verify || w->digest == s->rest.digest);
     p->faults = w->faults;
     p->fault_p50_ns = w->fault_p50_ns;
     p->fault_p99_ns = w->fault_p99_ns;

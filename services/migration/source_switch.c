@@ -229,7 +229,7 @@ uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns)
 {
     if (s->running) {
-        if (s->meter.p.downtime_ns == 0) {
+        if (s->meter.p.downtime_ns == 0 && !s->adopted) {
             s->meter.p.downtime_ns = now_ns - s->stop_ns - s->hook_ns;
             s->meter.p.hand_over_ns = now_ns - s->phase_ns - s->hook_ns;
         }
@@ -248,8 +248,11 @@ uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns)
         s->retry_ns = tw_after(now_ns, TW_RETRY_NS);
         return s->retry_ns;
     }
+    uint64_t due;
+    if (tw_source_asks(s, now_ns, &due))
+        return due;
     if (!s->conn)
-        return TW_NEVER; /* a decision from outside */
+        return TW_NEVER; /* a decision from outside, or the destination itself */
     union tw_control commit = {.epoch = {.epoch = s->params.epoch}};
     if (!tw_source_say(s, TW_CONTROL_COMMIT, &commit, &s->commit_said, now_ns))
         return s->copy.retry_ns;

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -64,6 +65,13 @@ static void door_text(const struct tw_cluster *c, const char *name, char *out, s
         snprintf(out, size, "insecure: true\n");
 }
 
+static const char *lines_host(const struct tw_cluster *c, enum tw_role role)
+{
+    if (!c->own_network)
+        return "127.0.0.1";
+    return role == TW_AGENT_A ? "127.0.0.11" : "127.0.0.12";
+}
+
 static void configure(struct tw_cluster *c, enum tw_role role)
 {
     char path[128], text[2048], door[512];
@@ -76,11 +84,12 @@ static void configure(struct tw_cluster *c, enum tw_role role)
                  c->controller_url, door, c->dir, c->settings[role]);
     else
         snprintf(text, sizeof text,
-                 "name: %s\nlisten: \"%stcp://127.0.0.1:0\"\nfabric_listen: \"127.0.0.1:0\"\n%s"
+                 "name: %s\nlisten: \"%stcp://127.0.0.1:0\"\nfabric_listen: \"%s:0\"\n%s"
                  "controller: \"%s\"\nstate_dir: %s/%s-state\n"
                  "run_dir: %s/%s-run\nplugin: %s\n%s",
-                 name, c->tls ? "tls+" : "", door, c->controller_url, c->dir, name, c->dir, name,
-                 TOWLINE_PLUGIN, strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
+                 name, c->tls ? "tls+" : "", lines_host(c, role), door, c->controller_url, c->dir,
+                 name, c->dir, name, TOWLINE_PLUGIN,
+                 strstr(c->settings[role], "memory:") ? "" : "memory: 1GiB\n");
     if (role != TW_CONTROLLER)
         strncat(text, c->settings[role], sizeof text - strlen(text) - 1);
     write_text(path, text);
@@ -160,8 +169,11 @@ static void folder_open(struct tw_cluster *c)
 static void client_open(struct tw_cluster *c)
 {
     struct tw_error err = {0};
-    snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
-             c->tls ? "tls+" : "", free_port());
+    if (c->own_network) /* threads of this process' RPC may live in the network that was before */
+        snprintf(c->controller_url, sizeof c->controller_url, "ipc://%s/c", c->dir);
+    else
+        snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
+                 c->tls ? "tls+" : "", free_port());
     const struct tw_rpc_client_config config = {.url = c->controller_url,
                                                 .tls = c->tls,
                                                 .expected = {TW_ROLE_CONTROLLER, NULL},
@@ -172,6 +184,37 @@ static void client_open(struct tw_cluster *c)
 void tw_cluster_open(struct tw_cluster *c)
 {
     folder_open(c);
+    client_open(c);
+}
+
+/* A route that leads nowhere takes new connections and those that stand. */
+static void route(struct tw_cluster *c, const char *what)
+{
+    char command[96];
+    for (unsigned role = TW_AGENT_A; role <= TW_AGENT_B; role++) {
+        snprintf(command, sizeof command, "ip route %s blackhole %s table local", what,
+                 lines_host(c, (enum tw_role)role));
+        cr_assert_eq(system(command), 0, "%s", command);
+    }
+}
+
+void tw_cluster_cut(struct tw_cluster *c)
+{
+    cr_assert(c->own_network);
+    route(c, "add");
+}
+
+void tw_cluster_mend(struct tw_cluster *c)
+{
+    route(c, "del");
+}
+
+void tw_cluster_open_apart(struct tw_cluster *c)
+{
+    cr_assert_eq(unshare(CLONE_NEWNET), 0, "a network namespace: %s", strerror(errno));
+    cr_assert_eq(system("ip link set lo up"), 0);
+    folder_open(c);
+    c->own_network = true;
     client_open(c);
 }
 

@@ -176,6 +176,20 @@ static bool fake_guard(void *ctx, enum tw_code *code, struct tw_error *err)
     return true;
 }
 
+/* Who waits is told of again, whatever the last agent knew. */
+static bool fake_rejoin(void *ctx, enum tw_code *code, struct tw_error *err)
+{
+    struct fake_host *h = ctx;
+    *code = TW_OK;
+    if (h->fail_rejoin) {
+        h->fail_rejoin--;
+        *code = tw_fail(err, TW_UNAVAILABLE, "fake host", NULL, NULL, "memory is not handed out");
+    }
+    for (unsigned i = 0; i < FAKE_WAITERS && *code == TW_OK; i++)
+        h->waiters[i].told = false;
+    return true;
+}
+
 static size_t fake_take(void *ctx, struct tw_host_fault *out, size_t max)
 {
     struct fake_host *h = ctx;
@@ -229,10 +243,14 @@ static void fake_release(void *ctx)
     h->guarded = false;
 }
 
-static const struct tw_host_fault_ops fault_ops = {
-    .guard = fake_guard, .take = fake_take, .ready = fake_ready, .release = fake_release};
+static const struct tw_host_fault_ops fault_ops = {.guard = fake_guard,
+                                                   .rejoin = fake_rejoin,
+                                                   .take = fake_take,
+                                                   .ready = fake_ready,
+                                                   .release = fake_release};
 
 static const struct tw_host_fault_ops line_fault_ops = {.guard = fake_guard,
+                                                        .rejoin = fake_rejoin,
                                                         .take = fake_take,
                                                         .ready_lines = fake_ready_lines,
                                                         .release = fake_release};

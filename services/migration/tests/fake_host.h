@@ -81,7 +81,8 @@ struct fake_host {
     bool guarded, saw_wrong;
     uint64_t guard_ends_ns;
     struct fake_waiter waiters[FAKE_WAITERS];
-    unsigned fail_guard; /* the next attempt fails */
+    unsigned fail_guard;  /* the next attempt fails */
+    unsigned fail_rejoin; /* so many attempts fail */
     uint64_t waits, merged;
     bool *touched;
     uint64_t reached; /* pages that were touched for the first time while not all was there */

@@ -295,21 +295,6 @@ Test(errors, a_wire_that_is_cut_before_the_hand_over_leaves_the_vm_where_it_was)
     cr_assert(s.side[0].host.running);
 }
 
-Test(errors, a_wire_that_is_cut_behind_it_loses_the_vm_and_says_so)
-{
-    struct scene_config c = following(8, TW_METHOD_POST_COPY);
-    c.pages = 512;
-    c.faults[c.fault_count++] =
-        (struct scene_fault){false, TW_DESTINATION_FETCHING, 0, SCENE_CUT, 1};
-    cr_assert(scene_play_loud(&s, &c));
-    cr_assert(s.side[1].vm_was_stranded);
-    cr_assert_eq(s.destination_error.code, TW_DATA_LOSS);
-    cr_assert(strstr(s.destination_error.what, "its memory could not follow it"), "%s",
-              s.destination_error.what);
-    cr_assert_str_eq(s.at_destination.phase, "lost");
-    cr_assert_gt(s.at_destination.lines_left, 0);
-}
-
 /* ---- The checks bite --------------------------------------------------------------------------
  */
 

@@ -10,9 +10,13 @@
 #define LOOPS_MAX       400000u
 #define TIME_MAX        (400 * TW_SEC)
 #define CUT_SHORT_NS    (50 * TW_MS)
+#define CUT_LONG_NS     (5200 * TW_MS)
 #define RESTART_NS      (30 * TW_MS)
 #define TRACKER         "migration-m-1"
 #define DESTINATION_URL "dst"
+#define SOURCE_URL      "src"
+#define RECOVER_NS      (400 * TW_MS)
+#define OPERATOR_NS     (50 * TW_MS) /* until somebody looks at a VM without a path */
 
 bool scene_taken[2][64][64];
 
@@ -57,6 +61,28 @@ static enum tw_code journal(void *ctx, enum tw_hand_over state, struct tw_error 
         !s->config.at_destination.start_early)
         problem(s, "the destination took over while the source stood at %d", source);
     return TW_OK;
+}
+
+static enum tw_code keep(void *ctx, uint64_t words, bool fresh, uint64_t **memory,
+                         struct tw_error *err)
+{
+    struct scene_side *side = ctx;
+    if (fresh) {
+        free(side->kept);
+        side->kept = calloc(words, sizeof *side->kept);
+        side->kept_words = words;
+    } else if (side->kept_words != words) {
+        return tw_fail(err, TW_NOT_FOUND, "keep", NULL, NULL, "nothing was kept");
+    }
+    *memory = side->kept;
+    return TW_OK;
+}
+
+static enum tw_code dial(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
+                         void *conn_ctx, struct tw_conn **conn, struct tw_error *err)
+{
+    struct scene *s = ((struct scene_side *)ctx)->scene;
+    return tw_fabric_connect(s->fabric[1], SOURCE_URL, hello, deadline_ns, conn_ctx, conn, err);
 }
 
 static enum tw_code hook_begin(void *ctx, struct tw_error *err)
@@ -117,6 +143,9 @@ static bool arm_failure(struct scene *s, const struct scene_fault *f)
     case SCENE_FAIL_RESERVE:
         destination->fail_reserve = n;
         return true;
+    case SCENE_FAIL_REJOIN:
+        destination->fail_rejoin = n;
+        return true;
     case SCENE_FAIL_GUARD:
         destination->fail_guard = n;
         return true;
@@ -155,7 +184,10 @@ static void strike(struct scene *s, const struct scene_fault *f)
         break;
     case SCENE_CUT:
     case SCENE_CUT_SHORTLY:
+    case SCENE_CUT_LONG:
         tw_sim_cut(s->sim, "src", "dst");
+        if (f->action == SCENE_CUT_LONG)
+            s->mend_ns = now_of(s) + CUT_LONG_NS;
         if (f->action == SCENE_CUT_SHORTLY)
             s->mend_ns = now_of(s) + CUT_SHORT_NS;
         break;
@@ -303,6 +335,8 @@ static void check_end(struct scene *s)
         problem(s, "the source still stands at %d", a->journal.durable);
     if (moved && !s->memory_checked && !b->vm_was_killed && !b->vm_was_stranded)
         problem(s, "the destination was never continued");
+    if (s->at_destination.lines_late && !s->config.at_source.send_twice)
+        problem(s, "%lu lines came twice", (unsigned long)s->at_destination.lines_late);
     for (uint64_t p = 0; p < s->config.pages; p++)
         if (!b->host.reserved[p] && !b->host.data[p])
             for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++)
@@ -319,6 +353,8 @@ static struct tw_migration_env env_of(struct scene *s, struct scene_side *side)
     return (struct tw_migration_env){.clock = s->clock,
                                      .fabric = s->fabric[side->is_source ? 0 : 1],
                                      .journal = journal,
+                                     .keep = keep,
+                                     .dial = dial,
                                      .hook_begin = hook ? hook_begin : NULL,
                                      .hook_poll = hook ? hook_poll : NULL,
                                      .trace = trace,
@@ -331,7 +367,10 @@ static void restart_source(struct scene *s)
     struct tw_migration_env env = env_of(s, side);
     side->restart_ns = 0;
     s->hook_runs = false;
-    if (side->journal.durable == TW_HAND_OVER_GIVEN_UP) {
+    side->gone = side->journal.durable == TW_HAND_OVER_GIVEN_UP && !side->host.alive;
+    if (side->gone) {
+        s->source = NULL; /* no agent finds memory without a process */
+    } else if (side->journal.durable == TW_HAND_OVER_GIVEN_UP) {
         if (tw_source_adopt(&env, &s->params, &side->host.host, &s->source, NULL) != TW_OK)
             problem(s, "cannot adopt the source");
     } else if (side->journal.durable != TW_HAND_OVER_COMMITTED) {
@@ -353,8 +392,13 @@ static void restart_destination(struct scene *s)
     } else if (side->journal.durable == TW_HAND_OVER_COMMITTED) {
         fake_host_continue(&side->host);
     } else if (side->journal.durable == TW_HAND_OVER_COMMITTED_PARTLY) {
-        side->vm_was_stranded = true; /* what was to come is not known any more */
-        fake_host_kill(&side->host);
+        if (!side->host.alive)
+            return; /* its own process has ended, and is said to have */
+        if (tw_destination_adopt_partly(&env, &s->params, &side->host.host, &s->destination,
+                                        NULL) != TW_OK)
+            problem(s, "cannot adopt a destination whose memory follows");
+        else
+            tw_destination_mutate(s->destination, s->config.at_destination);
     } else {
         side->journal.durable = TW_HAND_OVER_ABORTED;
         fake_host_kill(&side->host);
@@ -403,7 +447,25 @@ static void control(struct scene *s)
     bool destination_waits = s->destination && tw_destination_peer_lost(s->destination);
     if (s->side[0].restart_ns || s->side[1].restart_ns)
         return;
-    if (source_waits && b == TW_HAND_OVER_COMMITTED)
+    bool moved = b == TW_HAND_OVER_COMMITTED || (owns(b) && !s->destination);
+    struct tw_migration_progress p = {0};
+    if (s->destination)
+        tw_destination_progress(s->destination, &p);
+    if (p.phase && strcmp(p.phase, "paused") == 0 && !s->operator_ns)
+        s->operator_ns = now_of(s) + OPERATOR_NS;
+    if (s->operator_ns && now_of(s) >= s->operator_ns) { /* looks, mends and tells */
+        s->operator_ns = 0;
+        s->operator_resumes++;
+        tw_sim_mend(s->sim, "src", "dst");
+        if (s->destination)
+            tw_destination_reconnect(s->destination, NULL);
+    }
+    if (destination_waits && owns(b) && (s->side[0].gone || a == TW_HAND_OVER_COMMITTED))
+        tw_destination_abandon(s->destination, NULL);
+    b = truth(s, 1);
+    if (s->side[0].gone && b == TW_HAND_OVER_COMMITTED)
+        s->side[0].journal.durable = TW_HAND_OVER_COMMITTED; /* told to finish what is gone */
+    if (source_waits && moved)
         tw_source_finish(s->source, NULL);
     else if (source_waits && b == TW_HAND_OVER_ABORTED)
         tw_source_reclaim(s->source, NULL);
@@ -426,7 +488,14 @@ static bool ended(const struct scene *s)
 static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_hello *hello,
                               void **conn_ctx, struct tw_error *err)
 {
-    struct scene *s = ctx;
+    struct scene_side *side = ctx;
+    struct scene *s = side->scene;
+    if (side->is_source) {
+        if (!s->source)
+            return tw_fail(err, TW_NOT_FOUND, "src", NULL, NULL, "no such migration");
+        *conn_ctx = tw_source_end(s->source);
+        return tw_source_accept(s->source, conn, hello, err);
+    }
     if (!s->destination)
         return tw_fail(err, TW_NOT_FOUND, "dst", NULL, NULL, "no such migration");
     *conn_ctx = tw_destination_end(s->destination);
@@ -466,13 +535,16 @@ static void open_network(struct scene *s)
         struct tw_fabric_config config = {.name = i ? "dst" : "src",
                                           .clock = s->clock,
                                           .events = &events,
-                                          .ctx = s,
+                                          .ctx = &s->side[i],
                                           .bulk_credits = 3};
         if (tw_fabric_open(&tw_fabric_sim, s->sim, &config, &s->fabric[i], NULL) != TW_OK)
             abort();
     }
-    if (tw_fabric_listen(s->fabric[1], DESTINATION_URL, NULL) != TW_OK)
+    if (tw_fabric_listen(s->fabric[1], DESTINATION_URL, NULL) != TW_OK ||
+        tw_fabric_listen(s->fabric[0], SOURCE_URL, NULL) != TW_OK)
         abort();
+    s->side[0].scene = s->side[1].scene = s;
+    s->side[0].is_source = true;
 }
 
 static void open_sides(struct scene *s)
@@ -499,8 +571,12 @@ static void open_sides(struct scene *s)
         side->host.ctx = s;
     }
     s->side[1].host.original = s->side[0].host.host.memory;
-    s->params = (struct tw_migration_params){
-        .id = "m-1", .vm = "web", .epoch = 8, .token = "0123456789abcde", .limits = c->limits};
+    s->params = (struct tw_migration_params){.id = "m-1",
+                                             .vm = "web",
+                                             .epoch = 8,
+                                             .token = "0123456789abcde",
+                                             .limits = c->limits,
+                                             .recover_ns = RECOVER_NS};
 }
 
 static void start(struct scene *s)
@@ -566,8 +642,8 @@ static void play_on(struct scene *s)
         }
         strike_due(s);
         restart_due(s);
-        end_stranded(s);
         control(s);
+        end_stranded(s);
         check(s);
         if (s->problem[0] || ended(s))
             return;
@@ -596,6 +672,7 @@ bool scene_play(struct scene *s, const struct scene_config *config)
     tw_fabric_close(s->fabric[1]);
     fake_host_close(&s->side[0].host);
     fake_host_close(&s->side[1].host);
+    free(s->side[1].kept);
     tw_sim_close(s->sim);
     return s->problem[0] == '\0';
 }

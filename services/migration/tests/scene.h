@@ -11,8 +11,9 @@
 enum scene_action {
     SCENE_NOTHING,
     SCENE_CANCEL,
-    SCENE_CUT,         /* both ways, for good */
-    SCENE_CUT_SHORTLY, /* mended 50 ms later */
+    SCENE_CUT,         /* both ways, for good; behind the switch, until an operator looks */
+    SCENE_CUT_SHORTLY, /* mended 50 ms later: the connection outlives it */
+    SCENE_CUT_LONG,    /* mended 5.2 s later: it does not */
     SCENE_DROP_CHUNKS, /* count of them */
     SCENE_KILL_SOURCE_VM,
     SCENE_KILL_DESTINATION_VM,
@@ -29,6 +30,7 @@ enum scene_action {
     SCENE_FAIL_HOOK,
     SCENE_FAIL_RESERVE,
     SCENE_FAIL_GUARD,
+    SCENE_FAIL_REJOIN,
     SCENE_SWITCH,    /* the operator wants the VM to move now */
     SCENE_PAUSE,     /* ... or nothing to be sent, */
     SCENE_RESUME,    /* and to go on */
@@ -78,6 +80,9 @@ struct scene_side {
     uint64_t restart_ns; /* a crashed agent starts again; 0 = it runs */
     bool vm_was_killed;
     bool vm_was_stranded; /* its memory could not follow it */
+    bool gone;            /* source: given up, and neither process nor memory are left */
+    uint64_t *kept;       /* destination: what outlives its agent */
+    uint64_t kept_words;
 };
 
 struct scene {
@@ -93,13 +98,14 @@ struct scene {
         bool armed, struck;
         uint64_t due_ns;
     } fault[SCENE_FAULTS_MAX];
-    uint64_t mend_ns;
+    uint64_t mend_ns, operator_ns;
     bool hook_fails, hook_runs;
     uint64_t hook_ends_ns;
 
     /* What came of it. */
     char problem[256]; /* the first broken rule; "" = none */
     bool stuck;
+    unsigned operator_resumes;  /* of a VM that was left without a path */
     uint64_t found_before_stop; /* lines_found_by_compare_only when the VM was stopped */
     bool memory_checked, memory_equal;
     struct tw_migration_progress at_source, at_destination;

@@ -205,6 +205,24 @@ static void arrange(struct scene_config *c, struct scene_fault fault)
     c->faults[c->fault_count++] = fault;
 }
 
+/* States that only trouble leads to, behind the switch of a VM whose memory is still on its way. */
+static void lead_there(struct scene_config *c, bool at_source, unsigned state)
+{
+    struct scene_fault f = {at_source, at_source ? TW_SOURCE_SERVING : TW_DESTINATION_FETCHING, 0,
+                            SCENE_DROP_CHUNKS, 1};
+    if (at_source ? state != TW_SOURCE_PATH_LOST
+                  : state != TW_DESTINATION_PATH_LOST && state != TW_DESTINATION_PAUSED &&
+                        state != TW_DESTINATION_REJOINING)
+        return;
+    if (!at_source && state == TW_DESTINATION_REJOINING)
+        f.action = SCENE_CRASH_DESTINATION;
+    else if (!at_source && state == TW_DESTINATION_PAUSED)
+        f.action = SCENE_CUT;
+    c->pages = 160;
+    c->link_bytes_per_s = 16 << 20;
+    arrange(c, f);
+}
+
 /* Trouble at a state of one machine: at once, or a while after it was entered. */
 static unsigned trouble(bool at_source, unsigned state, enum scene_action action, uint64_t delay_ns,
                         enum tw_migration_method method)
@@ -213,6 +231,7 @@ static unsigned trouble(bool at_source, unsigned state, enum scene_action action
     c.pages = 24;
     c.limits.method = method;
     c.hook = state % 2 || state == TW_SOURCE_HOOK;
+    lead_there(&c, at_source, state);
     arrange(&c, (struct scene_fault){at_source, state, delay_ns, action, delay_ns ? 2 : 1});
     return !scene_play_loud(&s, &c);
 }
@@ -228,6 +247,43 @@ static unsigned rare_moves(void)
     arrange(&c, (struct scene_fault){true, TW_SOURCE_VERIFYING, 0, SCENE_CANCEL, 1});
     arrange(&c, (struct scene_fault){true, TW_SOURCE_RESUMING, 0, SCENE_KILL_SOURCE_VM, 1});
     return broken + !scene_play_loud(&s, &c); /* resuming -> lost */
+}
+
+/* Behind the switch, one trouble after the other. */
+static unsigned troubles_behind_it(void)
+{
+    static const struct scene_fault troubles[][3] = {
+        /* Without the source's memory the VM is given up. */
+        {{false, TW_DESTINATION_FETCHING, 0, SCENE_KILL_SOURCE_VM, 1},
+         {false, TW_DESTINATION_FETCHING, 0, SCENE_CUT, 1},
+         {false, TW_DESTINATION_PATH_LOST, 0, SCENE_CRASH_SOURCE, 1}},
+        {{false, TW_DESTINATION_FETCHING, 0, SCENE_KILL_SOURCE_VM, 1},
+         {false, TW_DESTINATION_FETCHING, 0, SCENE_CUT, 1},
+         {false, TW_DESTINATION_PAUSED, 0, SCENE_CRASH_SOURCE, 1}},
+        /* Its own process ends. */
+        {{false, TW_DESTINATION_FETCHING, 0, SCENE_CUT, 1},
+         {false, TW_DESTINATION_PAUSED, 0, SCENE_KILL_DESTINATION_VM, 1}},
+        {{false, TW_DESTINATION_FETCHING, 0, SCENE_DROP_CHUNKS, 1},
+         {false, TW_DESTINATION_PATH_LOST, 0, SCENE_KILL_DESTINATION_VM, 1}},
+        {{false, TW_DESTINATION_WAITING, 0, SCENE_FAIL_REJOIN, 3},
+         {false, TW_DESTINATION_FETCHING, 0, SCENE_CRASH_DESTINATION, 1},
+         {false, TW_DESTINATION_REJOINING, 0, SCENE_KILL_DESTINATION_VM, 1}},
+        /* The path goes before the VM runs. */
+        {{false, TW_DESTINATION_COMMITTING, 0, SCENE_FAIL_DESTINATION_CONTINUE, 4},
+         {false, TW_DESTINATION_RESUMING, 0, SCENE_DROP_CHUNKS, 1}},
+    };
+    unsigned broken = 0;
+    for (unsigned i = 0; i < sizeof troubles / sizeof *troubles; i++) {
+        struct scene_config c = scene_plain(i);
+        c.limits.method = TW_METHOD_POST_COPY;
+        c.pages = 256;
+        c.link_bytes_per_s = 16 << 20;
+        for (unsigned f = 0; f < 3; f++)
+            if (troubles[i][f].action)
+                arrange(&c, troubles[i][f]);
+        broken += !scene_play_loud(&s, &c);
+    }
+    return broken;
 }
 
 static unsigned moves_never_taken(void)
@@ -250,7 +306,7 @@ static unsigned moves_never_taken(void)
 
 Test(faults, at_every_state_of_both_machines_and_every_move_is_taken)
 {
-    unsigned broken = rare_moves();
+    unsigned broken = rare_moves() + troubles_behind_it();
     for (unsigned machine = 0; machine < 2; machine++)
         for (unsigned state = 1; state < (machine ? TW_DESTINATION_STATES : TW_SOURCE_STATES);
              state++)

@@ -178,6 +178,18 @@ static bool fault_guard(void *ctx, enum tw_code *code, struct tw_error *err)
     return true;
 }
 
+/* Whoever waits is told of again, whatever the last agent knew. */
+static bool fault_rejoin(void *ctx, enum tw_code *code, struct tw_error *err)
+{
+    struct vt_machine *m = ((struct tw_qemu *)ctx)->machine;
+    *code = m->alive
+                ? TW_OK
+                : tw_fail(err, TW_UNAVAILABLE, m->life->vm, NULL, NULL, "the process has ended");
+    for (unsigned i = 0; i < VT_WAITERS; i++)
+        m->waiters[i].told = false;
+    return true;
+}
+
 static size_t fault_take(void *ctx, struct tw_host_fault *out, size_t max)
 {
     struct vt_machine *m = ((struct tw_qemu *)ctx)->machine;
@@ -213,7 +225,12 @@ static void fault_release(void *ctx)
 }
 
 static const struct tw_host_fault_ops fault_ops = {
-    .guard = fault_guard, .take = fault_take, .ready = fault_ready, .release = fault_release};
+    .guard = fault_guard,
+    .rejoin = fault_rejoin,
+    .take = fault_take,
+    .ready = fault_ready,
+    .release = fault_release,
+};
 
 /* ---- An agent's hold ------------------------------------------------------------------------- */
 
