@@ -172,6 +172,88 @@ Test(track, top_lists_sessions)
     towline_close(s);
 }
 
+/* ---- Programs of towline-cc ------------------------------------------------------------------ */
+
+static json_t *first_line_of(const char *text)
+{
+    char line[65536];
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
+    json_t *json = json_loads(line, 0, NULL);
+    cr_assert(json, "%s", text);
+    return json;
+}
+
+Test(track, run_takes_the_instrumentation_and_counts_from_the_first_store)
+{
+    setenv("TOWLINE_INSTRUMENTED", fixture_instrumented, 1);
+    cr_assert_eq(TOW_HERE("run", "-e", "20ms", "--", TEST_INSTRUMENTED), 0, "%s", run.err_text);
+    cr_assert(strstr(run.err_text, "instrumented attachment: it was made by towline-cc"), "%s",
+              run.err_text);
+    /* It stored to a few lines only, and ended at once: all of that is in the answer. */
+    cr_assert_null(strstr(run.err_text, "lines not known"), "%s", run.err_text);
+    cr_assert_null(strstr(run.err_text, " 0 epochs"), "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("run", "-e", "20ms", "--attachment", "process", "--", TEST_INSTRUMENTED),
+                 0);
+    cr_assert(strstr(run.err_text, "process attachment: asked for"), "%s", run.err_text);
+    cr_assert_neq(TOW_HERE("run", "--attachment", "instrumented", "--", "sleep", "60"), 0);
+    cr_assert(strstr(run.err_text, "is none"), "%s", run.err_text);
+}
+
+static void expect_shared_line(const json_t *shared, uint64_t address)
+{
+    const json_t *lines = json_object_get(shared, "lines"), *line, *thread;
+    size_t i, k, found = 0;
+    json_array_foreach(lines, i, line)
+    {
+        if ((uint64_t)json_integer_value(json_object_get(line, "address")) != address)
+            continue;
+        found++;
+        cr_assert(json_is_true(json_object_get(line, "falsely")));
+        json_array_foreach(json_object_get(line, "threads"), k, thread)
+        {
+            const char *symbol = json_string_value(json_object_get(thread, "symbol"));
+            cr_assert(strstr(symbol, "half at test_subject.c:"), "%s", symbol);
+        }
+        cr_assert_eq(k, 2);
+    }
+    cr_assert_eq(found, 1);
+}
+
+Test(track, sharing_has_lines_threads_and_symbols)
+{
+    struct subject shared;
+    char number[16], path[96], text[200000];
+    subject_start_instrumented(&shared);
+    snprintf(number, sizeof number, "%d", (int)shared.pid);
+    snprintf(path, sizeof path, "%s.html", fixture_socket);
+    run_start(&run, "tcp://127.0.0.1:1",
+              (const char *const[]){"track", number, "--sharing", "-e", "3s", "--for", "3s", "-o",
+                                    "json", NULL},
+              false);
+    struct towline_listed listed[2];
+    size_t count = 0;
+    for (unsigned i = 0; count == 0; i++) {
+        cr_assert_lt(i, 6000);
+        usleep(10000);
+        cr_assert_eq(towline_list(fixture_socket, listed, 2, &count), 0);
+    }
+    usleep(500000); /* from the session to its epoch */
+    subject_do(&shared, "t");
+    cr_assert_eq(run_finish(&run), 0, "%s", run.err_text);
+    json_t *line = first_line_of(run.out_text);
+    cr_assert_str_eq(json_string_value(json_object_get(line, "attachment")), "instrumented");
+    expect_shared_line(json_object_get(line, "shared"), shared.arena + 100 * 64);
+    json_decref(line);
+    cr_assert_eq(TOW_HERE("track", "report", number, "--sharing", "--for", "200ms", "--out", path),
+                 0, "%s", run.err_text);
+    FILE *f = fopen(path, "r");
+    cr_assert(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    cr_assert(strstr(text, "several threads wrote") && strstr(text, "instrumented attachment"));
+    subject_end(&shared);
+}
+
 Test(track, failures_have_their_exit_codes)
 {
     cr_assert_eq(TOW_HERE("track", "999999999"), 4);

@@ -20,11 +20,11 @@ static struct tw_agent *agents[VT_AGENTS];
 
 /* Of the linker. */
 enum tw_code __wrap_tw_fabric_open(const struct tw_fabric_backend *backend, void *arg,
-                                   const struct tw_fabric_config *config,
-                                   struct tw_fabric **fabric, struct tw_error *err);
+                                   const struct tw_fabric_config *config, struct tw_fabric **fabric,
+                                   struct tw_error *err);
 enum tw_code __real_tw_fabric_open(const struct tw_fabric_backend *backend, void *arg,
-                                   const struct tw_fabric_config *config,
-                                   struct tw_fabric **fabric, struct tw_error *err);
+                                   const struct tw_fabric_config *config, struct tw_fabric **fabric,
+                                   struct tw_error *err);
 void __wrap_tw_fabric_close(struct tw_fabric *fabric);
 void __real_tw_fabric_close(struct tw_fabric *fabric);
 uint8_t *__wrap_tw_conn_chunk_begin(struct tw_conn *conn, enum tw_lane lane);
@@ -34,17 +34,50 @@ enum tw_code __wrap_tw_conn_chunk_send(struct tw_conn *conn, enum tw_lane lane,
 enum tw_code __real_tw_conn_chunk_send(struct tw_conn *conn, enum tw_lane lane,
                                        const struct tw_chunk_header *header, struct tw_error *err);
 enum tw_code __wrap_tw_conn_send(struct tw_conn *conn, enum tw_lane lane, enum tw_chunk_kind kind,
-                                 uint32_t tag, uint32_t count, const void *payload,
-                                 uint32_t length, struct tw_error *err);
+                                 uint32_t tag, uint32_t count, const void *payload, uint32_t length,
+                                 struct tw_error *err);
 enum tw_code __real_tw_conn_send(struct tw_conn *conn, enum tw_lane lane, enum tw_chunk_kind kind,
-                                 uint32_t tag, uint32_t count, const void *payload,
-                                 uint32_t length, struct tw_error *err);
+                                 uint32_t tag, uint32_t count, const void *payload, uint32_t length,
+                                 struct tw_error *err);
 enum tw_code __wrap_tw_agent_tracking_open(const struct tw_agent_tracking_config *config,
                                            struct tw_agent_tracking **tracking,
                                            struct tw_error *err);
 void __wrap_tw_agent_tracking_close(struct tw_agent_tracking *tracking);
 enum tw_code __wrap_tw_agent_tracking_serve(struct tw_agent_tracking *tracking,
                                             struct tw_rpc_server *server, struct tw_error *err);
+
+enum tw_code __wrap_tw_hook_start(const char *path, const char *const *environment,
+                                  uint64_t timeout_ns, struct tw_hook **hook, struct tw_error *err);
+bool __wrap_tw_hook_poll(struct tw_hook *hook, enum tw_code *code, struct tw_error *err);
+void __wrap_tw_hook_free(struct tw_hook *hook);
+
+/* ---- What is left out ------------------------------------------------------------------------ */
+
+/* A switch-over hook that takes its time and succeeds. */
+struct tw_hook {
+    uint64_t ends_ns;
+};
+
+enum tw_code __wrap_tw_hook_start(const char *path, const char *const *environment,
+                                  uint64_t timeout_ns, struct tw_hook **hook, struct tw_error *err)
+{
+    (void)path, (void)environment, (void)timeout_ns, (void)err;
+    *hook = calloc(1, sizeof **hook);
+    (*hook)->ends_ns = vt_now() + vt_below(5 * TW_MS);
+    return TW_OK;
+}
+
+bool __wrap_tw_hook_poll(struct tw_hook *hook, enum tw_code *code, struct tw_error *err)
+{
+    (void)err;
+    *code = TW_OK;
+    return vt_now() >= hook->ends_ns;
+}
+
+void __wrap_tw_hook_free(struct tw_hook *hook)
+{
+    free(hook);
+}
 
 enum tw_code __wrap_tw_agent_tracking_open(const struct tw_agent_tracking_config *config,
                                            struct tw_agent_tracking **tracking,
@@ -70,14 +103,13 @@ enum tw_code __wrap_tw_agent_tracking_serve(struct tw_agent_tracking *tracking,
 /* ---- The fabric of a node -------------------------------------------------------------------- */
 
 enum tw_code __wrap_tw_fabric_open(const struct tw_fabric_backend *backend, void *arg,
-                                   const struct tw_fabric_config *config,
-                                   struct tw_fabric **fabric, struct tw_error *err)
+                                   const struct tw_fabric_config *config, struct tw_fabric **fabric,
+                                   struct tw_error *err)
 {
     (void)backend, (void)arg;
     struct tw_fabric_config simulated = *config;
     simulated.bulk_credits = 3;
-    enum tw_code code =
-        __real_tw_fabric_open(&tw_fabric_sim, vt_time.sim, &simulated, fabric, err);
+    enum tw_code code = __real_tw_fabric_open(&tw_fabric_sim, vt_time.sim, &simulated, fabric, err);
     if (!code)
         vt_here()->fabric = *fabric;
     return code;
@@ -110,8 +142,8 @@ enum tw_code __wrap_tw_conn_chunk_send(struct tw_conn *conn, enum tw_lane lane,
 }
 
 enum tw_code __wrap_tw_conn_send(struct tw_conn *conn, enum tw_lane lane, enum tw_chunk_kind kind,
-                                 uint32_t tag, uint32_t count, const void *payload,
-                                 uint32_t length, struct tw_error *err)
+                                 uint32_t tag, uint32_t count, const void *payload, uint32_t length,
+                                 struct tw_error *err)
 {
     return vt_dead() ? silenced(err)
                      : __real_tw_conn_send(conn, lane, kind, tag, count, payload, length, err);
@@ -137,6 +169,8 @@ static void configure(struct tw_agent_config *c, const struct vt_node *node)
     snprintf(c->listen, sizeof c->listen, "sim://%s", node->name);
     snprintf(c->fabric_listen, sizeof c->fabric_listen, "%s:lines", node->name);
     snprintf(c->state_dir, sizeof c->state_dir, "%s/%s", vt_world.dir, node->name);
+    if (vt_world.scenario->hook)
+        snprintf(c->switchover_hook, sizeof c->switchover_hook, "/hook");
     snprintf(c->run_dir, sizeof c->run_dir, "%s/%s-run", vt_world.dir, node->name);
 }
 
@@ -186,10 +220,10 @@ static Towline__V1__VmRecord *on_disk(unsigned index, const char *vm)
         return NULL;
     ssize_t n = read(fd, bytes, sizeof bytes);
     close(fd);
-    Towline__V1__VmRecord *r = n > HEADER_BYTES
-                                   ? towline__v1__vm_record__unpack(
-                                         NULL, (size_t)n - HEADER_BYTES, bytes + HEADER_BYTES)
-                                   : NULL;
+    Towline__V1__VmRecord *r =
+        n > HEADER_BYTES
+            ? towline__v1__vm_record__unpack(NULL, (size_t)n - HEADER_BYTES, bytes + HEADER_BYTES)
+            : NULL;
     if (!r)
         vt_problem("the record of %s on %s cannot be read", vm, vt_world.nodes[index].name);
     return r;

@@ -9,7 +9,7 @@
 #include <string.h>
 
 const char *const vt_fault_names[VT_FAULT_KINDS] = {
-    "kill",        "kill-at-write", "cut",       "isolate",   "loss",   "delay", "twins",
+    "kill",        "kill-at-write", "cut",       "isolate",    "loss",   "delay",  "twins",
     "drop-chunks", "disk-full",     "disk-slow", "kill-guest", "cancel", "switch",
 };
 
@@ -121,7 +121,7 @@ static void begin(const struct vt_fault *f, struct vt_node *node)
         node->disk.slow_ns = f->amount * TW_MS;
         break;
     case VT_KILL_GUEST:
-        vt_guests_kill_running();
+        vt_guests_kill(node ? (int)vt_index(node) : -1);
         break;
     case VT_CANCEL:
         vt_operator_cancel();
@@ -197,7 +197,7 @@ void __wrap_tw_fault_point(const char *name)
         const struct vt_fault *f = &s->faults[i];
         if (!kept(i) || strcmp(f->point, name) != 0 || ++vt_world.point_seen[i] != f->nth)
             continue;
-        if (f->node == VT_WHOEVER && f->at_ns == 0)
+        if (f->at_ns == 0 && (f->node == VT_WHOEVER || &vt_world.nodes[f->node] == here))
             strike(f, here);
         else if (f->node != VT_WHOEVER)
             vt_at(vt_now() + f->at_ns, strike_later, (void *)(uintptr_t)f);

@@ -2,6 +2,7 @@
 
 #include "fabric/sim.h"
 
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +15,17 @@
 #else
 #define STACK_BYTES ((size_t)256 << 10)
 #endif
-#define FIBERS_MAX 1024u
-#define TIMERS_MAX 4096u
-#define TURN_NS    (10 * TW_US) /* a poller's turn takes that long at least */
+#define FIBERS_MAX       1024u
+#define TIMERS_MAX       4096u
+#define LINK_BYTES_PER_S (UINT64_C(64) << 20)
+#define TURN_NS          (10 * TW_US) /* a poller's turn takes that long at least */
 
 enum state { FREE, READY, WAITING, ENDED };
 
 struct vt_fiber {
-    ucontext_t context;
+    ucontext_t context; /* how it begins; with sanitizers, also how it goes on */
+    jmp_buf jump;
+    bool begun;
     void *stack;
     enum state state;
     bool joined; /* nobody will ask for its result */
@@ -51,6 +55,8 @@ static ucontext_t scheduler;
 #ifdef __SANITIZE_ADDRESS__
 static const void *scheduler_stack;
 static size_t scheduler_size;
+#else
+static jmp_buf scheduler_jump;
 #endif
 
 uint64_t vt_now(void)
@@ -76,19 +82,42 @@ static void broken(const char *what)
 
 /* ---- Switching ------------------------------------------------------------------------------- */
 
+#ifdef __SANITIZE_ADDRESS__
 static void to_scheduler(void)
 {
     struct vt_fiber *me = current;
-#ifdef __SANITIZE_ADDRESS__
     void *save = NULL;
     __sanitizer_start_switch_fiber(me->state == ENDED ? NULL : &save, scheduler_stack,
                                    scheduler_size);
-#endif
     swapcontext(&me->context, &scheduler);
-#ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(save, &scheduler_stack, &scheduler_size);
-#endif
 }
+
+static void to_fiber(struct vt_fiber *f)
+{
+    void *save = NULL;
+    __sanitizer_start_switch_fiber(&save, f->stack, STACK_BYTES);
+    swapcontext(&scheduler, &f->context);
+    __sanitizer_finish_switch_fiber(save, NULL, NULL);
+}
+#else
+/* swapcontext() asks the kernel about signals each time, so only a fiber's begin goes that way. */
+static void to_scheduler(void)
+{
+    if (_setjmp(current->jump) == 0)
+        _longjmp(scheduler_jump, 1);
+}
+
+static void to_fiber(struct vt_fiber *f)
+{
+    if (_setjmp(scheduler_jump) != 0)
+        return;
+    if (f->begun)
+        _longjmp(f->jump, 1);
+    f->begun = true;
+    swapcontext(&scheduler, &f->context);
+}
+#endif
 
 static void begin(void)
 {
@@ -103,14 +132,8 @@ static void resume(struct vt_fiber *f)
 {
     current = f;
     vt_time.steps++;
-#ifdef __SANITIZE_ADDRESS__
-    void *save = NULL;
-    __sanitizer_start_switch_fiber(&save, f->stack, STACK_BYTES);
-#endif
-    swapcontext(&scheduler, &f->context);
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(save, NULL, NULL);
-#endif
+    to_fiber(f);
+    f = current;
     current = NULL;
     if (f->state == ENDED && f->joined)
         f->state = FREE;
@@ -177,7 +200,8 @@ void *vt_join(struct vt_fiber *f)
 void vt_open(uint64_t seed)
 {
     vt_time = (struct vt_time){.random = {seed}};
-    const struct tw_sim_config sim = {.seed = seed, .latency_max_ns = 200 * TW_US};
+    const struct tw_sim_config sim = {
+        .seed = seed, .latency_max_ns = 200 * TW_US, .bandwidth_bytes_per_s = LINK_BYTES_PER_S};
     vt_time.sim = tw_sim_open(&sim);
     timer_count = 0;
     births = 0;

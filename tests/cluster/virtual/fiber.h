@@ -1,8 +1,8 @@
 /* Threads in virtual time: fibers on one thread of the machine, one clock, one order of events.
  *
- * A fiber runs until it waits; then another one that is ready runs, chosen by the seed. When none is
- * ready the clock goes on to the next thing that happens. So a program with threads, timeouts and
- * sleeps becomes a function of its seed. What programs call for that (pthread_*, usleep, ppoll,
+ * A fiber runs until it waits; then another one that is ready runs, chosen by the seed. When none
+ * is ready the clock goes on to the next thing that happens. So a program with threads, timeouts
+ * and sleeps becomes a function of its seed. What programs call for that (pthread_*, usleep, ppoll,
  * clock_gettime, getrandom) is led here by the linker: threads.c.
  *
  * A node is a simulated process. When it is killed its fibers still run to their end, so that their
@@ -24,17 +24,17 @@ struct tw_sim;
 /* What a node's disk does just now. */
 struct vt_disk {
     bool full;
-    uint64_t slow_ns;     /* a write takes up to so long; 0 = no time */
-    unsigned long writes; /* durable ones so far */
+    uint64_t slow_ns;      /* a write takes up to so long; 0 = no time */
+    unsigned long writes;  /* durable ones so far */
     unsigned long kill_at; /* the node dies at this one; 0 = never */
     bool kill_after;       /* ... once it is done, instead of before */
 };
 
 struct vt_node {
     char name[64];
-    bool dead;          /* killed, and not started again */
-    bool up;            /* it serves */
-    uint64_t starts;    /* how often it was started */
+    bool dead;           /* killed, and not started again */
+    bool up;             /* it serves */
+    uint64_t starts;     /* how often it was started */
     uint64_t restart_ns; /* when it is started again; TW_NEVER */
     struct vt_disk disk;
     struct tw_fabric *fabric; /* of an agent; NULL = none */
@@ -76,7 +76,8 @@ static inline bool vt_dead(void)
 /* A fiber that carries a call from one process to another changes its process. */
 void vt_enter(struct vt_node *node);
 
-/* Waits for vt_wake(on) or the time; false: the time came. In a dead node: at once, after others. */
+/* Waits for vt_wake(on) or the time; false: the time came. In a dead node: at once, after others.
+ */
 bool vt_wait(const void *on, uint64_t until_ns);
 void vt_wake(const void *on, unsigned most);
 static inline void vt_sleep(uint64_t ns)

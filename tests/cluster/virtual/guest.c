@@ -39,8 +39,8 @@ struct vt_life *vt_life_of(const char *vm, uint64_t bytes)
     if (l)
         return l;
     l = &lives[life_count++];
-    *l = (struct vt_life){
-        .image = memory_new(bytes), .bytes = bytes, .pages = bytes / TW_PAGE_SIZE};
+    *l =
+        (struct vt_life){.image = memory_new(bytes), .bytes = bytes, .pages = bytes / TW_PAGE_SIZE};
     /* No guest stores beyond; that nobody else does is looked at in the end. */
     l->span = (vt_world.scenario->data_pages * 3 / 2 + 1) * TW_PAGE_SIZE;
     strncpy(l->vm, vm, sizeof l->vm - 1);
@@ -200,7 +200,8 @@ void vt_machine_ready(struct vt_machine *m, uint64_t page, uint64_t pages)
     const struct vt_life *l = m->life;
     for (uint64_t end = page + pages; page < end && page < l->pages; page++) {
         const uint64_t at = page * TW_PAGE_SIZE;
-        if (!m->opened[page] && at < l->span && memcmp(m->memory + at, l->image + at, TW_PAGE_SIZE) != 0)
+        if (!m->opened[page] && at < l->span &&
+            memcmp(m->memory + at, l->image + at, TW_PAGE_SIZE) != 0)
             vt_problem("page %llu of %s is opened on %s before it is whole",
                        (unsigned long long)page, l->vm, vt_world.nodes[m->host].name);
         m->opened[page] = true;
@@ -300,17 +301,30 @@ void vt_guest_deleting(const char *vm)
         l->deleting = true;
 }
 
-void vt_guests_kill_running(void)
+/* Of that host if it has one, else the one that runs. */
+static struct vt_machine *victim(int host)
 {
-    for (unsigned i = 0; i < life_count; i++) {
-        struct vt_machine *m = lives[i].runner;
-        if (!m || !m->alive)
-            continue;
-        lives[i].killed = true;
-        vt_machine_end(m, "killed");
-        vt_poke(&vt_world.nodes[m->host]);
+    for (struct vt_machine *m = vt_machines; m; m = m->next)
+        if (m->alive && (int)m->host == host)
+            return m;
+    for (unsigned i = 0; i < life_count; i++)
+        if (lives[i].runner && lives[i].runner->alive)
+            return lives[i].runner;
+    return NULL;
+}
+
+void vt_guests_kill(int host)
+{
+    struct vt_machine *m = victim(host);
+    if (!m)
         return;
-    }
+    struct vt_life *l = m->life;
+    bool other = false;
+    for (struct vt_machine *o = vt_machines; o; o = o->next)
+        other |= o != m && o->life == l && current(o);
+    l->killed |= !other || l->follows || vt_owns_on_disk(m->host, l->vm);
+    vt_machine_end(m, "killed");
+    vt_poke(&vt_world.nodes[m->host]);
 }
 
 static struct vt_machine *only_machine(const struct vt_life *l, unsigned *count)
@@ -335,7 +349,7 @@ int vt_guest_runs_on(const char *vm)
 bool vt_guest_lost(const char *vm)
 {
     const struct vt_life *l = life_find(vm);
-    return l && (l->lost || l->killed);
+    return l && (l->lost || (l->killed && vt_guest_runs_on(vm) < 0));
 }
 
 unsigned vt_guest_copies(const char *vm)
@@ -360,7 +374,7 @@ void vt_guest_check_end(const char *vm, bool gone)
                        vt_world.nodes[m->host].name);
         return;
     }
-    if (l->killed)
+    if (l->killed && count == 0)
         return;
     if (count != 1)
         vt_problem("there are %u copies of %s", count, vm);

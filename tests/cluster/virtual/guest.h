@@ -2,8 +2,8 @@
  *
  * A guest does one operation after the other: it looks at a line, which must hold what was last
  * written to it anywhere, and writes to it. The *life* of a VM is its memory as the world has seen
- * it and how many operations there were; a *machine* is one copy, a process that outlives its agent.
- * How many operations a copy has done is its CPU state: it travels with the device state. */
+ * it and how many operations there were; a *machine* is one copy, a process that outlives its
+ * agent. How many operations a copy has done is its CPU state: it travels with the device state. */
 #ifndef TOWLINE_TESTS_CLUSTER_VIRTUAL_GUEST_H
 #define TOWLINE_TESTS_CLUSTER_VIRTUAL_GUEST_H
 

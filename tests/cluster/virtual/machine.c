@@ -270,8 +270,7 @@ enum tw_code __wrap_tw_qemu_spawn(const struct tw_qemu_config *config, struct tw
 }
 
 enum tw_code __wrap_tw_qemu_adopt(const struct tw_qemu_config *config, pid_t pid,
-                                  uint64_t start_ticks, struct tw_qemu **qemu,
-                                  struct tw_error *err)
+                                  uint64_t start_ticks, struct tw_qemu **qemu, struct tw_error *err)
 {
     struct vt_machine *m = vt_machine_by_pid(pid);
     if (!m || !m->alive || start_ticks != (uint64_t)pid)
@@ -329,8 +328,7 @@ struct tw_host *__wrap_tw_qemu_host(struct tw_qemu *qemu)
 
 void __wrap_tw_qemu_link_stats_get(const struct tw_qemu *qemu, struct tw_qemu_link_stats *out)
 {
-    *out = (struct tw_qemu_link_stats){.address_mode = "host",
-                                       .stores = qemu->machine->operations};
+    *out = (struct tw_qemu_link_stats){.address_mode = "host", .stores = qemu->machine->operations};
 }
 
 static void let_go(struct tw_qemu *q)

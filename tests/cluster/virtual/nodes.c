@@ -32,8 +32,8 @@ static void *keep(void *arg)
         node->starts++;
         node->restart_ns = tw_after(vt_now(), RETRY_NS);
         vt_say("%s starts", node->name);
-        vt_join(vt_spawn(
-            node, vt_index(node) == VT_CONTROLLER ? vt_controller_main : vt_agent_main, node));
+        vt_join(vt_spawn(node, vt_index(node) == VT_CONTROLLER ? vt_controller_main : vt_agent_main,
+                         node));
         node->dead = true;
         while (!vt_world.ending && vt_now() < node->restart_ns)
             vt_wait(node, node->restart_ns);

@@ -1,5 +1,5 @@
-/* Who asks for things: creates VMs, moves them about, cancels, deletes. What was answered with OK is
- * a promise, and is held against the cluster. */
+/* Who asks for things: creates VMs, moves them about, cancels, deletes. What was answered with OK
+ * is a promise, and is held against the cluster. */
 #include "tests/cluster/virtual/world.h"
 
 #include "rpc/rpc.h"
@@ -45,8 +45,7 @@ static enum tw_code vm_get(struct task *t, Towline__V1__VmState *state, bool *mo
     ProtobufCMessage *m;
     struct tw_error err = {0};
     r.name = t->name;
-    enum tw_code code =
-        call(&towline__v1__vm_service__descriptor, "Get", &r.base, true, &m, &err);
+    enum tw_code code = call(&towline__v1__vm_service__descriptor, "Get", &r.base, true, &m, &err);
     if (code != TW_OK)
         return code;
     const Towline__V1__Vm *vm = ((Towline__V1__GetVmResponse *)m)->vm;
@@ -80,7 +79,7 @@ static enum tw_code vm_create(struct task *t)
     spec.name = t->name;
     spec.memory_bytes = MEMORY_BYTES;
     spec.vcpus = 1;
-    spec.kernel = (char *)(uintptr_t)"/boot/kernel";
+    spec.kernel = (char *)(uintptr_t) "/boot/kernel";
     r.spec = &spec;
     r.host = (char *)(uintptr_t)vt_world.nodes[t->vm % VT_AGENTS].name;
     enum tw_code code =
@@ -139,21 +138,21 @@ static enum tw_code migration_start(struct task *t, unsigned move, const char *d
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
     ProtobufCMessage *m;
     struct tw_error err = {0};
-    limits.method =
-        (Towline__V1__MigrationMethod[]){
-            TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
-            TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY,
-            TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID,
-        }[vt_world.scenario->method[t->vm][move]];
+    limits.method = (Towline__V1__MigrationMethod[]){
+        TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
+        TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY,
+        TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID,
+    }[vt_world.scenario->method[t->vm][move]];
     limits.bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
     limits.timeout_ms = TIMEOUT_MS;
+    limits.downtime_ms = vt_world.scenario->downtime_ms;
     limits.max_rounds = 5;
     limits.on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
     r.vm = t->name;
     r.destination = (char *)(uintptr_t)destination;
     r.limits = &limits;
-    enum tw_code code = call(&towline__v1__migration_service__descriptor, "Start", &r.base, false,
-                             &m, &err);
+    enum tw_code code =
+        call(&towline__v1__migration_service__descriptor, "Start", &r.base, false, &m, &err);
     if (code != TW_OK) {
         vt_say("operator: migration of %s not begun: %s", t->name, err.what);
         return code;
@@ -178,8 +177,7 @@ static enum tw_code migration_get(struct task *t)
         vt_problem("migration %s was accepted and is forgotten", t->migration);
     if (code != TW_OK)
         return code;
-    Towline__V1__MigrationState state =
-        ((Towline__V1__GetMigrationResponse *)m)->migration->state;
+    Towline__V1__MigrationState state = ((Towline__V1__GetMigrationResponse *)m)->migration->state;
     if (ended(t->state) && state != t->state)
         vt_problem("migration %s had ended as %d and is %d now", t->migration, (int)t->state,
                    (int)state);
@@ -200,6 +198,12 @@ static void migration_tell(struct task *t, const char *method)
         protobuf_c_message_free_unpacked(m, NULL);
 }
 
+static bool undisturbed(void)
+{
+    const struct vt_scenario *s = vt_world.scenario;
+    return (s->keep & ((UINT64_C(1) << s->fault_count) - 1)) == 0;
+}
+
 static void follow(struct task *t)
 {
     while (!ended(t->state) && !vt_world.ending) {
@@ -212,6 +216,9 @@ static void follow(struct task *t)
         migration_get(t);
     }
     vt_say("operator: %s ended as %d", t->migration, (int)t->state);
+    if (ended(t->state) && undisturbed() &&
+        t->state != TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED)
+        vt_problem("nothing went wrong, and migration %s ended as %d", t->migration, (int)t->state);
 }
 
 static void move(struct task *t, unsigned index)

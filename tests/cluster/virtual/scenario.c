@@ -17,10 +17,9 @@ static uint64_t below(struct tw_random *r, uint64_t bound)
 /* A state of one of the machines, or a point of the controller. */
 static void choose_point(struct tw_random *r, char point[40])
 {
-    static const char *const others[] = {"vm.recorded", "vm.started", "migration.decided",
-                                         "migration.told", "migration.preparing",
-                                         "migration.copying", "migration.switching",
-                                         "migration.resolving"};
+    static const char *const others[] = {
+        "vm.recorded",         "vm.started",        "migration.decided",   "migration.told",
+        "migration.preparing", "migration.copying", "migration.switching", "migration.resolving"};
     unsigned kind = (unsigned)below(r, 5);
     if (kind == 0) {
         snprintf(point, 40, "%s", others[below(r, sizeof others / sizeof *others)]);
@@ -53,8 +52,8 @@ static unsigned amount_of(struct tw_random *r, enum vt_fault_kind kind)
 static void choose_fault(struct tw_random *r, struct vt_fault *f)
 {
     static const enum vt_fault_kind kinds[] = {
-        VT_KILL, VT_KILL, VT_KILL,      VT_KILL,      VT_KILL_AT_WRITE, VT_KILL_AT_WRITE,
-        VT_CUT,  VT_CUT,  VT_CUT,       VT_ISOLATE,   VT_LOSS,          VT_DELAY,
+        VT_KILL,  VT_KILL, VT_KILL,      VT_KILL,      VT_KILL_AT_WRITE, VT_KILL_AT_WRITE,
+        VT_CUT,   VT_CUT,  VT_CUT,       VT_ISOLATE,   VT_LOSS,          VT_DELAY,
         VT_TWINS, VT_DROP, VT_DISK_FULL, VT_DISK_SLOW, VT_CANCEL,        VT_SWITCH,
     };
     *f = (struct vt_fault){.kind = kinds[below(r, sizeof kinds / sizeof *kinds)]};
@@ -87,6 +86,8 @@ void vt_scenario_of_seed(struct vt_scenario *s, uint64_t seed, int method)
     s->stores_per_s = 200 + below(&r, 20000);
     s->bandwidth = below(&r, 3) ? UINT64_C(256) << (10 + below(&r, 4)) : 0;
     s->all_writers_seen = below(&r, 2);
+    s->hook = below(&r, 4) == 0;
+    s->downtime_ms = below(&r, 3) ? 0 : 1;
     s->deletes = below(&r, 6) == 0;
     for (unsigned v = 0; v < VT_VMS_MAX; v++)
         for (unsigned m = 0; m < VT_MOVES_MAX; m++)

@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORKERS_MAX   8u
-#define SERVERS_MAX   16u
-#define RETRY_NS      (100 * TW_MS)
-#define ONCE_NS       (250 * TW_MS) /* a call that may not be repeated waits so long for a server */
-#define HELD_LOOK_NS  (20 * TW_MS)
-#define HELD_MAX_NS   (20 * TW_SEC) /* a connection that is cut for longer is given up */
+#define WORKERS_MAX  8u
+#define SERVERS_MAX  16u
+#define RETRY_NS     (100 * TW_MS)
+#define ONCE_NS      (250 * TW_MS) /* a call that may not be repeated waits so long for a server */
+#define HELD_LOOK_NS (20 * TW_MS)
+#define HELD_MAX_NS  (20 * TW_SEC) /* a connection that is cut for longer is given up */
 
 struct tw_rpc_server {
     struct vt_node *node;
@@ -223,7 +223,7 @@ enum tw_code __wrap_tw_rpc_client_open(const struct tw_rpc_client_config *config
     (void)err;
     *client = calloc(1, sizeof **client);
     (*client)->node = vt_here();
-    snprintf((*client)->url, sizeof (*client)->url, "%s", config->url);
+    snprintf((*client)->url, sizeof(*client)->url, "%s", config->url);
     return TW_OK;
 }
 

@@ -16,8 +16,8 @@
 struct vt_world vt_world;
 
 /* Of the linker. */
-void __wrap_tw_log(enum tw_log_level level, const char *where, const char *event,
-                   const char *pairs, ...) __attribute__((format(printf, 4, 5)));
+void __wrap_tw_log(enum tw_log_level level, const char *where, const char *event, const char *pairs,
+                   ...) __attribute__((format(printf, 4, 5)));
 
 /* ---- What is told ---------------------------------------------------------------------------- */
 
@@ -50,8 +50,8 @@ void vt_problem(const char *format, ...)
     vt_say("RULE BROKEN: %s", vt_world.problem);
 }
 
-void __wrap_tw_log(enum tw_log_level level, const char *where, const char *event,
-                   const char *pairs, ...)
+void __wrap_tw_log(enum tw_log_level level, const char *where, const char *event, const char *pairs,
+                   ...)
 {
     va_list args;
     if (!vt_world.trace || level == TW_LOG_DEBUG)

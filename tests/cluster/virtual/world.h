@@ -21,19 +21,19 @@ extern const char *const vt_method_names[VT_METHODS];
 /* ---- What goes wrong ------------------------------------------------------------------------- */
 
 enum vt_fault_kind {
-    VT_KILL,      /* `node` dies and starts again `lasts_ns` later */
+    VT_KILL,          /* `node` dies and starts again `lasts_ns` later */
     VT_KILL_AT_WRITE, /* ... before or after (amount & 1) its next durable writes (amount / 2) */
-    VT_CUT,       /* between `node` and `other` */
-    VT_ISOLATE,   /* between `node` and everybody */
-    VT_LOSS,      /* `amount` percent of what RPC carries */
-    VT_DELAY,     /* RPC takes up to `amount` ms one way */
-    VT_TWINS,     /* `amount` percent of RPC requests arrive twice */
-    VT_DROP,      /* the next `amount` chunks of the fabric vanish */
-    VT_DISK_FULL, /* of `node` */
-    VT_DISK_SLOW, /* of `node`: up to `amount` ms a write */
-    VT_KILL_GUEST, /* the process of the copy that runs */
-    VT_CANCEL,    /* an operator cancels whatever migration there is */
-    VT_SWITCH,    /* an operator wants the VM to move now */
+    VT_CUT,           /* between `node` and `other` */
+    VT_ISOLATE,       /* between `node` and everybody */
+    VT_LOSS,          /* `amount` percent of what RPC carries */
+    VT_DELAY,         /* RPC takes up to `amount` ms one way */
+    VT_TWINS,         /* `amount` percent of RPC requests arrive twice */
+    VT_DROP,          /* the next `amount` chunks of the fabric vanish */
+    VT_DISK_FULL,     /* of `node` */
+    VT_DISK_SLOW,     /* of `node`: up to `amount` ms a write */
+    VT_KILL_GUEST,    /* the process of a copy on `node`, or of the copy that runs */
+    VT_CANCEL,        /* an operator cancels whatever migration there is */
+    VT_SWITCH,        /* an operator wants the VM to move now */
     VT_FAULT_KINDS,
 };
 extern const char *const vt_fault_names[VT_FAULT_KINDS];
@@ -41,9 +41,9 @@ extern const char *const vt_fault_names[VT_FAULT_KINDS];
 struct vt_fault {
     enum vt_fault_kind kind;
     /* When: at a time, or when a node comes to a named point (base/fault.h) for the n-th time. */
-    uint64_t at_ns;      /* after the beginning, or after the point */
-    char point[40];      /* "source.final_pass"; "" = by time */
-    unsigned nth;        /* 1 = the first time */
+    uint64_t at_ns; /* after the beginning, or after the point */
+    char point[40]; /* "source.final_pass"; "" = by time */
+    unsigned nth;   /* 1 = the first time */
     unsigned node, other;
     uint64_t lasts_ns;
     unsigned amount;
@@ -58,17 +58,20 @@ struct vt_scenario {
     uint64_t stores_per_s;
     uint64_t bandwidth;
     bool all_writers_seen;
-    bool deletes; /* the operator deletes the first VM at the end */
+    bool hook;            /* a switch-over hook is configured */
+    unsigned downtime_ms; /* 0 = as usual */
+    bool deletes;         /* the operator deletes the first VM at the end */
     struct vt_fault faults[VT_FAULTS_MAX];
     unsigned fault_count;
-    uint64_t keep; /* bits of the faults that happen */
-    const char *mutation; /* the rule that is broken on purpose; NULL = none */
+    uint64_t keep;           /* bits of the faults that happen */
+    const char *method_name; /* that was asked for; NULL = by the seed */
+    const char *mutation;    /* the rule that is broken on purpose; NULL = none */
 };
 
 /* ---- The world ------------------------------------------------------------------------------- */
 
 struct vt_network {
-    uint64_t delay_ns;      /* one way, at most; 0 = as usual */
+    uint64_t delay_ns; /* one way, at most; 0 = as usual */
     unsigned loss_percent, twin_percent;
     unsigned cuts[VT_NODES][VT_NODES]; /* how many reasons there are for a cut */
 };
@@ -79,8 +82,8 @@ struct vt_world {
     struct vt_node nodes[VT_NODES];
     struct vt_network network;
     uint64_t began_ns;
-    bool healing;       /* nothing goes wrong any more */
-    bool ending;        /* every process is to end */
+    bool healing;                       /* nothing goes wrong any more */
+    bool ending;                        /* every process is to end */
     unsigned point_seen[VT_FAULTS_MAX]; /* how often a fault's point was passed */
     bool struck[VT_FAULTS_MAX];
     uint64_t last_fault_ns; /* of those that may cost a VM in post-copy; 0 = none */
@@ -150,7 +153,7 @@ void vt_guests_end(void);
 /* The VM was acknowledged to run: from here on nothing of it may be lost. */
 void vt_guest_acknowledged(const char *vm);
 void vt_guest_deleting(const char *vm);
-void vt_guests_kill_running(void);
+void vt_guests_kill(int host);
 /* Which agent runs it; -1 = nobody. */
 int vt_guest_runs_on(const char *vm);
 bool vt_guest_lost(const char *vm);
