@@ -142,7 +142,8 @@ static const char run_details[] =
 
 static const char top_details[] =
     "Programs that are being tracked by this machine's agent, the busiest first: yours, or all as\n"
-    "root. Figures are those of their last epoch; who tracks a program decides when it ends.\n";
+    "root. Root also sees the agent's VMs, which are measured while somebody looks. Figures are "
+    "those of their last epoch; who tracks a program decides when it ends.\n";
 
 static const struct tow_option events_options[] = {
     {'f', "follow", NULL, NULL, "go on with new events until interrupted"},

@@ -70,6 +70,10 @@ enum tw_code redis_start(struct redis_server *s, const char *preload, struct tw_
     enum tw_code code = child_start(&s->child, PROGRAM, argv, environment, false, err);
     if (code == TW_OK)
         code = connect_to(s, err);
+    /* Connected, nobody needs the folder any more; a bench that is killed leaves nothing behind,
+     * for the server dies with it. */
+    unlink(s->socket);
+    rmdir(s->folder);
     if (code)
         redis_end(s);
     return code;
@@ -80,8 +84,6 @@ void redis_end(struct redis_server *s)
     child_end(&s->child);
     if (s->folder[0]) {
         close(s->fd);
-        unlink(s->socket);
-        rmdir(s->folder);
     }
     *s = (struct redis_server){0};
 }

@@ -75,9 +75,7 @@ static void follow(struct tw_stay *s, pid_t tid)
 
 void tw_stay_run(struct tw_stay *stay, const struct tw_tracee *t)
 {
-    const struct sigaction wake = {.sa_handler = on_wake};
     sigset_t set;
-    sigaction(wake_number(), &wake, NULL);
     sigemptyset(&set);
     sigaddset(&set, wake_number());
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -103,6 +101,9 @@ void tw_stay_go(struct tw_stay *stay)
 /* Again and again, for the first signal may come just before a wait. */
 void tw_stay_end(struct tw_stay *stay, pthread_t tracer)
 {
+    /* Before any signal: the thread may not have come as far as to wait. */
+    const struct sigaction wake = {.sa_handler = on_wake};
+    sigaction(wake_number(), &wake, NULL);
     atomic_store(&stay->quit, true);
     while (!atomic_load(&stay->over)) {
         pthread_kill(tracer, wake_number());
