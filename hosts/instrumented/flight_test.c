@@ -106,6 +106,24 @@ Test(flight, a_signal_handler_does_not_hide_an_announcement)
     }
 }
 
+/* With line states both sides store, then load: no epoch may end without a barrier in the program's
+ * threads, and the other modes need none. */
+Test(flight, each_epoch_of_line_states_has_its_barrier)
+{
+    for (size_t mode = 0; mode < MODES; mode++) {
+        struct subject s;
+        struct tw_instrumented_stats before, after;
+        subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[mode]);
+        tw_instrumented_stats_get(s.program, &before);
+        for (unsigned i = 0; i < 5; i++)
+            subject_collect(&s, dirty);
+        tw_instrumented_stats_get(s.program, &after);
+        cr_expect_eq(after.barriers + after.slow_barriers - before.barriers - before.slow_barriers,
+                     configs[mode].mode == TW_INST_OWNED ? 5 : 0, "mode %zu", mode);
+        subject_close(&s);
+    }
+}
+
 /* ---- False sharing --------------------------------------------------------------------------- */
 
 static const struct tw_shared_line *find(const struct tw_shared_line *lines, size_t count,

@@ -228,6 +228,8 @@ void tw_instrumented_stats_get(const struct tw_instrumented *p, struct tw_instru
         .unsettled = __atomic_load_n(&h->threads_unsettled, __ATOMIC_RELAXED),
         .objects = __atomic_load_n(&h->object_count, __ATOMIC_RELAXED),
         .carried_lines = p->carried,
+        .barriers = p->barriers,
+        .slow_barriers = p->slow_barriers,
         .loads = p->loads,
         .stores = p->stores,
     };

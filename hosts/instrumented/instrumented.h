@@ -98,6 +98,8 @@ struct tw_instrumented_stats {
     uint64_t objects;         /* of the program without instrumentation */
     uint64_t carried_lines;   /* since the attachment */
     uint64_t ring_full;       /* stores that were marked because a ring was full */
+    uint64_t barriers;        /* TW_INST_OWNED: in all its threads, since the attachment, */
+    uint64_t slow_barriers;   /* or, where the kernel lacks those, in all programs */
     uint64_t loads, stores;   /* events of rings: misses and upgrades, not all accesses */
 };
 void tw_instrumented_stats_get(const struct tw_instrumented *program,

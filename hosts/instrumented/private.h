@@ -38,6 +38,7 @@ struct tw_instrumented {
     size_t window_count;
     uint64_t epoch; /* our own copy of the header's */
     uint64_t carried, loads, stores;
+    uint64_t barriers, slow_barriers;
     struct tw_instrumented_mutations mutations;
 };
 
