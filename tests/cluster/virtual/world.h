@@ -111,6 +111,7 @@ void vt_kill(struct vt_node *node);
 void vt_kill_for(struct vt_node *node, uint64_t down_ns);
 struct vt_node *vt_node_of(const char *url);
 unsigned vt_index(const struct vt_node *node);
+unsigned vt_connections(const struct vt_node *node); /* of its fabric */
 bool vt_is_cut(const struct vt_node *a, const struct vt_node *b);
 void vt_cut(unsigned a, unsigned b);
 void vt_mend(unsigned a, unsigned b);
