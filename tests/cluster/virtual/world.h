@@ -6,6 +6,7 @@
 #include "tests/cluster/virtual/fiber.h"
 
 #include <stdio.h>
+#include <sys/types.h>
 
 #define VT_AGENTS     3u
 #define VT_CONTROLLER VT_AGENTS       /* index of its node */
@@ -97,6 +98,9 @@ extern struct vt_world vt_world;
 
 /* Plays it to the end; true when no rule was broken. */
 bool vt_play(const struct vt_scenario *scenario, bool trace);
+
+/* Removes the files of a process that was ended while it played. */
+void vt_folder_remove(pid_t pid);
 
 /* The first broken rule stands. */
 void vt_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
