@@ -3,7 +3,6 @@
  * moment that a process could die in. */
 #include "agentd/agent.h"
 
-#include "fabric/backend.h"
 #include "fabric/sim.h"
 #include "rpc/rpc.h"
 #include "tests/cluster/virtual/world.h"
@@ -283,17 +282,19 @@ void vt_agent_check_end(unsigned index)
 {
     const struct tw_agent *a = agents[index];
     const char *name = vt_world.nodes[index].name;
+    char tracker[80];
     if (!a)
         return;
     if (a->jobs)
         vt_problem("%s still has a job for migration %s", name, a->jobs->params.id);
-    if (a->paths.tcp->conn_count)
-        vt_problem("%s still has %u connections", name, a->paths.tcp->conn_count);
+    if (vt_connections(&vt_world.nodes[index]))
+        vt_problem("%s still has %u connections", name, vt_connections(&vt_world.nodes[index]));
     for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {
         if (!owns(vm->record->ownership))
             vt_problem("%s still holds a copy of %s (ownership %d)", name, vm->record->spec->name,
                        (int)vm->record->ownership);
-        if (vm->qemu && tw_tracker_find(tw_qemu_host(vm->qemu)->device, vm->record->migration))
+        snprintf(tracker, sizeof tracker, "migration-%.60s", vm->record->migration);
+        if (vm->qemu && tw_tracker_find(tw_qemu_host(vm->qemu)->device, tracker))
             vt_problem("%s still tracks %s", name, vm->record->spec->name);
     }
 }

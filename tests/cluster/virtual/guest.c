@@ -186,9 +186,25 @@ void vt_machine_end(struct vt_machine *m, const char *why)
 
 /* ---- Running --------------------------------------------------------------------------------- */
 
+/* What a worker of the host does at a touch, without asking the agent's data thread. */
+static bool open_complete(struct vt_machine *m, uint64_t page)
+{
+    const struct tw_host_fault_view *v = &m->view;
+    if (page >= v->pages || v->to_come[page] != 0)
+        return false;
+    const uint64_t bit = UINT64_C(1) << page % 64;
+    if (v->watched[page / 64] & bit) {
+        v->watched[page / 64] &= ~bit;
+        ++*v->touched;
+    }
+    vt_machine_ready(m, page, 1);
+    return true;
+}
+
 bool vt_machine_may_touch(struct vt_machine *m, struct vt_waiter *w)
 {
-    if (!m->guarded || m->opened[tw_page_of(w->address)])
+    uint64_t page = tw_page_of(w->address);
+    if (!m->guarded || m->opened[page] || open_complete(m, page))
         return true;
     w->told &= w->waits;
     w->waits = true;
@@ -198,9 +214,11 @@ bool vt_machine_may_touch(struct vt_machine *m, struct vt_waiter *w)
 void vt_machine_ready(struct vt_machine *m, uint64_t page, uint64_t pages)
 {
     const struct vt_life *l = m->life;
+    /* A copy that was given up, and does not know yet, may be behind the one that runs. */
+    bool elsewhere = l->runner && l->runner != m && l->runner->running;
     for (uint64_t end = page + pages; page < end && page < l->pages; page++) {
         const uint64_t at = page * TW_PAGE_SIZE;
-        if (!m->opened[page] && at < l->span &&
+        if (!m->opened[page] && !elsewhere && at < l->span &&
             memcmp(m->memory + at, l->image + at, TW_PAGE_SIZE) != 0)
             vt_problem("page %llu of %s is opened on %s before it is whole",
                        (unsigned long long)page, l->vm, vt_world.nodes[m->host].name);

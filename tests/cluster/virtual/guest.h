@@ -47,7 +47,8 @@ struct vt_machine {
     struct vt_waiter waiters[VT_WAITERS];
     uint64_t ran_ns, synced_ns;
     bool ticking;
-    struct tw_qemu *handle; /* of the agent that has it; NULL = none */
+    struct tw_qemu *handle;         /* of the agent that has it; NULL = none */
+    struct tw_host_fault_view view; /* complete pages of it are opened at a touch; 0 = none */
 };
 
 struct vt_machine *vt_machine_new(struct vt_life *life, const char *run_dir, bool incoming);

@@ -190,6 +190,12 @@ static bool fault_rejoin(void *ctx, enum tw_code *code, struct tw_error *err)
     return true;
 }
 
+static void fault_view(void *ctx, const struct tw_host_fault_view *view)
+{
+    struct vt_machine *m = ((struct tw_qemu *)ctx)->machine;
+    m->view = view ? *view : (struct tw_host_fault_view){0};
+}
+
 static size_t fault_take(void *ctx, struct tw_host_fault *out, size_t max)
 {
     struct vt_machine *m = ((struct tw_qemu *)ctx)->machine;
@@ -226,6 +232,7 @@ static void fault_release(void *ctx)
 
 static const struct tw_host_fault_ops fault_ops = {
     .guard = fault_guard,
+    .view = fault_view,
     .rejoin = fault_rejoin,
     .take = fault_take,
     .ready = fault_ready,
@@ -352,6 +359,7 @@ static void let_go(struct tw_qemu *q)
 {
     if (q->machine->handle == q)
         q->machine->handle = NULL;
+    q->machine->view = (struct tw_host_fault_view){0}; /* it was the agent's */
     tw_device_close(q->device);
     free(q);
 }

@@ -1,6 +1,7 @@
 /* Processes that start, die and start again, and the network between them. */
 #include "tests/cluster/virtual/world.h"
 
+#include "fabric/backend.h"
 #include "fabric/sim.h"
 
 #include <stdlib.h>
@@ -21,6 +22,11 @@ struct vt_node *vt_node_of(const char *url)
         if (strstr(url, vt_world.nodes[i].name))
             return &vt_world.nodes[i];
     abort(); /* nobody knows another */
+}
+
+unsigned vt_connections(const struct vt_node *node)
+{
+    return node->fabric ? node->fabric->conn_count : 0;
 }
 
 /* What starts a process and, when it has ended, starts it again. It is no process itself. */

@@ -41,9 +41,10 @@ static void play(const struct vt_scenario *scenario, bool trace, struct vt_resul
 }
 
 /* How a child ended that did not come to the end of its list. */
-static void ended(struct vt_result *r, int status)
+static void ended(struct vt_result *r, pid_t pid, int status)
 {
     *r = (struct vt_result){0};
+    vt_folder_remove(pid);
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
         snprintf(r->problem, sizeof r->problem, "no end after %u s", SECONDS_MAX);
     else if (WIFSIGNALED(status))
@@ -70,7 +71,7 @@ struct vt_result vt_run_one(const struct vt_scenario *scenario, bool trace)
         exit(1);
     }
     if (status)
-        ended(&s->results[0], status);
+        ended(&s->results[0], pid, status);
     struct vt_result r = s->results[0];
     munmap(s, sizeof *s);
     return r;
@@ -102,7 +103,7 @@ static uint64_t batch(uint64_t first, uint64_t count, vt_make make, const void *
     if (status == 0)
         return s->done;
     uint64_t bad = s->done < count ? s->done : count - 1;
-    ended(&s->results[bad], status);
+    ended(&s->results[bad], pid, status);
     return bad + 1;
 }
 

@@ -120,13 +120,24 @@ static const struct {
 static const struct {
     const char *name;
     struct vt_fault fault;
+    bool guest; /* ... and while it is down, the VM's process on that host */
 } troubles[] = {
-    {"source agent killed", {.kind = VT_KILL, .node = SOURCE, .lasts_ns = 300 * TW_MS}},
-    {"destination agent killed", {.kind = VT_KILL, .node = DESTINATION, .lasts_ns = 300 * TW_MS}},
-    {"controller killed", {.kind = VT_KILL, .node = VT_CONTROLLER, .lasts_ns = 300 * TW_MS}},
-    {"network cut", {.kind = VT_CUT, .node = SOURCE, .other = DESTINATION}}, /* to the end */
-    {"network cut and restored",
-     {.kind = VT_CUT, .node = SOURCE, .other = DESTINATION, .lasts_ns = 60 * TW_MS}},
+    {.name = "source agent killed",
+     .fault = {.kind = VT_KILL, .node = SOURCE, .lasts_ns = 300 * TW_MS}},
+    {.name = "destination agent killed",
+     .fault = {.kind = VT_KILL, .node = DESTINATION, .lasts_ns = 300 * TW_MS}},
+    {.name = "controller killed",
+     .fault = {.kind = VT_KILL, .node = VT_CONTROLLER, .lasts_ns = 300 * TW_MS}},
+    {.name = "network cut", /* until everything works again */
+     .fault = {.kind = VT_CUT, .node = SOURCE, .other = DESTINATION}},
+    {.name = "network cut and restored",
+     .fault = {.kind = VT_CUT, .node = SOURCE, .other = DESTINATION, .lasts_ns = 60 * TW_MS}},
+    {.name = "source agent and VM killed",
+     .fault = {.kind = VT_KILL, .node = SOURCE, .lasts_ns = 300 * TW_MS},
+     .guest = true},
+    {.name = "destination agent and VM killed",
+     .fault = {.kind = VT_KILL, .node = DESTINATION, .lasts_ns = 300 * TW_MS},
+     .guest = true},
 };
 #define TROUBLES (sizeof troubles / sizeof *troubles)
 
@@ -138,7 +149,13 @@ static struct vt_scenario scenario_at(unsigned way, unsigned table, unsigned sta
     snprintf(f.point, sizeof f.point, "%s.%s", tables[table]->name,
              tables[table]->states[state].name);
     f.nth = 1;
-    s.faults[s.fault_count++] = f;
+    add(&s, f);
+    if (troubles[trouble].guest) {
+        f.kind = VT_KILL_GUEST;
+        f.at_ns = 10 * TW_MS;
+        f.lasts_ns = 0;
+        add(&s, f);
+    }
     return s;
 }
 

@@ -73,11 +73,24 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
     return remove(path);
 }
 
-static void folder_make(void)
+static void folder_of(pid_t pid, char path[64])
 {
     const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    snprintf(vt_world.dir, sizeof vt_world.dir, "%s/towline-virtual-XXXXXX", base);
-    if (!mkdtemp(vt_world.dir)) {
+    snprintf(path, 64, "%s/towline-virtual-%d", base, (int)pid);
+}
+
+void vt_folder_remove(pid_t pid)
+{
+    char path[64];
+    folder_of(pid, path);
+    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void folder_make(void)
+{
+    vt_folder_remove(getpid()); /* of one with this number that was ended */
+    folder_of(getpid(), vt_world.dir);
+    if (mkdir(vt_world.dir, 0700) != 0) {
         perror(vt_world.dir);
         abort();
     }
@@ -148,7 +161,7 @@ static void finish(void)
     vt_operator_end();
     vt_guests_end();
     vt_close();
-    nftw(vt_world.dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    vt_folder_remove(getpid());
 }
 
 bool vt_play(const struct vt_scenario *scenario, bool trace)

@@ -6,6 +6,7 @@
 #include "tests/cluster/virtual/fiber.h"
 
 #include <stdio.h>
+#include <sys/types.h>
 
 #define VT_AGENTS     3u
 #define VT_CONTROLLER VT_AGENTS       /* index of its node */
@@ -98,6 +99,9 @@ extern struct vt_world vt_world;
 /* Plays it to the end; true when no rule was broken. */
 bool vt_play(const struct vt_scenario *scenario, bool trace);
 
+/* Removes the files of a process that was ended while it played. */
+void vt_folder_remove(pid_t pid);
+
 /* The first broken rule stands. */
 void vt_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void vt_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -111,6 +115,7 @@ void vt_kill(struct vt_node *node);
 void vt_kill_for(struct vt_node *node, uint64_t down_ns);
 struct vt_node *vt_node_of(const char *url);
 unsigned vt_index(const struct vt_node *node);
+unsigned vt_connections(const struct vt_node *node); /* of its fabric */
 bool vt_is_cut(const struct vt_node *a, const struct vt_node *b);
 void vt_cut(unsigned a, unsigned b);
 void vt_mend(unsigned a, unsigned b);
