@@ -7,6 +7,7 @@
 
 #include "agentd/config.h"
 #include "agentd/diagnose.h"
+#include "agentd/guests.h"
 #include "agentd/hook.h"
 #include "agentd/mailbox.h"
 #include "agentd/miss_recording.h"
@@ -50,13 +51,14 @@ struct tw_job {
 struct tw_vm {
     struct tw_agent *agent;
     Towline__V1__VmRecord *record;
-    struct tw_qemu *qemu; /* NULL: there is no process (failed) */
-    struct tw_job *job;   /* NULL: not being migrated */
-    char reason[256];     /* why there is no process */
-    bool remove;          /* destroy at the next turn: its migration has moved it away */
-    bool continuing;      /* a CONTINUE of our own is under way */
-    uint64_t retry_ns;    /* not before, for the next CONTINUE */
-    uint64_t bytes_sent;  /* by finished outgoing migrations, for the metrics */
+    struct tw_qemu *qemu;         /* NULL: there is no process (failed) */
+    struct tw_job *job;           /* NULL: not being migrated */
+    char reason[256];             /* why there is no process */
+    bool remove;                  /* destroy at the next turn: its migration has moved it away */
+    bool continuing;              /* a CONTINUE of our own is under way */
+    uint64_t retry_ns;            /* not before, for the next CONTINUE */
+    struct tw_guest_meter *meter; /* NULL: nobody wants to know */
+    uint64_t bytes_sent;          /* by finished outgoing migrations, for the metrics */
     struct tw_vm *next;
 };
 
@@ -76,6 +78,7 @@ struct tw_agent {
     struct tw_mailbox *mailbox;
     struct tw_diagnose *diagnose;
     struct tw_agent_tracking *tracking; /* a thread of its own */
+    struct tw_guests *guests;           /* what the VMs write */
     struct tw_tls *tls;                 /* NULL: plain text on loopback */
     _Atomic bool stopping;
     _Atomic bool changed;                /* something a controller wants to know soon */

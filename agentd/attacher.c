@@ -15,6 +15,7 @@ static struct tw_process_config config_of(const struct tw_attacher *a,
 {
     return (struct tw_process_config){
         .exact = wish->exact,
+        .stay = true,
         .copy_bytes_max = a->copy_bytes_max,
         /* One that is instrumented stops for nobody. */
         .leave = wish->kind == TW_ATTACHMENT_PROCESS || !a->lobby ? NULL : tw_instrumented_built};

@@ -73,6 +73,22 @@ static uint64_t lines_written(const struct tw_vm *vm)
     return c.messages[TW_MEM_WR] + c.messages[TW_MEM_WR_KEEP];
 }
 
+static Towline__V1__VmDirty *dirty_of(const struct tw_vm *vm)
+{
+    struct tw_guest_figures f = {0};
+    if (vm->meter)
+        tw_guest_meter_get(vm->meter, &f);
+    Towline__V1__VmDirty *d = f.last.epochs ? malloc(sizeof *d) : NULL;
+    if (!d)
+        return NULL;
+    towline__v1__vm_dirty__init(d);
+    d->duration_us = f.last.duration_ns / TW_US;
+    d->lines = f.last.lines;
+    d->pages = f.last.pages;
+    d->regions = f.last.regions;
+    return d;
+}
+
 Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm)
 {
     Towline__V1__VmReport *r = malloc(sizeof *r);
@@ -87,6 +103,7 @@ Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm)
     r->memory_bytes = vm->record->spec->memory_bytes;
     r->pid = vm->qemu ? (uint64_t)tw_qemu_pid(vm->qemu) : 0;
     r->lines_written = lines_written(vm);
+    r->dirty = dirty_of(vm);
     return r;
 }
 

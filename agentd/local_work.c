@@ -1,16 +1,20 @@
 /* What a local program's requests do. */
 #include "agentd/local_impl.h"
 
+#include "agentd/guests.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DRAIN_PAGES 16384u /* counted in one turn */
 
 static struct tw_local_sums sums_of(const struct tw_figures *f)
 {
-    return (struct tw_local_sums){f->epochs,  f->lines,        f->pages,      f->whole_pages,
-                                  f->regions, f->regions_lost, f->duration_ns};
+    return (struct tw_local_sums){f->epochs,        f->lines,        f->pages,       f->whole_pages,
+                                  f->regions,       f->regions_lost, f->duration_ns, f->known_lines,
+                                  f->changed_bytes, f->clean_pages};
 }
 
 static struct tw_tracking_wish wish_of(uint32_t flags)
@@ -27,6 +31,7 @@ static struct tw_tracking_wish wish_of(uint32_t flags)
 static uint32_t flags_of(const struct tw_tracking_session_info *info)
 {
     return (info->exact ? TW_LOCAL_EXACT : 0) | (info->sharing ? TW_LOCAL_SHARING : 0) |
+           (info->counts_bytes ? TW_LOCAL_COUNTS_BYTES : 0) |
            (info->attachment->kind == TW_ATTACHMENT_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
                                                                  : TW_LOCAL_PROCESS);
 }
@@ -222,7 +227,8 @@ static enum tw_code do_figures(struct tw_local_conn *c, struct tw_error *err)
     *out = (struct tw_local_figures){
         .last = sums_of(&last), .total = sums_of(&info.total), .hot_count = (uint32_t)n};
     for (size_t i = 0; i < n; i++)
-        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages};
+        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages,
+                                       regions[i].bytes};
     tw_local_answer(c, sizeof *out + n * sizeof *hot);
     return TW_OK;
 }
@@ -311,6 +317,31 @@ static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
     return TW_OK;
 }
 
+/* VMs are the operators'. */
+static enum tw_code do_guests(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_guest *out = tw_local_body(c);
+    static struct tw_guest_shown shown[TW_GUESTS_SHOWN_MAX]; /* this thread's alone */
+    const bool may = c->caller.uid == 0 || c->caller.uid == getuid();
+    (void)err;
+    size_t n =
+        may && c->local->guests ? tw_guests_look(c->local->guests, shown, TW_GUESTS_SHOWN_MAX) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct tw_guest_figures *f = &shown[i].figures;
+        out[i] = (struct tw_local_guest){.pid = shown[i].pid,
+                                         .own_ns = f->own_ns,
+                                         .last = sums_of(&f->last),
+                                         .total = sums_of(&f->total),
+                                         .hot_count = (uint32_t)f->hot_count};
+        snprintf(out[i].name, sizeof out[i].name, "%s", shown[i].name);
+        for (size_t k = 0; k < f->hot_count; k++)
+            out[i].hot[k] =
+                (struct tw_local_hot){f->hot[k].address, f->hot[k].lines, f->hot[k].pages, 0};
+    }
+    tw_local_answer(c, n * sizeof *out);
+    return TW_OK;
+}
+
 bool tw_local_work(struct tw_local_conn *c)
 {
     static enum tw_code (*const work[TW_LOCAL_KIND_END])(struct tw_local_conn *,
@@ -324,6 +355,7 @@ bool tw_local_work(struct tw_local_conn *c)
         [TW_LOCAL_EPOCH_CLOSE] = do_epoch_close,
         [TW_LOCAL_ACCESSED] = do_accessed,
         [TW_LOCAL_LIST] = do_list,
+        [TW_LOCAL_GUESTS] = do_guests,
         [TW_LOCAL_SHARED] = do_shared,
     };
     struct tw_error err = {0};

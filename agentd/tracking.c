@@ -68,6 +68,8 @@ enum tw_code tw_agent_tracking_open(const struct tw_agent_tracking_config *confi
         code = tw_lobby_open(config->instrumented, &t->attacher.lobby, err);
     if (!code && config->socket[0])
         code = tw_local_open(config->socket, t->tracking, &t->attacher, &t->local, err);
+    if (!code && t->local)
+        tw_local_show_guests(t->local, config->guests);
     if (!code && pthread_create(&t->thread, NULL, run, t) != 0)
         code = tw_fail_errno(err, EAGAIN, "tracking", "no thread");
     if (code) {
@@ -118,6 +120,12 @@ static const struct {
      offsetof(struct tw_figures, whole_pages)},
     {"regions_total", "Regions of 2 MiB with a dirty line, summed over epochs.",
      offsetof(struct tw_figures, regions)},
+    {"compared_lines_total", "Of the dirty lines, those whose contents were compared.",
+     offsetof(struct tw_figures, known_lines)},
+    {"changed_bytes_total", "Bytes that changed in the compared lines.",
+     offsetof(struct tw_figures, changed_bytes)},
+    {"clean_pages_total", "Pages written in vain: equal in every byte afterwards.",
+     offsetof(struct tw_figures, clean_pages)},
 };
 
 static enum tw_code metrics_on_thread(void *owner, void *arg, struct tw_error *err)

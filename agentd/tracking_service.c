@@ -90,6 +90,9 @@ static Towline__V1__TrackingSums *sums_to_proto(const struct tw_figures *f)
     s->regions = f->regions;
     s->regions_lost = f->regions_lost;
     s->duration_us = f->duration_ns / TW_US;
+    s->known_lines = f->known_lines;
+    s->changed_bytes = f->changed_bytes;
+    s->clean_pages = f->clean_pages;
     return s;
 }
 
@@ -109,6 +112,7 @@ static Towline__V1__TrackingSession *session_to_proto(const struct tw_agent_trac
     s->by_operator = operated_find(t, info.id) != NULL;
     s->exact = info.exact;
     s->ended = info.ended;
+    s->counts_bytes = info.counts_bytes;
     s->last = sums_to_proto(&info.last);
     s->total = sums_to_proto(&info.total);
     s->same_value_is_dirty = info.attachment->same_value_is_dirty;
@@ -225,6 +229,7 @@ static enum tw_code get_on_thread(void *owner, void *arg, struct tw_error *err)
         r->address = hot[i].address;
         r->lines = hot[i].lines;
         r->pages = hot[i].pages;
+        r->changed_bytes = hot[i].bytes;
         q->out->hottest[q->out->n_hottest++] = r;
     }
     return TW_OK;

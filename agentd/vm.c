@@ -287,6 +287,7 @@ static void note_exit(struct tw_vm *vm)
     snprintf(vm->reason, sizeof vm->reason, "%.250s", tw_qemu_exit_reason(vm->qemu));
     tw_log(TW_LOG_ERROR, "vm", "process ended", "vm=%s reason=\"%s\"", vm->record->spec->name,
            vm->reason);
+    tw_guests_forget(vm);
     tw_qemu_destroy(vm->qemu);
     vm->qemu = NULL;
     vm->continuing = false;
@@ -298,6 +299,7 @@ void tw_vm_strand(struct tw_vm *vm, const char *why)
     snprintf(vm->reason, sizeof vm->reason, "%.250s", why);
     tw_log(TW_LOG_ERROR, "vm", "ended: its memory could not follow it", "vm=%s reason=\"%s\"",
            vm->record->spec->name, vm->reason);
+    tw_guests_forget(vm);
     tw_qemu_destroy(vm->qemu);
     vm->qemu = NULL;
     vm->continuing = false;
@@ -330,6 +332,7 @@ enum tw_code tw_vm_remove(struct tw_vm *vm, struct tw_error *err)
 {
     /* The process first: a record without a process is mended at the next start, a process without
      * a record would be nobody's. */
+    tw_guests_forget(vm);
     if (vm->qemu)
         tw_qemu_destroy(vm->qemu);
     vm->qemu = NULL;
@@ -344,6 +347,7 @@ enum tw_code tw_vm_remove(struct tw_vm *vm, struct tw_error *err)
 
 void tw_vm_release(struct tw_vm *vm)
 {
+    tw_guests_forget(vm);
     if (vm->qemu)
         tw_qemu_release(vm->qemu);
     vm_drop(vm);

@@ -119,6 +119,11 @@ HANDLER(on_host)
     r->vms[0]->name = strdup("web-1");
     r->vms[0]->state = TOWLINE__V1__VM_STATE__VM_STATE_RUNNING;
     r->vms[0]->lines_written = 4711;
+    r->vms[0]->dirty = NEW(Towline__V1__VmDirty, towline__v1__vm_dirty);
+    r->vms[0]->dirty->duration_us = 500000;
+    r->vms[0]->dirty->lines = 1024;
+    r->vms[0]->dirty->pages = 64;
+    r->vms[0]->dirty->regions = 1;
     return TW_OK;
 }
 

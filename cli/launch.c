@@ -83,12 +83,6 @@ static bool executed(struct child *child, int *number)
     return n == 0; /* the kernel closed its end */
 }
 
-static bool lives(pid_t pid)
-{
-    siginfo_t info = {0};
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
-}
-
 static int meter_start(struct tow *tow, struct tow_meter *meter, struct child *child,
                        const char *program)
 {
@@ -98,7 +92,7 @@ static int meter_start(struct tow *tow, struct tow_meter *meter, struct child *c
         return status;
     if (executed(child, &number)) {
         status = tow_meter_start(tow, meter);
-        meter->ended |= status && !lives(child->pid); /* too short to be met */
+        meter->ended |= status && !tow_meter_child_lives(child->pid); /* too short to be met */
         return meter->ended ? TOW_EXIT_OK : status;
     }
     tw_fail_errno(&err, number, program, "cannot be executed");
@@ -111,7 +105,7 @@ static int meter_all(struct tow *tow, struct tow_meter *meter, pid_t pid)
 {
     for (unsigned i = 0; i < EXECS_MAX; i++) {
         int status = tow_meter_follow(tow, meter, tow->err);
-        if (status || !meter->ended || tow_interrupted() || !lives(pid))
+        if (status || !meter->ended || tow_interrupted() || !tow_meter_child_lives(pid))
             return status;
         tow_meter_close(meter);
         meter->ended = false;
@@ -119,7 +113,7 @@ static int meter_all(struct tow *tow, struct tow_meter *meter, pid_t pid)
         if (!status)
             status = tow_meter_start(tow, meter);
         if (status)
-            return lives(pid) ? status : TOW_EXIT_OK;
+            return tow_meter_child_lives(pid) ? status : TOW_EXIT_OK;
     }
     return TOW_EXIT_OK;
 }
@@ -167,6 +161,7 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
     if (child_start(arguments->program, &child, &err))
         return tow_fail(tow, &err);
     meter.pid = child.pid;
+    meter.child = child.pid;
     meter.heat = report ? &heat : NULL;
     status = meter_start(tow, &meter, &child, arguments->program[0]);
     close(child.go);

@@ -18,6 +18,7 @@ struct tow_meter {
     pid_t pid;
     unsigned every_ms;
     bool exact;
+    pid_t child;           /* 0, or the program: its end ends an epoch at once */
     uint32_t attachment;   /* enum towline_attachment */
     struct tow_heat *heat; /* not NULL: keeps where lines were */
     bool sharing;          /* tells which lines threads share */
@@ -32,7 +33,8 @@ struct tow_meter {
     struct towline_sums last, total;
     struct towline_hot hot[TOW_METER_HOT];
     size_t hot_count;
-    bool ended; /* the program has, or executed another one */
+    bool counts_bytes; /* the sums have changed_bytes and clean_pages */
+    bool ended;        /* the program has, or executed another one */
 };
 
 /* Connects; `catch`: the program waits before its execve. */
@@ -46,6 +48,9 @@ int tow_meter_next(struct tow *tow, struct tow_meter *meter, bool *counted);
  * epoch end before; that one is not counted. */
 void tow_meter_limit(struct tow_meter *meter, unsigned for_ms);
 void tow_meter_close(struct tow_meter *meter);
+
+/* Whether a child of ours has not ended. */
+bool tow_meter_child_lives(pid_t pid);
 
 /* The last failure of libtowline on standard error; the exit status for it. */
 int tow_client_failed(struct tow *tow, int code);

@@ -81,6 +81,9 @@ static void print_table(const struct tow_meter *meter, FILE *out)
     const struct towline_sums *s = &meter->total;
     uint64_t bytes = s->lines * TOW_LINE_BYTES;
     fputs("<table><tr><th>granularity<th>dirty<th>bytes<th>amplification over lines\n", out);
+    if (meter->counts_bytes)
+        print_row("bytes that changed", s->changed_bytes, s->changed_bytes,
+                  s->known_lines * TOW_LINE_BYTES, out);
     print_row("lines, 64 B", s->lines, bytes, bytes, out);
     print_row("pages, 4 KiB", s->pages, s->pages * TOW_PAGE_BYTES, bytes, out);
     print_row("pages, 2 MiB", s->regions, s->regions * TOW_REGION_BYTES, bytes, out);
@@ -91,6 +94,12 @@ static void print_table(const struct tow_meter *meter, FILE *out)
                 " pages the lines were not known (first reports): these count as a whole. With "
                 "--exact, lines are known from the start.</p>\n",
                 s->whole_pages);
+    if (meter->counts_bytes)
+        fprintf(out,
+                "<p class=\"note\">%" PRIu64 " pages were written in vain: equal in every byte "
+                "afterwards. Bytes are those of the %" PRIu64
+                " lines whose contents were compared.</p>\n",
+                s->clean_pages, s->known_lines);
 }
 
 /* ---- The heat map --------------------------------------------------------------------------- */

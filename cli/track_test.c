@@ -67,7 +67,9 @@ Test(track, json_has_a_line_for_each_epoch)
     cr_assert_gt(json_integer_value(lines), 0);
     cr_assert_eq(json_integer_value(json_object_get(total, "line_bytes")),
                  64 * json_integer_value(lines));
-    cr_assert(json_is_null(json_object_get(total, "bytes_changed")), "not known, and said so");
+    cr_assert(json_is_integer(json_object_get(total, "bytes_changed")), "%s", run.out_text);
+    cr_assert(json_is_integer(json_object_get(total, "clean_pages")), "%s", run.out_text);
+    cr_assert(json_is_null(json_object_get(total, "same_lines")), "not known, and said so");
     json_decref(line);
 }
 
@@ -105,6 +107,45 @@ Test(track, run_starts_it_meters_it_and_has_its_status)
     cr_assert_eq(TOW_HERE("run", "sh", "-c", "kill -9 $$"), 128 + SIGKILL);
     cr_assert_eq(TOW_HERE("run", "--", "/nowhere/program"), 4);
     cr_assert(strstr(run.err_text, "cannot be executed"), "%s", run.err_text);
+}
+
+/* Its whole life is shorter than an epoch, and than the way to the agent. */
+Test(track, run_counts_the_shortest_program)
+{
+    cr_assert_eq(TOW_HERE("run", "-o", "json", "--", TEST_SUBJECT, "1000"), 3, "%s", run.err_text);
+    const char *last = NULL;
+    for (const char *p = run.err_text; (p = strstr(p, "{\"pid\"")); p++)
+        last = p;
+    json_t *line = json_loads(last ? last : "", JSON_DISABLE_EOF_CHECK, NULL);
+    cr_assert(line, "%s", run.err_text);
+    json_t *total = json_object_get(line, "total");
+    cr_assert_geq(json_integer_value(json_object_get(total, "lines")), 1000, "%s", run.err_text);
+    cr_assert_geq(json_integer_value(json_object_get(total, "bytes_changed")), 8000, "%s",
+                  run.err_text);
+    json_decref(line);
+}
+
+/* It is traced for its life: that changes nothing about its signals. */
+Test(track, run_lets_signals_and_stops_through)
+{
+    cr_assert_eq(TOW_HERE("run", "--", "sh", "-c", "trap 'exit 9' TERM; kill -TERM $$; exit 1"), 9,
+                 "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("run", "--", "sh", "-c",
+                          "p=$$; (sleep 0.2; kill -CONT $p) & kill -STOP $$; wait; exit 4"),
+                 4, "%s", run.err_text);
+}
+
+Test(track, run_survives_the_agents_death)
+{
+    run_start(&run, "tcp://127.0.0.1:1",
+              (const char *const[]){"run", "-e", "50ms", "--", "sh", "-c",
+                                    "for i in 1 2 3 4 5; do sleep 0.2; done; echo whole", NULL},
+              false);
+    cr_assert(run_wait_for(&run, "lines"), "%s", run.err_text);
+    fixture_agent_kill();
+    cr_assert_neq(run_finish(&run), -1, "it waits for an agent that is dead");
+    cr_assert_str_eq(run.out_text, "whole\n");
+    fixture_agent_start();
 }
 
 Test(track, run_follows_a_wrapper_into_its_program)

@@ -15,6 +15,7 @@
 static_assert(sizeof(struct towline_lines) == sizeof(struct tw_local_lines), "the same");
 static_assert(sizeof(struct towline_sums) == sizeof(struct tw_local_sums), "the same");
 static_assert(sizeof(struct towline_hot) == sizeof(struct tw_local_hot), "the same");
+static_assert(sizeof(struct towline_guest) == sizeof(struct tw_local_guest), "the same");
 static_assert(sizeof(struct towline_shared_line) == sizeof(struct tw_local_shared), "the same");
 static_assert(sizeof(struct towline_range) == sizeof(struct tw_local_range), "the same");
 
@@ -105,6 +106,8 @@ void towline_close(towline_session *session)
 {
     if (!session)
         return;
+    if (session->owner == getpid()) /* a forked child leaves its parent's session alone */
+        tw_client_leave(&session->connection);
     tw_client_disconnect(&session->connection);
     pthread_mutex_destroy(&session->lock);
     free(session->ranges);
@@ -186,7 +189,8 @@ static int keep_info(towline_session *s)
     if (!s->blind_spots || !s->why)
         return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
     const uint32_t meaning = (opened.flags & TW_LOCAL_SAME_VALUE ? TOWLINE_SAME_VALUE : 0) |
-                             (opened.flags & TW_LOCAL_WHOLE_PAGES ? TOWLINE_WHOLE_PAGES : 0);
+                             (opened.flags & TW_LOCAL_WHOLE_PAGES ? TOWLINE_WHOLE_PAGES : 0) |
+                             (opened.flags & TW_LOCAL_COUNTS_BYTES ? TOWLINE_COUNTS_BYTES : 0);
     s->info = (struct towline_info){
         .session = opened.session,
         .pid = opened.pid,
@@ -453,6 +457,7 @@ static void listed_copy(const struct tw_local_listed *from, struct towline_liste
         .uid = from->uid,
         .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
         .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0,
+        .counts_bytes = from->flags & TW_LOCAL_COUNTS_BYTES ? 1 : 0,
         .attachment = from->flags & TW_LOCAL_INSTRUMENTED ? TOWLINE_INSTRUMENTED : TOWLINE_PROCESS,
         .sharing = from->flags & TW_LOCAL_SHARING ? 1 : 0,
         .shared = from->shared,
@@ -477,6 +482,28 @@ int towline_list(const char *socket, struct towline_listed *out, size_t max, siz
         struct tw_local_listed one;
         memcpy(&one, (const uint8_t *)c.body + *count * sizeof one, sizeof one);
         listed_copy(&one, &out[*count]);
+    }
+    tw_client_disconnect(&c);
+    return code;
+}
+
+int towline_guests(const char *socket, struct towline_guest *out, size_t max, size_t *count)
+{
+    struct tw_client_connection c;
+    if (!count || (max > 0 && !out))
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "out, count: NULL");
+    *count = 0;
+    int code = tw_client_connect(&c, socket, 0);
+    if (!code)
+        code = tw_client_ask(&c, TW_LOCAL_GUESTS, NULL, 0, NULL, 0, 0);
+    size_t n = code ? 0 : c.length / sizeof *out;
+    *count = n < max ? n : max;
+    if (*count)
+        memcpy(out, c.body, *count * sizeof *out);
+    for (size_t i = 0; i < *count; i++) {
+        out[i].name[sizeof out[i].name - 1] = 0;
+        if (out[i].hot_count > TOWLINE_GUEST_HOT)
+            out[i].hot_count = TOWLINE_GUEST_HOT;
     }
     tw_client_disconnect(&c);
     return code;

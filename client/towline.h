@@ -84,7 +84,8 @@ struct towline_options {
 
 /* Connects. NULL options: this program. */
 TOWLINE_API int towline_open(const struct towline_options *options, towline_session **session);
-/* The program is tracked no more; nothing of it changes. NULL is fine. */
+/* The program is tracked no more when it returns (an agent that does not answer is given ten
+ * seconds); nothing of it changes. NULL is fine. */
 TOWLINE_API void towline_close(towline_session *session);
 
 /* Of the program's addresses; of any alignment, they may overlap. */
@@ -124,8 +125,10 @@ TOWLINE_API int towline_accessed(towline_session *session, const char *epoch,
                                  struct towline_lines *lines, size_t max, size_t *count,
                                  uint64_t *cursor);
 
-#define TOWLINE_SAME_VALUE  1u /* a line rewritten with what it held is told */
-#define TOWLINE_WHOLE_PAGES 2u /* a page may be told as a whole */
+#define TOWLINE_SAME_VALUE   1u /* a line rewritten with what it held is told */
+#define TOWLINE_WHOLE_PAGES  2u /* a page may be told as a whole */
+/* Contents are compared, and no page is registered in part: the meter has bytes. */
+#define TOWLINE_COUNTS_BYTES 4u
 
 struct towline_info {
     uint64_t session;     /* id in the agent */
@@ -150,10 +153,15 @@ struct towline_sums {
     uint64_t regions;      /* of 2 MiB, with a dirty line */
     uint64_t regions_lost; /* pages whose region was not counted: more than 65536 in an epoch */
     uint64_t duration_ns;
+    /* With TOWLINE_COUNTS_BYTES; else 0. */
+    uint64_t known_lines;   /* of `lines`, those whose contents were compared */
+    uint64_t changed_bytes; /* of these; one that changed in two passes counts twice */
+    uint64_t clean_pages;   /* written, and equal in every byte; not in `pages` */
 };
 struct towline_hot {
     uint64_t address; /* of a region of 2 MiB */
     uint32_t lines, pages;
+    uint64_t changed_bytes; /* with TOWLINE_COUNTS_BYTES */
 };
 
 #define TOWLINE_PACED                                                                              \
@@ -197,7 +205,7 @@ struct towline_listed {
     uint32_t exact;
     uint32_t attachment; /* enum towline_attachment */
     uint32_t sharing;    /* the next two are known */
-    uint32_t reserved;
+    uint32_t counts_bytes;
     uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct towline_sums last, total;
     char name[16]; /* of the program; not to be trusted */
@@ -205,6 +213,20 @@ struct towline_listed {
 /* The agent's sessions that this user may see: his own, all for root. At most 64. */
 TOWLINE_API int towline_list(const char *socket, struct towline_listed *out, size_t max,
                              size_t *count);
+
+#define TOWLINE_GUEST_HOT 8u
+struct towline_guest {
+    char name[64];                   /* of a virtual machine */
+    uint64_t pid;                    /* of its QEMU */
+    uint64_t own_ns;                 /* of the agent's processor time, for the last epoch */
+    struct towline_sums last, total; /* no epochs: it is being measured for the first time */
+    struct towline_hot hot[TOWLINE_GUEST_HOT]; /* addresses are offsets into its memory */
+    uint32_t hot_count, reserved;
+};
+/* Virtual machines of the agent and what they write; none for others than root. They are measured,
+ * in epochs of a second, while somebody asks, and for ten seconds more. At most 64. */
+TOWLINE_API int towline_guests(const char *socket, struct towline_guest *out, size_t max,
+                               size_t *count);
 
 /* Before a child of yours (options.pid) executes its program: waits until the agent is ready for
  * it. Then let the child go on, and towline_start() attaches before its first instruction. */

@@ -145,6 +145,9 @@ static struct tw_report *read_reports(const Towline__V1__HeartbeatRequest *r,
         to->memory_bytes = v->memory_bytes;
         to->pid = v->pid;
         to->lines_written = v->lines_written;
+        if (v->dirty)
+            to->dirty = (struct tw_report_dirty){v->dirty->duration_us, v->dirty->lines,
+                                                 v->dirty->pages, v->dirty->regions};
         const struct tw_report *old = tw_catalogue_find_report(before, v->name);
         if (old && old->epoch == to->epoch &&
             tw_report_owns(old->state) == tw_report_owns(to->state)) {

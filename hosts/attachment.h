@@ -19,6 +19,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What was found of a written page. */
+struct tw_told {
+    uint64_t device_page; /* number */
+    uint64_t lines; /* that differ from what they were; 0: the page was written, and is equal */
+    uint32_t bytes; /* of these lines, that differ */
+    bool whole;     /* lines and bytes are not known */
+};
+typedef void (*tw_told_fn)(void *arg, const struct tw_told *told);
+
+/* Whether the program stands still for us. */
+enum tw_hold {
+    TW_HOLD_NONE,  /* it does not, and will not */
+    TW_HOLD_LATER, /* it runs, and will before its end */
+    TW_HOLD_START, /* before its first instruction, until it is watched */
+    TW_HOLD_END,   /* before its end, until what it wrote was read */
+};
+
 enum tw_attachment_kind {
     TW_ATTACHMENT_ANY = 0, /* where one is asked for: whichever knows most */
     TW_ATTACHMENT_PROCESS,
@@ -58,6 +75,13 @@ struct tw_attachment_ops {
      * the clock that the attachment was made with. */
     uint64_t (*due_ns)(const void *ctx);
 
+    /* A program that is held waits, for a few seconds at most, until a pass that began meanwhile is
+     * complete and `go` is called. Both NULL: there is no such thing. */
+    enum tw_hold (*hold)(const void *ctx);
+    void (*go)(void *ctx);
+    /* From now on `told` hears of each written page, in the pass that finds it: for meters, which
+     * want to know of bytes and of pages written in vain. NULL where contents are not compared. */
+    void (*observe)(void *ctx, tw_told_fn told, void *arg);
     /* After a pass: lines that several threads stored to since the last call. Returns how many
      * there are, of which at most `max` are put out. NULL where that is not known. */
     size_t (*sharing)(void *ctx, struct tw_shared_line *out, size_t max);

@@ -16,8 +16,10 @@
 
 #include "base/log.h"
 
-uint64_t tw_process_start_ticks(pid_t pid)
+/* The sum of some fields of /proc/PID/stat, from the third on; 0 as below. */
+static uint64_t stat_sum(pid_t pid, int first, int last)
 {
+    uint64_t sum = 0;
     char path[32], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -32,12 +34,24 @@ uint64_t tw_process_start_ticks(pid_t pid)
     char *at = strrchr(text, ')');
     if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
         return 0;
-    for (int field = 2; field < 22; field++) {
+    for (int field = 3; field <= last; field++) {
         at = strchr(at + 1, ' ');
         if (!at)
             return 0;
+        if (field >= first)
+            sum += strtoull(at + 1, NULL, 10);
     }
-    return strtoull(at + 1, NULL, 10);
+    return sum;
+}
+
+uint64_t tw_process_start_ticks(pid_t pid)
+{
+    return stat_sum(pid, 22, 22);
+}
+
+uint64_t tw_process_cpu_ticks(pid_t pid)
+{
+    return stat_sum(pid, 14, 15);
 }
 
 void tw_process_hold(struct tw_qemu_process *p, pid_t pid, uint64_t start_ticks)

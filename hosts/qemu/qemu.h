@@ -35,7 +35,7 @@ struct tw_qemu_config {
     const struct tw_cache_config *cache; /* NULL: every store is written back at once */
     bool incoming; /* starts without running, waiting for TW_HOST_LOAD_STATE */
     const struct tw_clock *clock;
-    uint64_t start_timeout_ns;  /* until QMP answers; 0 = 20 s */
+    uint64_t start_timeout_ns;  /* until QMP answers, or QEMU has at least worked; 0 = 20 s */
     uint32_t ring_events;       /* events of a vCPU's ring, a power of two; 0 = a good size */
     unsigned fault_workers;     /* for touches of memory that is not there yet; 0 = 2 */
     const char *plugin_options; /* appended to -plugin, NULL or "" = none; see plugin.c */

@@ -57,10 +57,30 @@ static void ended(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
     tw_epoch_program_ended(s, e);
 }
 
+#define HOLD_LOOK (5 * TW_MS) /* how often we look whether the program is about to end */
+
+static enum tw_hold hold_of(const struct tw_tracked *p)
+{
+    return p->at.ops->hold ? p->at.ops->hold(p->at.ctx) : TW_HOLD_NONE;
+}
+
+static bool is_held(enum tw_hold hold)
+{
+    return hold == TW_HOLD_START || hold == TW_HOLD_END;
+}
+
+static void let_go(struct tw_tracked *p)
+{
+    if (p->let_go)
+        p->at.ops->go(p->at.ctx);
+    p->let_go = false;
+}
+
 static void program_failed(struct tw_tracked *p, const struct tw_error *err)
 {
     struct tw_error why = *err;
     p->passing = false;
+    let_go(p);
     if (p->at.ops->alive(p->at.ctx)) {
         each_waiting(p, failed, &why);
         return;
@@ -131,6 +151,7 @@ static void look_alive(struct tw_tracked *p)
 static void begin(struct tw_tracked *p)
 {
     struct tw_error err = {0};
+    p->let_go = is_held(hold_of(p));
     each_waiting(p, board, NULL);
     if (p->at.ops->pass_begin(p->at.ctx, &err))
         program_failed(p, &err);
@@ -148,26 +169,46 @@ static void go_on(struct tw_tracked *p, uint64_t slice_ns)
         p->passing = false;
         share_out(p);
         each_waiting(p, served, NULL);
+        let_go(p);
     }
+}
+
+/* When a pass is to begin. A program that is held is not kept waiting for its budget; before its
+ * start, it is for who asked for it to begin. */
+static uint64_t next_pass(struct tw_tracked *p)
+{
+    const enum tw_hold hold = hold_of(p);
+    uint64_t due = TW_NEVER;
+    each_waiting(p, earliest, &due);
+    if (hold == TW_HOLD_END || (hold == TW_HOLD_START && due != TW_NEVER))
+        due = 0;
+    return due;
+}
+
+static uint64_t look_again(const struct tw_tracked *p, uint64_t due)
+{
+    if (hold_of(p) == TW_HOLD_NONE)
+        return due;
+    const uint64_t look = tw_after(tw_now(p->tracking->env.clock), HOLD_LOOK);
+    return look < due ? look : due;
 }
 
 uint64_t tw_tracked_step(struct tw_tracked *program, uint64_t slice_ns)
 {
-    uint64_t due = TW_NEVER;
     if (program->ended)
         return TW_NEVER;
     if (!program->passing) {
         look_alive(program);
-        each_waiting(program, earliest, &due);
-        if (program->ended || tw_now(program->tracking->env.clock) < due)
-            return due;
+        if (program->ended)
+            return TW_NEVER;
+        const uint64_t due = next_pass(program);
+        if (tw_now(program->tracking->env.clock) < due)
+            return look_again(program, due);
         begin(program);
     }
     if (program->passing)
         go_on(program, slice_ns);
     if (program->passing)
         return 0;
-    due = TW_NEVER;
-    each_waiting(program, earliest, &due);
-    return due;
+    return look_again(program, next_pass(program));
 }

@@ -65,6 +65,8 @@ static enum tw_code program_attach(struct tw_tracking *t, uint64_t pid,
     p->tracking = t;
     p->pid = pid;
     p->wish = *wish;
+    if (p->at.ops->observe)
+        p->at.ops->observe(p->at.ctx, tw_tracked_told, p);
     p->next = t->programs;
     t->programs = p;
     *program = p;
@@ -172,6 +174,7 @@ enum tw_code tw_tracking_watch(struct tw_tracking_session *session, const struct
         session->watch = NULL;
         tw_tracked_ranges_free(&session->ranges);
     }
+    session->counts_bytes = !code && p->at.ops->observe && !tw_tracked_ranges_cut(&session->ranges);
     return code;
 }
 
@@ -189,6 +192,7 @@ void tw_tracking_session_info(const struct tw_tracking_session *session,
         .why = session->why,
         .watching = session->watch != NULL,
         .ended = session->program->ended,
+        .counts_bytes = session->counts_bytes,
         .total = session->total,
         .last = session->last,
         .attachment = &session->program->at,

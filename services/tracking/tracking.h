@@ -86,7 +86,8 @@ struct tw_tracking_session_info {
     uint32_t owner;
     bool exact;
     bool watching;
-    bool ended; /* the program has, or executed another one */
+    bool ended;        /* the program has, or executed another one */
+    bool counts_bytes; /* figures have changed_bytes and clean_pages */
     bool sharing;
     uint64_t shared, shared_falsely; /* lines that threads share, in the last collected epoch */
     const char *why;                 /* this kind of attachment; "" = nobody said */
