@@ -119,6 +119,12 @@ static bool warn_of_guesses(Towline__V1__Plan *p)
                    p->limits->bandwidth_bytes_per_s ? "; the bandwidth limit holds below it" : "");
     else
         tw_why_add(why, TW_PASS, &path, "what the path takes was measured by %s", m->path_from);
+    const struct tw_rule fixed = {"plan",      "fixed_costs",         0, 0, NULL,
+                                  "estimates", "an earlier migration"};
+    if (!m->fixed || !m->fixed->migration[0])
+        tw_why_add(why, TW_WARN, &fixed,
+                   "nothing was moved yet: what does not depend on the guest is estimated, and the "
+                   "downtime may be off by two thirds");
     bool ok = tw_reasons_copy(&p->reasons, &p->n_reasons, why->reasons, why->n_reasons);
     towline__v1__why_migration_response__free_unpacked(why, NULL);
     return ok;
