@@ -7,6 +7,7 @@
 
 #include "agentd/config.h"
 #include "agentd/diagnose.h"
+#include "agentd/guests.h"
 #include "agentd/hook.h"
 #include "agentd/mailbox.h"
 #include "agentd/miss_recording.h"
@@ -26,6 +27,7 @@
 #define TW_AGENT_VMS_MAX 256u
 
 struct tw_agent;
+struct tw_rpc_call;
 
 /* One side of one migration in this agent. */
 struct tw_job {
@@ -49,13 +51,14 @@ struct tw_job {
 struct tw_vm {
     struct tw_agent *agent;
     Towline__V1__VmRecord *record;
-    struct tw_qemu *qemu; /* NULL: there is no process (failed) */
-    struct tw_job *job;   /* NULL: not being migrated */
-    char reason[256];     /* why there is no process */
-    bool remove;          /* destroy at the next turn: its migration has moved it away */
-    bool continuing;      /* a CONTINUE of our own is under way */
-    uint64_t retry_ns;    /* not before, for the next CONTINUE */
-    uint64_t bytes_sent;  /* by finished outgoing migrations, for the metrics */
+    struct tw_qemu *qemu;         /* NULL: there is no process (failed) */
+    struct tw_job *job;           /* NULL: not being migrated */
+    char reason[256];             /* why there is no process */
+    bool remove;                  /* destroy at the next turn: its migration has moved it away */
+    bool continuing;              /* a CONTINUE of our own is under way */
+    uint64_t retry_ns;            /* not before, for the next CONTINUE */
+    struct tw_guest_meter *meter; /* NULL: nobody wants to know */
+    uint64_t bytes_sent;          /* by finished outgoing migrations, for the metrics */
     struct tw_vm *next;
 };
 
@@ -75,6 +78,7 @@ struct tw_agent {
     struct tw_mailbox *mailbox;
     struct tw_diagnose *diagnose;
     struct tw_agent_tracking *tracking; /* a thread of its own */
+    struct tw_guests *guests;           /* what the VMs write */
     struct tw_tls *tls;                 /* NULL: plain text on loopback */
     _Atomic bool stopping;
     _Atomic bool changed;                /* something a controller wants to know soon */
@@ -86,6 +90,7 @@ struct tw_agent {
     struct tw_vm *vms;
     unsigned vm_count;
     struct tw_job *jobs;
+    struct tw_plan *plans; /* VMs being measured, or measured lately */
     struct tw_agent_totals totals;
 };
 
@@ -138,7 +143,21 @@ bool tw_job_peer_lost(const struct tw_job *job);
 void tw_job_free(struct tw_job *job);
 /* Remembers for good that this agent has no part in a migration that it does not know. */
 enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct tw_error *err);
+/* The same of one whose VM has moved away, for a copy here that no job can finish any more. */
+enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err);
 extern const struct tw_fabric_events tw_job_fabric_events;
+
+/* ---- plan.c: VMs that are measured, and what their migration would come to
+ * -----------------------
+ */
+
+struct tw_plan;
+/* Begins, or tells how far it is. */
+enum tw_code tw_plan_ask(struct tw_agent *agent, const Towline__V1__MeasureVmRequest *request,
+                         Towline__V1__MeasureVmResponse *response, struct tw_error *err);
+/* Advances all of them; returns when it wants to be called again. */
+uint64_t tw_plans_step(struct tw_agent *agent);
+void tw_plans_free(struct tw_agent *agent);
 
 /* ---- convert.c ------------------------------------------------------------------------------- */
 
@@ -148,6 +167,7 @@ Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm);
 /* `job` adds the path that it takes; NULL = none. */
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *progress,
                                                      const struct tw_job *job);
+Towline__V1__MigrationMethod tw_method_to_proto(enum tw_migration_method method);
 Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent);
 /* `predictor`: enum tw_foresight_choice where the limits name none. */
 void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned predictor,
@@ -157,6 +177,13 @@ enum tw_code tw_spec_check(const Towline__V1__VmSpec *spec, struct tw_error *err
 /* ---- handlers.c, heartbeat.c, metrics.c --------------------------------------------------------
  */
 
+/* plan_handlers.c */
+enum tw_code tw_agent_measure_vm(void *ctx, const struct tw_rpc_call *call,
+                                 const ProtobufCMessage *request, ProtobufCMessage *response,
+                                 struct tw_error *err);
+enum tw_code tw_agent_adjust(void *ctx, const struct tw_rpc_call *call,
+                             const ProtobufCMessage *request, ProtobufCMessage *response,
+                             struct tw_error *err);
 struct tw_rpc_server;
 enum tw_code tw_agent_serve(struct tw_agent *agent, struct tw_rpc_server **server,
                             struct tw_error *err);

@@ -112,10 +112,18 @@ static const struct tw_config_key keys[] = {
      .may_be_empty = true,
      .valid = absolute_or_empty,
      .expected = "an absolute path, or \"\""},
+    {.name = "instrumented_socket",
+     TEXT(instrumented_socket),
+     .may_be_empty = true,
+     .valid = absolute_or_empty,
+     .expected = "an absolute path, or \"\""},
     {.name = "tracking_copies",
      .type = TW_CONFIG_SIZE,
      .offset = offsetof(struct tw_agent_config, tracking_copies_bytes),
      .min = 1u << 20},
+    {.name = "meter_vms",
+     .type = TW_CONFIG_BOOL,
+     .offset = offsetof(struct tw_agent_config, meter_vms)},
     {.name = "tls",
      .type = TW_CONFIG_MAPPING,
      .offset = offsetof(struct tw_agent_config, tls),
@@ -168,6 +176,20 @@ static void next_port(const char *address, char *out, size_t size)
         snprintf(out, size, "%.*s:%lu", (int)(colon - address), address, port + 1);
 }
 
+/* Unless it is given: beside the socket for local programs. */
+#define BESIDE "beside tracking_socket"
+
+static void find_instrumented(struct tw_agent_config *config)
+{
+    const char *slash = strrchr(config->tracking_socket, '/');
+    if (strcmp(config->instrumented_socket, BESIDE) != 0)
+        return;
+    if (!slash || (size_t)snprintf(config->instrumented_socket, sizeof config->instrumented_socket,
+                                   "%.*s/instrumented.sock", (int)(slash - config->tracking_socket),
+                                   config->tracking_socket) >= sizeof config->instrumented_socket)
+        config->instrumented_socket[0] = 0;
+}
+
 enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *config,
                                   struct tw_error *err)
 {
@@ -179,12 +201,14 @@ enum tw_code tw_agent_config_load(const char *path, struct tw_agent_config *conf
         .fault_workers = TW_FAULT_WORKERS_DEFAULT,
         .qemu = "qemu-system-x86_64",
         .log_level = 1,
+        .instrumented_socket = BESIDE,
     };
     enum tw_code code = tw_config_read(path, keys, sizeof keys / sizeof *keys, config, err);
     if (!code)
         code = urls_check(config, err);
     if (code)
         return code;
+    find_instrumented(config);
     if (!config->memory_bytes)
         config->memory_bytes =
             (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;

@@ -33,6 +33,8 @@ struct tw_agent_config {
     uint64_t fault_workers;     /* for each VM whose memory follows it, 1 to 8 */
     char miss_streams[256];     /* folder that recordings of misses go to; empty = none */
     char tracking_socket[108];  /* unix socket for local programs; empty = none */
+    bool meter_vms;             /* measure what VMs write always, not only while somebody looks */
+    char instrumented_socket[108];  /* the same for programs of towline-cc to come to */
     uint64_t tracking_copies_bytes; /* of copies, for each tracked program; 0 = 1 GiB */
     struct tw_tls_files tls;        /* all empty = none: then only plain text on loopback */
     bool insecure;                  /* plain text is meant */

@@ -73,6 +73,22 @@ static uint64_t lines_written(const struct tw_vm *vm)
     return c.messages[TW_MEM_WR] + c.messages[TW_MEM_WR_KEEP];
 }
 
+static Towline__V1__VmDirty *dirty_of(const struct tw_vm *vm)
+{
+    struct tw_guest_figures f = {0};
+    if (vm->meter)
+        tw_guest_meter_get(vm->meter, &f);
+    Towline__V1__VmDirty *d = f.last.epochs ? malloc(sizeof *d) : NULL;
+    if (!d)
+        return NULL;
+    towline__v1__vm_dirty__init(d);
+    d->duration_us = f.last.duration_ns / TW_US;
+    d->lines = f.last.lines;
+    d->pages = f.last.pages;
+    d->regions = f.last.regions;
+    return d;
+}
+
 Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm)
 {
     Towline__V1__VmReport *r = malloc(sizeof *r);
@@ -87,6 +103,7 @@ Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm)
     r->memory_bytes = vm->record->spec->memory_bytes;
     r->pid = vm->qemu ? (uint64_t)tw_qemu_pid(vm->qemu) : 0;
     r->lines_written = lines_written(vm);
+    r->dirty = dirty_of(vm);
     return r;
 }
 
@@ -106,7 +123,7 @@ static Towline__V1__Round *round_to_proto(const struct tw_round *round)
     return r;
 }
 
-static Towline__V1__MigrationMethod method_to_proto(enum tw_migration_method method)
+Towline__V1__MigrationMethod tw_method_to_proto(enum tw_migration_method method)
 {
     static const Towline__V1__MigrationMethod methods[] = {
         [TW_METHOD_PRE_COPY] = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
@@ -162,7 +179,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->memory_equal = p->memory_equal;
     r->final_pass_us = p->final_pass_ns / TW_US;
     r->device_state_us = p->device_state_ns / TW_US;
-    r->method = method_to_proto(p->method);
+    r->method = tw_method_to_proto(p->method);
     r->lines_to_come = p->lines_to_come;
     r->lines_left = p->lines_left;
     r->lines_on_demand = p->lines_on_demand;
@@ -176,6 +193,10 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->compare_us = p->compare_ns / TW_US;
     r->saving_us = p->saving_ns / TW_US;
     r->hand_over_us = p->hand_over_ns / TW_US;
+    r->link_bytes_per_s = p->link_bytes_per_s;
+    r->start_us = p->start_ns / TW_US;
+    r->paused = p->paused;
+    r->paused_us = p->paused_ns / TW_US;
     if (job) {
         r->fabric = strdup(job->path);
         r->fabric_reason = strdup(job->path_reason);

@@ -8,6 +8,7 @@
 #include "fabric/verbs_probe.h"
 #include "hosts/probe/probe.h"
 #include "pki/end.h"
+#include "pki/revoke.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -78,6 +79,8 @@ static size_t run_probes(struct tw_agent *agent, struct tw_probe_result results[
                                          .plugin = agent->config.plugin,
                                          .certificate = agent->config.tls.certificate,
                                          .certificate_end = tw_pki_end,
+                                         .revoked = agent->config.tls.crl,
+                                         .certificate_revoked = tw_pki_revoked,
                                          .verbs_usable = verbs_usable,
                                          .memory_bytes = agent->config.memory_bytes};
     struct tw_probe_system machine = tw_probe_machine;

@@ -219,6 +219,8 @@ static enum tw_code prepare(void *ctx, const struct tw_rpc_call *call,
     code = await_up(agent, call, &up, err);
     if (up.report)
         towline__v1__vm_report__free_unpacked(up.report, NULL);
+    if (code == TW_DEADLINE_EXCEEDED)
+        return code; /* who asks again finds it further on; who does not, lets its time run out */
     if (code) {
         struct decision_query abort = {q.request->migration, TOWLINE__V1__DECISION__DECISION_ABORT,
                                        0, 0};
@@ -391,6 +393,11 @@ static enum tw_code decide_recorded(struct tw_agent *agent, struct decision_quer
     }
     if (vm && q->decision == TOWLINE__V1__DECISION__DECISION_FINISH &&
         q->hand_over == TOWLINE__V1__HAND_OVER__HAND_OVER_GIVEN_UP) {
+        /* The outcome first: without it nobody would know of the migration once the record is gone,
+         * and the controller would wait for it for ever. */
+        enum tw_code code = tw_job_conclude(agent, q->migration, err);
+        if (code)
+            return code;
         vm->remove = true;
         q->hand_over = TOWLINE__V1__HAND_OVER__HAND_OVER_COMMITTED;
         return TW_OK;
@@ -494,11 +501,18 @@ static enum tw_code check(void *ctx, const struct tw_rpc_call *call,
 }
 
 static const struct tw_rpc_method agent_methods[] = {
-    {"Describe", describe},          {"Diagnose", diagnose},
-    {"StartVm", start_vm},           {"RemoveVm", remove_vm},
-    {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
-    {"GetMigration", get_migration}, {"CancelMigration", cancel},
-    {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
+    {"Describe", describe},
+    {"Diagnose", diagnose},
+    {"StartVm", start_vm},
+    {"RemoveVm", remove_vm},
+    {"PrepareIncoming", prepare},
+    {"StartOutgoing", start_outgoing},
+    {"GetMigration", get_migration},
+    {"CancelMigration", cancel},
+    {"SwitchMigration", switch_now},
+    {"ResolveMigration", resolve},
+    {"MeasureVm", tw_agent_measure_vm},
+    {"AdjustMigration", tw_agent_adjust},
 };
 static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 

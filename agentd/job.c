@@ -93,6 +93,11 @@ enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct
     return save_outcome(agent, NULL, migration, TW_HAND_OVER_ABORTED, err);
 }
 
+enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err)
+{
+    return save_outcome(agent, NULL, migration, TW_HAND_OVER_COMMITTED, err);
+}
+
 static void set_ownership(Towline__V1__VmRecord *r, const struct tw_job *job,
                           Towline__V1__Ownership ownership, enum tw_hand_over hand_over,
                           uint64_t epoch)
@@ -468,8 +473,10 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
                                       uint8_t token[TW_OWNER_SIZE], struct tw_error *err)
 {
     struct tw_vm *vm = NULL;
+    const uint64_t wait_ns = (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS;
     const struct tw_job *same = tw_job_find(agent, r->migration);
     if (same && same->destination) {
+        tw_destination_wait_anew(same->destination, wait_ns);
         memcpy(token, same->params.token, TW_OWNER_SIZE);
         return TW_OK;
     }
@@ -488,9 +495,8 @@ enum tw_code tw_job_start_destination(struct tw_agent *agent,
     }
     job_link(job, vm);
     job_record_misses(job, tw_qemu_host(vm->qemu));
-    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu),
-                                (r->timeout_ms ? r->timeout_ms : 30000) * TW_MS, &job->destination,
-                                err);
+    code = tw_destination_start(&job->env, &job->params, tw_qemu_host(vm->qemu), wait_ns,
+                                &job->destination, err);
     if (code) {
         tw_job_free(job);
         vm->remove = true;

@@ -80,6 +80,11 @@ enum tw_code tw_local_open(const char *path, struct tw_tracking *tracking,
     return code;
 }
 
+void tw_local_show_guests(struct tw_local *local, struct tw_guests *guests)
+{
+    local->guests = guests;
+}
+
 static void conn_close(struct tw_local_conn *c)
 {
     struct tw_local_conn **link = &c->local->conns;

@@ -13,12 +13,15 @@
 #define TW_LOCAL_USER_MAX        32u /* connections of one user who is not root */
 
 struct tw_local;
+struct tw_guests;
 
 /* `path` is absolute, in a folder that exists. A socket that nobody serves is replaced;
  * FAILED_PRECONDITION: somebody serves it. */
 enum tw_code tw_local_open(const char *path, struct tw_tracking *tracking,
                            struct tw_attacher *attacher, struct tw_local **local,
                            struct tw_error *err);
+/* Before it serves: root may see these, too. */
+void tw_local_show_guests(struct tw_local *local, struct tw_guests *guests);
 void tw_local_close(struct tw_local *local); /* before the tracking; NULL is fine */
 
 /* What to poll for; returns how many. */

@@ -36,6 +36,7 @@ struct tw_local {
     char path[108];
     struct tw_tracking *tracking;
     struct tw_attacher *attacher;
+    struct tw_guests *guests; /* NULL = none to be told of */
     struct tw_local_conn *conns;
     unsigned count;
 };

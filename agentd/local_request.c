@@ -57,6 +57,7 @@ static size_t length_of(enum tw_local_kind kind)
     case TW_LOCAL_FIGURES:
     case TW_LOCAL_EPOCH_CLOSE:
     case TW_LOCAL_ACCESSED:
+    case TW_LOCAL_SHARED:
         return sizeof(struct tw_local_epoch_ask);
     default:
         return 0; /* LIST */

@@ -1,16 +1,39 @@
 /* What a local program's requests do. */
 #include "agentd/local_impl.h"
 
+#include "agentd/guests.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DRAIN_PAGES 16384u /* counted in one turn */
 
 static struct tw_local_sums sums_of(const struct tw_figures *f)
 {
-    return (struct tw_local_sums){f->epochs,  f->lines,        f->pages,      f->whole_pages,
-                                  f->regions, f->regions_lost, f->duration_ns};
+    return (struct tw_local_sums){f->epochs,        f->lines,        f->pages,       f->whole_pages,
+                                  f->regions,       f->regions_lost, f->duration_ns, f->known_lines,
+                                  f->changed_bytes, f->clean_pages};
+}
+
+static struct tw_tracking_wish wish_of(uint32_t flags)
+{
+    return (struct tw_tracking_wish){
+        .exact = flags & TW_LOCAL_EXACT,
+        .sharing = flags & TW_LOCAL_SHARING,
+        .kind = flags & TW_LOCAL_PROCESS        ? TW_ATTACHMENT_PROCESS
+                : flags & TW_LOCAL_INSTRUMENTED ? TW_ATTACHMENT_INSTRUMENTED
+                                                : TW_ATTACHMENT_ANY,
+    };
+}
+
+static uint32_t flags_of(const struct tw_tracking_session_info *info)
+{
+    return (info->exact ? TW_LOCAL_EXACT : 0) | (info->sharing ? TW_LOCAL_SHARING : 0) |
+           (info->counts_bytes ? TW_LOCAL_COUNTS_BYTES : 0) |
+           (info->attachment->kind == TW_ATTACHMENT_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
+                                                                 : TW_LOCAL_PROCESS);
 }
 
 /* ---- Sessions ------------------------------------------------------------------------------- */
@@ -18,13 +41,13 @@ static struct tw_local_sums sums_of(const struct tw_figures *f)
 static enum tw_code do_catch(struct tw_local_conn *c, struct tw_error *err)
 {
     uint64_t pid = c->request.catch.pid;
+    const struct tw_tracking_wish wish = wish_of(c->request.catch.flags);
     enum tw_code code = tw_local_may_track(&c->caller, pid, err);
     if (!code && c->caught)
         code = tw_fail(err, TW_FAILED_PRECONDITION, "session", "one program at a time", NULL,
                        "a program is being started already");
     if (!code)
-        code = tw_attacher_catch(c->local->attacher, pid, c->request.catch.flags & TW_LOCAL_EXACT,
-                                 err);
+        code = tw_attacher_catch(c->local->attacher, pid, &wish, err);
     if (!code) {
         c->caught = pid;
         tw_local_answer(c, 0);
@@ -40,20 +63,23 @@ static void opened(struct tw_local_conn *c)
     const struct tw_attachment *at = info.attachment;
     *out =
         (struct tw_local_opened){.session = info.id, .pid = info.pid, .granularity = TW_LINE_SIZE};
-    out->flags = (at->same_value_is_dirty ? TW_LOCAL_SAME_VALUE : 0) |
+    out->flags = flags_of(&info) | (at->same_value_is_dirty ? TW_LOCAL_SAME_VALUE : 0) |
                  (at->whole_pages ? TW_LOCAL_WHOLE_PAGES : 0);
     char *text = (char *)(out + 1);
     size_t room = TW_LOCAL_BODY_MAX - sizeof *out, used = 0;
     for (const char *const *spot = at->blind_spots; spot && *spot && used < room; spot++)
         used += (size_t)snprintf(text + used, room - used, "%s\n", *spot);
     out->text_length = (uint32_t)(used < room ? used : room - 1);
-    tw_local_answer(c, sizeof *out + out->text_length);
+    out->why_length = (uint32_t)strnlen(info.why, room - out->text_length);
+    memcpy(text + out->text_length, info.why, out->why_length);
+    tw_local_answer(c, sizeof *out + out->text_length + out->why_length);
 }
 
 static enum tw_code do_open(struct tw_local_conn *c, struct tw_error *err)
 {
     const struct tw_local_open *r = &c->request.open;
     uint64_t pid = r->pid ? r->pid : (uint64_t)c->caller.pid;
+    const struct tw_tracking_wish wish = wish_of(r->flags);
     struct tw_range ranges[TW_LOCAL_RANGES_MAX];
     if (c->session)
         return tw_fail(err, TW_FAILED_PRECONDITION, "session", "one for each connection", NULL,
@@ -65,10 +91,12 @@ static enum tw_code do_open(struct tw_local_conn *c, struct tw_error *err)
         c->caught = 0; /* the attach takes it */
     enum tw_code code = tw_local_may_track(&c->caller, pid, err);
     if (!code)
-        code = tw_tracking_session_open(c->local->tracking, pid, r->flags & TW_LOCAL_EXACT,
-                                        c->caller.uid, &c->session, err);
-    if (code)
+        code = tw_tracking_session_open(c->local->tracking, pid, &wish, c->caller.uid, &c->session,
+                                        err);
+    if (code) {
+        tw_attacher_let_go(c->local->attacher, pid);
         return code;
+    }
     /* Again, now that the program cannot become another one unnoticed. */
     code = tw_local_may_track(&c->caller, pid, err);
     for (uint32_t i = 0; i < r->range_count; i++)
@@ -199,8 +227,34 @@ static enum tw_code do_figures(struct tw_local_conn *c, struct tw_error *err)
     *out = (struct tw_local_figures){
         .last = sums_of(&last), .total = sums_of(&info.total), .hot_count = (uint32_t)n};
     for (size_t i = 0; i < n; i++)
-        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages};
+        hot[i] = (struct tw_local_hot){regions[i].address, regions[i].lines, regions[i].pages,
+                                       regions[i].bytes};
     tw_local_answer(c, sizeof *out + n * sizeof *hot);
+    return TW_OK;
+}
+
+static enum tw_code do_shared(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_shared_head *out = tw_local_body(c);
+    struct tw_local_shared *lines = (struct tw_local_shared *)(out + 1);
+    struct tw_shared_line found[TW_LOCAL_SHARED_MAX];
+    enum tw_code code = epoch_check(c, c->request.ask.epoch, err);
+    if (code)
+        return code;
+    *out = (struct tw_local_shared_head){0};
+    out->count = (uint32_t)tw_tracking_shared(c->session, c->request.ask.epoch, found,
+                                              TW_LOCAL_SHARED_MAX, &out->total);
+    for (uint32_t i = 0; i < out->count; i++) {
+        lines[i] = (struct tw_local_shared){.address = found[i].address,
+                                            .flags = found[i].disjoint ? TW_LOCAL_FALSELY : 0,
+                                            .thread_count = found[i].thread_count};
+        for (uint32_t k = 0; k < found[i].thread_count && k < TW_LOCAL_SHARED_THREADS; k++) {
+            lines[i].threads[k].tid = found[i].threads[k].tid;
+            lines[i].threads[k].pc = found[i].threads[k].pc;
+            lines[i].threads[k].bytes = found[i].threads[k].bytes;
+        }
+    }
+    tw_local_answer(c, sizeof *out + out->count * sizeof *lines);
     return TW_OK;
 }
 
@@ -252,10 +306,37 @@ static enum tw_code do_list(struct tw_local_conn *c, struct tw_error *err)
         out[n] = (struct tw_local_listed){.session = info.id,
                                           .pid = info.pid,
                                           .uid = info.owner,
+                                          .shared = info.shared,
+                                          .shared_falsely = info.shared_falsely,
                                           .last = sums_of(&info.last),
                                           .total = sums_of(&info.total)};
-        out[n].flags = (info.exact ? TW_LOCAL_EXACT : 0) | (info.ended ? TW_LOCAL_GONE : 0);
+        out[n].flags = flags_of(&info) | (info.ended ? TW_LOCAL_GONE : 0);
         program_name(info.pid, out[n++].name);
+    }
+    tw_local_answer(c, n * sizeof *out);
+    return TW_OK;
+}
+
+/* VMs are the operators'. */
+static enum tw_code do_guests(struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_local_guest *out = tw_local_body(c);
+    static struct tw_guest_shown shown[TW_GUESTS_SHOWN_MAX]; /* this thread's alone */
+    const bool may = c->caller.uid == 0 || c->caller.uid == getuid();
+    (void)err;
+    size_t n =
+        may && c->local->guests ? tw_guests_look(c->local->guests, shown, TW_GUESTS_SHOWN_MAX) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct tw_guest_figures *f = &shown[i].figures;
+        out[i] = (struct tw_local_guest){.pid = shown[i].pid,
+                                         .own_ns = f->own_ns,
+                                         .last = sums_of(&f->last),
+                                         .total = sums_of(&f->total),
+                                         .hot_count = (uint32_t)f->hot_count};
+        snprintf(out[i].name, sizeof out[i].name, "%s", shown[i].name);
+        for (size_t k = 0; k < f->hot_count; k++)
+            out[i].hot[k] =
+                (struct tw_local_hot){f->hot[k].address, f->hot[k].lines, f->hot[k].pages, 0};
     }
     tw_local_answer(c, n * sizeof *out);
     return TW_OK;
@@ -274,6 +355,8 @@ bool tw_local_work(struct tw_local_conn *c)
         [TW_LOCAL_EPOCH_CLOSE] = do_epoch_close,
         [TW_LOCAL_ACCESSED] = do_accessed,
         [TW_LOCAL_LIST] = do_list,
+        [TW_LOCAL_GUESTS] = do_guests,
+        [TW_LOCAL_SHARED] = do_shared,
     };
     struct tw_error err = {0};
     enum tw_code code = work[c->request.kind](c, &err);

@@ -31,7 +31,8 @@ static enum tw_code open_parts(struct tw_agent *a, struct tw_error *err)
     if (code)
         return code;
     code = tw_paths_open(&a->paths, c, a->tls, &tw_job_fabric_events, a, err);
-    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->tracking_copies_bytes};
+    const struct tw_agent_tracking_config tracking = {c->tracking_socket, c->instrumented_socket,
+                                                      c->tracking_copies_bytes, a->guests};
     return code ? code : tw_agent_tracking_open(&tracking, &a->tracking, err);
 }
 
@@ -57,8 +58,9 @@ enum tw_code tw_agent_open(const struct tw_agent_config *config, struct tw_agent
     a->started_ns = tw_now(&tw_monotonic);
     a->mailbox = tw_mailbox_open(MAILBOX_CAPACITY);
     a->diagnose = tw_diagnose_open(a);
+    a->guests = tw_guests_open(config->meter_vms);
     enum tw_code code = open_tls(a, err);
-    bool ready = a->mailbox && a->diagnose &&
+    bool ready = a->mailbox && a->diagnose && a->guests &&
                  getrandom(&a->instance, sizeof a->instance, 0) == sizeof a->instance;
     if (!code && !ready)
         code = tw_fail(err, TW_RESOURCE_EXHAUSTED, config->name, NULL, NULL, "cannot start");
@@ -81,6 +83,7 @@ void tw_agent_close(struct tw_agent *agent)
         return;
     tw_agent_tracking_close(agent->tracking);
     tw_diagnose_close(agent->diagnose);
+    tw_plans_free(agent);
     while (agent->jobs)
         tw_job_free(agent->jobs);
     while (agent->vms)
@@ -89,6 +92,7 @@ void tw_agent_close(struct tw_agent *agent)
     tw_record_store_close(agent->store);
     tw_mailbox_close(agent->mailbox);
     tw_tls_close(agent->tls);
+    tw_guests_close(agent->guests);
     free(agent);
 }
 
@@ -129,6 +133,12 @@ static uint64_t turn(struct tw_agent *a)
         if (due < next)
             next = due;
     }
+    uint64_t planned = tw_plans_step(a);
+    if (planned < next)
+        next = planned;
+    uint64_t measured = tw_guests_step(a);
+    if (measured < next)
+        next = measured;
     uint64_t took = tw_now(&tw_monotonic) - start;
     a->totals.turns++;
     if (took > a->totals.longest_turn_ns)

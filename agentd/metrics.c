@@ -110,6 +110,38 @@ static void verbs_page(FILE *out, const struct tw_agent *a)
                 (unsigned long long)flushes[i].value);
 }
 
+/* Of VMs that are being measured (meter_vms, or somebody looks). */
+static void meters_page(FILE *out, const struct tw_agent *a)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+    } columns[] = {
+        {"epochs_total", "Epochs of the VM's amplification meter.",
+         offsetof(struct tw_figures, epochs)},
+        {"lines_total", "Dirty lines of 64 bytes, summed over epochs.",
+         offsetof(struct tw_figures, lines)},
+        {"pages_total", "Pages of 4 KiB with a dirty line, summed over epochs.",
+         offsetof(struct tw_figures, pages)},
+        {"regions_total", "Regions of 2 MiB with a dirty line, summed over epochs.",
+         offsetof(struct tw_figures, regions)},
+    };
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "towline_agent_vm_meter_%s", columns[i].name);
+        family(out, name, "counter", columns[i].help);
+        for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {
+            struct tw_guest_figures f;
+            if (!vm->meter)
+                continue;
+            tw_guest_meter_get(vm->meter, &f);
+            const char *at = (const char *)&f.total + columns[i].offset;
+            fprintf(out, "%s{vm=\"%s\"} %llu\n", name, vm->record->spec->name,
+                    (unsigned long long)*(const uint64_t *)(const void *)at);
+        }
+    }
+}
+
 static void vms_page(FILE *out, const struct tw_agent *a)
 {
     family(out, "towline_agent_vm_running", "gauge", "1 when the VM runs here.");
@@ -127,6 +159,7 @@ static void vms_page(FILE *out, const struct tw_agent *a)
                 vm->record->spec->name,
                 (unsigned long long)(c.messages[TW_MEM_WR] + c.messages[TW_MEM_WR_KEEP]));
     }
+    meters_page(out, a);
     family(out, "towline_agent_vm_link_overflows_total", "counter",
            "Store events that a full ring turned into line marks.");
     for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {

@@ -12,9 +12,11 @@
 
 static void wait_ready(struct tw_agent_tracking *t, uint64_t until_ns)
 {
-    struct pollfd fds[2 + TW_LOCAL_CONNECTIONS_MAX];
+    struct pollfd fds[3 + TW_LOCAL_CONNECTIONS_MAX];
     nfds_t n = t->local ? tw_local_poll(t->local, fds) : 0;
     fds[n++] = (struct pollfd){.fd = tw_mailbox_fd(t->mailbox), .events = POLLIN};
+    if (t->attacher.lobby)
+        fds[n++] = (struct pollfd){.fd = tw_lobby_fd(t->attacher.lobby), .events = POLLIN};
     uint64_t now = tw_now(&tw_monotonic);
     uint64_t wait = until_ns > now ? until_ns - now : 0;
     if (wait > TURN_IDLE)
@@ -27,6 +29,8 @@ static void turn(struct tw_agent_tracking *t)
 {
     uint64_t now = tw_now(&tw_monotonic);
     tw_mailbox_run(t->mailbox, t);
+    if (t->attacher.lobby)
+        tw_lobby_serve(t->attacher.lobby, now);
     bool more = t->local && tw_local_serve(t->local, now);
     uint64_t due = tw_operated_step(t, now);
     uint64_t next = tw_tracking_step(t->tracking, SLICE);
@@ -54,13 +58,18 @@ enum tw_code tw_agent_tracking_open(const struct tw_agent_tracking_config *confi
     struct tw_agent_tracking *t = calloc(1, sizeof *t);
     if (!t)
         return tw_fail_errno(err, ENOMEM, "tracking", "cannot start");
-    const struct tw_tracking_env env = {&tw_monotonic, tw_attacher_attach, &t->attacher};
+    const struct tw_tracking_env env = {&tw_monotonic, tw_attacher_choose, tw_attacher_attach,
+                                        &t->attacher};
     t->attacher.copy_bytes_max = config->copy_bytes_max;
     t->mailbox = tw_mailbox_open(MAILBOX_CAPACITY);
     enum tw_code code = t->mailbox ? tw_tracking_open(&env, &t->tracking, err)
                                    : tw_fail_errno(err, ENOMEM, "tracking", "cannot start");
+    if (!code && config->instrumented[0])
+        code = tw_lobby_open(config->instrumented, &t->attacher.lobby, err);
     if (!code && config->socket[0])
         code = tw_local_open(config->socket, t->tracking, &t->attacher, &t->local, err);
+    if (!code && t->local)
+        tw_local_show_guests(t->local, config->guests);
     if (!code && pthread_create(&t->thread, NULL, run, t) != 0)
         code = tw_fail_errno(err, EAGAIN, "tracking", "no thread");
     if (code) {
@@ -85,6 +94,7 @@ void tw_agent_tracking_close(struct tw_agent_tracking *tracking)
     tw_local_close(tracking->local);
     tw_tracking_close(tracking->tracking);
     tw_attacher_tidy(&tracking->attacher, TW_NEVER);
+    tw_lobby_close(tracking->attacher.lobby);
     tw_mailbox_close(tracking->mailbox);
     free(tracking);
 }
@@ -110,6 +120,12 @@ static const struct {
      offsetof(struct tw_figures, whole_pages)},
     {"regions_total", "Regions of 2 MiB with a dirty line, summed over epochs.",
      offsetof(struct tw_figures, regions)},
+    {"compared_lines_total", "Of the dirty lines, those whose contents were compared.",
+     offsetof(struct tw_figures, known_lines)},
+    {"changed_bytes_total", "Bytes that changed in the compared lines.",
+     offsetof(struct tw_figures, changed_bytes)},
+    {"clean_pages_total", "Pages written in vain: equal in every byte afterwards.",
+     offsetof(struct tw_figures, clean_pages)},
 };
 
 static enum tw_code metrics_on_thread(void *owner, void *arg, struct tw_error *err)

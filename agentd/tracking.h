@@ -10,11 +10,14 @@
 #include <stdio.h>
 
 struct tw_agent_tracking;
+struct tw_guests;
 struct tw_rpc_server;
 
 struct tw_agent_tracking_config {
-    const char *socket;      /* path of the door; empty = none */
-    uint64_t copy_bytes_max; /* of copies, a program; 0 = the attachment's default */
+    const char *socket;       /* path of the door; empty = none */
+    const char *instrumented; /* path of the socket for programs of towline-cc; empty = none */
+    uint64_t copy_bytes_max;  /* of copies, a program; 0 = the attachment's default */
+    struct tw_guests *guests; /* what the VMs here write; NULL = not to be told */
 };
 
 /* Starts the thread. */

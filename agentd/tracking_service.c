@@ -90,6 +90,9 @@ static Towline__V1__TrackingSums *sums_to_proto(const struct tw_figures *f)
     s->regions = f->regions;
     s->regions_lost = f->regions_lost;
     s->duration_us = f->duration_ns / TW_US;
+    s->known_lines = f->known_lines;
+    s->changed_bytes = f->changed_bytes;
+    s->clean_pages = f->clean_pages;
     return s;
 }
 
@@ -109,6 +112,7 @@ static Towline__V1__TrackingSession *session_to_proto(const struct tw_agent_trac
     s->by_operator = operated_find(t, info.id) != NULL;
     s->exact = info.exact;
     s->ended = info.ended;
+    s->counts_bytes = info.counts_bytes;
     s->last = sums_to_proto(&info.last);
     s->total = sums_to_proto(&info.total);
     s->same_value_is_dirty = info.attachment->same_value_is_dirty;
@@ -132,11 +136,12 @@ static enum tw_code start_on_thread(void *owner, void *arg, struct tw_error *err
 {
     struct tw_agent_tracking *t = owner;
     const struct start_query *q = arg;
+    const struct tw_tracking_wish wish = {.exact = q->request->exact};
     struct tw_operated *o = calloc(1, sizeof *o);
     if (!o)
         return TW_RESOURCE_EXHAUSTED;
-    enum tw_code code = tw_tracking_session_open(t->tracking, q->request->pid, q->request->exact,
-                                                 OWNER, &o->session, err);
+    enum tw_code code =
+        tw_tracking_session_open(t->tracking, q->request->pid, &wish, OWNER, &o->session, err);
     if (!code)
         code = tw_tracking_watch(o->session, NULL, 0, err);
     if (!code)
@@ -224,6 +229,7 @@ static enum tw_code get_on_thread(void *owner, void *arg, struct tw_error *err)
         r->address = hot[i].address;
         r->lines = hot[i].lines;
         r->pages = hot[i].pages;
+        r->changed_bytes = hot[i].bytes;
         q->out->hottest[q->out->n_hottest++] = r;
     }
     return TW_OK;

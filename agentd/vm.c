@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,29 +212,6 @@ static void wipe_folder(const char *path)
     rmdir(path);
 }
 
-/* Ends every process that names `folder` in its command line. */
-static void end_processes_of(const char *folder)
-{
-    char needle[600], path[64], text[8192];
-    int n = snprintf(needle, sizeof needle, "%s/", folder);
-    DIR *d = opendir("/proc");
-    for (struct dirent *e; d && (e = readdir(d));) {
-        long pid = strtol(e->d_name, NULL, 10);
-        snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
-        int fd = pid > 1 && pid != getpid() ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-        ssize_t got = fd >= 0 ? read(fd, text, sizeof text) : -1;
-        if (fd >= 0)
-            close(fd);
-        if (got > 0 && memmem(text, (size_t)got, needle, (size_t)n)) {
-            tw_log(TW_LOG_WARN, "vm", "ended a process that no record knows", "pid=%ld folder=%s",
-                   pid, folder);
-            kill((pid_t)pid, SIGKILL);
-        }
-    }
-    if (d)
-        closedir(d);
-}
-
 void tw_vm_sweep(struct tw_agent *agent)
 {
     char folder[600];
@@ -244,7 +220,7 @@ void tw_vm_sweep(struct tw_agent *agent)
         if (!tw_record_name_ok(e->d_name) || tw_vm_find(agent, e->d_name))
             continue;
         snprintf(folder, sizeof folder, "%s/%s", agent->config.run_dir, e->d_name);
-        end_processes_of(folder);
+        tw_qemu_end_strays(folder);
         wipe_folder(folder);
     }
     if (d)
@@ -311,6 +287,7 @@ static void note_exit(struct tw_vm *vm)
     snprintf(vm->reason, sizeof vm->reason, "%.250s", tw_qemu_exit_reason(vm->qemu));
     tw_log(TW_LOG_ERROR, "vm", "process ended", "vm=%s reason=\"%s\"", vm->record->spec->name,
            vm->reason);
+    tw_guests_forget(vm);
     tw_qemu_destroy(vm->qemu);
     vm->qemu = NULL;
     vm->continuing = false;
@@ -322,6 +299,7 @@ void tw_vm_strand(struct tw_vm *vm, const char *why)
     snprintf(vm->reason, sizeof vm->reason, "%.250s", why);
     tw_log(TW_LOG_ERROR, "vm", "ended: its memory could not follow it", "vm=%s reason=\"%s\"",
            vm->record->spec->name, vm->reason);
+    tw_guests_forget(vm);
     tw_qemu_destroy(vm->qemu);
     vm->qemu = NULL;
     vm->continuing = false;
@@ -354,6 +332,7 @@ enum tw_code tw_vm_remove(struct tw_vm *vm, struct tw_error *err)
 {
     /* The process first: a record without a process is mended at the next start, a process without
      * a record would be nobody's. */
+    tw_guests_forget(vm);
     if (vm->qemu)
         tw_qemu_destroy(vm->qemu);
     vm->qemu = NULL;
@@ -368,6 +347,7 @@ enum tw_code tw_vm_remove(struct tw_vm *vm, struct tw_error *err)
 
 void tw_vm_release(struct tw_vm *vm)
 {
+    tw_guests_forget(vm);
     if (vm->qemu)
         tw_qemu_release(vm->qemu);
     vm_drop(vm);

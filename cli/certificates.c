@@ -28,8 +28,12 @@ enum tw_code tow_certificates_take(struct tow *tow, const struct tow_arguments *
         tow_option_value(arguments, "insecure") || (taken(insecure) && strcmp(insecure, "0") != 0);
     if (taken(dir))
         code = tw_tls_files_in(dir, &tow->tls_files, err);
+    if (tow_option_value(arguments, "ca"))
+        tow->tls_files.crl[0] = 0; /* another authority has another list */
     if (code == TW_OK)
         code = file_take(arguments, "ca", tow->tls_files.ca, err);
+    if (code == TW_OK)
+        code = file_take(arguments, "crl", tow->tls_files.crl, err);
     if (code == TW_OK)
         code = file_take(arguments, "cert", tow->tls_files.certificate, err);
     if (code == TW_OK)

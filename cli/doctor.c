@@ -8,6 +8,7 @@
 #include "base/units.h"
 #include "hosts/probe/probe.h"
 #include "pki/end.h"
+#include "pki/revoke.h"
 
 #include "towline/v1/host.pb-c.h"
 
@@ -155,6 +156,8 @@ static int probe_here(struct tow *tow, const struct tow_arguments *arguments,
                                          .plugin = tow_option_value(arguments, "plugin"),
                                          .certificate = tow_option_value(arguments, "certificate"),
                                          .certificate_end = tw_pki_end,
+                                         .revoked = tow_option_value(arguments, "revoked"),
+                                         .certificate_revoked = tw_pki_revoked,
                                          .rdma_required = tow_option_value(arguments, "rdma")};
     if (memory && !tw_size_parse(memory, &settings.memory_bytes))
         return tow_usage(tow, "--memory", "a size, as 8GiB", memory, "not usable");
@@ -171,8 +174,8 @@ static int probe_here(struct tow *tow, const struct tow_arguments *arguments,
 /* What describes this machine says nothing about another. */
 static int check_options(struct tow *tow, const struct tow_arguments *arguments, bool elsewhere)
 {
-    static const char *const here_only[] = {"run-dir", "state-dir",   "memory", "qemu",
-                                            "plugin",  "certificate", "rdma"};
+    static const char *const here_only[] = {"run-dir", "state-dir",   "memory",  "qemu",
+                                            "plugin",  "certificate", "revoked", "rdma"};
     char where[32];
     if (tow_option_value(arguments, "all") && tow_option_value(arguments, "host"))
         return tow_usage(tow, "doctor", "--host or --all", "both", "whom to ask is not clear");

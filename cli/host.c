@@ -1,5 +1,6 @@
 #include "cli/command.h"
 #include "cli/json.h"
+#include "cli/meter.h"
 #include "cli/table.h"
 
 #include "base/clock.h"
@@ -108,11 +109,30 @@ static void print_paths(struct tow *tow, const Towline__V1__HostDescription *d)
     fputc('\n', tow->out);
 }
 
+/* What the VM wrote in a second, and what pages make of it. */
+static void add_dirty(struct tow_table *table, const Towline__V1__VmDirty *d)
+{
+    char size[TW_SIZE_TEXT], times[2][TOW_TIME_TEXT];
+    if (!d || d->duration_us == 0) {
+        for (unsigned i = 0; i < 3; i++)
+            tow_table_add(table, TOW_TONE_PLAIN, "-");
+        return;
+    }
+    const uint64_t bytes = d->lines * TOW_LINE_BYTES;
+    tow_table_add(table, TOW_TONE_PLAIN, "%s/s",
+                  tw_size_format((uint64_t)((double)bytes * 1e6 / (double)d->duration_us), size));
+    tow_table_add(table, TOW_TONE_PLAIN, "%s",
+                  tow_times_format(d->pages * TOW_PAGE_BYTES, bytes, times[0]));
+    tow_table_add(table, TOW_TONE_PLAIN, "%s",
+                  tow_times_format(d->regions * TOW_REGION_BYTES, bytes, times[1]));
+}
+
 static void print_reports(struct tow *tow, Towline__V1__VmReport *const *vms, size_t count)
 {
     static const struct tow_column columns[] = {
         {"VM", false},        {"STATE", false}, {"MEMORY", true}, {"EPOCH", true},
-        {"MIGRATION", false}, {"PID", true},    {"LINES", true},  {"REASON", false}};
+        {"MIGRATION", false}, {"PID", true},    {"LINES", true},  {"WRITES", true},
+        {"4 KIB", true},      {"2 MIB", true},  {"REASON", false}};
     struct tow_table table;
     if (count == 0) {
         fputs("no VMs\n", tow->out);
@@ -129,6 +149,7 @@ static void print_reports(struct tow *tow, Towline__V1__VmReport *const *vms, si
         tow_table_add(&table, TOW_TONE_PLAIN, "%s", vms[i]->migration);
         tow_table_add(&table, TOW_TONE_PLAIN, "%llu", (unsigned long long)vms[i]->pid);
         tow_table_add(&table, TOW_TONE_PLAIN, "%llu", (unsigned long long)vms[i]->lines_written);
+        add_dirty(&table, vms[i]->dirty);
         tow_table_add(&table, TOW_TONE_PLAIN, "%s", vms[i]->reason);
     }
     tow_table_print(&table, tow->color_out, tow->out);

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -80,12 +83,6 @@ static bool executed(struct child *child, int *number)
     return n == 0; /* the kernel closed its end */
 }
 
-static bool lives(pid_t pid)
-{
-    siginfo_t info = {0};
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
-}
-
 static int meter_start(struct tow *tow, struct tow_meter *meter, struct child *child,
                        const char *program)
 {
@@ -95,7 +92,7 @@ static int meter_start(struct tow *tow, struct tow_meter *meter, struct child *c
         return status;
     if (executed(child, &number)) {
         status = tow_meter_start(tow, meter);
-        meter->ended |= status && !lives(child->pid); /* too short to be met */
+        meter->ended |= status && !tow_meter_child_lives(child->pid); /* too short to be met */
         return meter->ended ? TOW_EXIT_OK : status;
     }
     tw_fail_errno(&err, number, program, "cannot be executed");
@@ -108,7 +105,7 @@ static int meter_all(struct tow *tow, struct tow_meter *meter, pid_t pid)
 {
     for (unsigned i = 0; i < EXECS_MAX; i++) {
         int status = tow_meter_follow(tow, meter, tow->err);
-        if (status || !meter->ended || tow_interrupted() || !lives(pid))
+        if (status || !meter->ended || tow_interrupted() || !tow_meter_child_lives(pid))
             return status;
         tow_meter_close(meter);
         meter->ended = false;
@@ -116,7 +113,7 @@ static int meter_all(struct tow *tow, struct tow_meter *meter, pid_t pid)
         if (!status)
             status = tow_meter_start(tow, meter);
         if (status)
-            return lives(pid) ? status : TOW_EXIT_OK;
+            return tow_meter_child_lives(pid) ? status : TOW_EXIT_OK;
     }
     return TOW_EXIT_OK;
 }
@@ -133,6 +130,21 @@ static int run(struct tow *tow, struct tow_meter *meter, const struct child *chi
     return status ? status : own;
 }
 
+/* A program of towline-cc finds the agent that was named to us, unless it was told of another: its
+ * socket is beside ours. */
+static void name_socket(const char *socket)
+{
+    char path[128];
+    if (!socket || !*socket)
+        socket = getenv("TOWLINE_SOCKET");
+    const char *slash = socket ? strrchr(socket, '/') : NULL;
+    if (!slash || (size_t)snprintf(path, sizeof path, "%.*s/instrumented.sock",
+                                   (int)(slash - socket), socket) >= sizeof path)
+        return;
+    if (access(path, F_OK) == 0)
+        setenv("TOWLINE_INSTRUMENTED", path, 0);
+}
+
 int tow_run(struct tow *tow, const struct tow_arguments *arguments)
 {
     struct tw_error err = {0};
@@ -145,9 +157,11 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
         return status;
     signal(SIGPIPE, SIG_IGN);
     tow_interrupt_catch();
+    name_socket(meter.socket);
     if (child_start(arguments->program, &child, &err))
         return tow_fail(tow, &err);
     meter.pid = child.pid;
+    meter.child = child.pid;
     meter.heat = report ? &heat : NULL;
     status = meter_start(tow, &meter, &child, arguments->program[0]);
     close(child.go);
@@ -160,5 +174,6 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
     }
     close(child.failed);
     tow_heat_free(&heat);
+    tow_sharing_free(&meter.shared);
     return status;
 }

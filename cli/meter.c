@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
-#define CALL_MS    120000u /* a paced collect waits for the program's budget */
-#define GRACE_MS   2000u   /* beyond --for, for the last epoch */
-#define READ_PAGES 4096u
-#define EPOCH      "meter"
+#define CALL_MS       120000u /* a paced collect waits for the program's budget */
+#define GRACE_MS      2000u   /* beyond --for, for the last epoch */
+#define READ_PAGES    4096u
+#define CHILD_LOOK_MS 20u
+#define EPOCH         "meter"
 
 int tow_client_failed(struct tow *tow, int code)
 {
@@ -43,6 +45,8 @@ int tow_meter_open(struct tow *tow, struct tow_meter *meter, bool catch)
                                             .socket = meter->socket,
                                             .pid = meter->pid,
                                             .exact = meter->exact,
+                                            .attachment = meter->attachment,
+                                            .sharing = meter->sharing,
                                             .timeout_ms = CALL_MS};
     int code = towline_open(&options, &meter->session);
     if (!code && catch)
@@ -50,8 +54,31 @@ int tow_meter_open(struct tow *tow, struct tow_meter *meter, bool catch)
     return code ? tow_client_failed(tow, code) : TOW_EXIT_OK;
 }
 
+bool tow_meter_child_lives(pid_t pid)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+}
+
+/* Which attachment it has become, and why; for people. */
+static void kind_told(struct tow *tow, struct tow_meter *meter)
+{
+    struct towline_info info;
+    char why[256];
+    meter->kind = "process";
+    if (towline_info(meter->session, &info))
+        return;
+    if (info.attachment == TOWLINE_INSTRUMENTED)
+        meter->kind = "instrumented";
+    snprintf(meter->why, sizeof meter->why, "%s", tow_safe_text(info.why, why, sizeof why));
+    if (!tow->json)
+        fprintf(tow->err, "tow: %s, pid %d: %s attachment: %s\n", meter->name, (int)meter->pid,
+                meter->kind, meter->why);
+}
+
 int tow_meter_start(struct tow *tow, struct tow_meter *meter)
 {
+    struct towline_info info;
     int code = towline_start(meter->session, EPOCH);
     name_read(meter);
     meter->now_ns = tw_now(&tw_monotonic);
@@ -62,7 +89,14 @@ int tow_meter_start(struct tow *tow, struct tow_meter *meter)
         meter->ended = true;
         return TOW_EXIT_OK;
     }
-    return code ? tow_client_failed(tow, code) : TOW_EXIT_OK;
+    if (code)
+        return tow_client_failed(tow, code);
+    meter->counts_bytes =
+        towline_info(meter->session, &info) == TOWLINE_OK && (info.flags & TOWLINE_COUNTS_BYTES);
+    kind_told(tow, meter);
+    if (meter->sharing)
+        tow_sharing_look(&meter->shared, meter->pid);
+    return TOW_EXIT_OK;
 }
 
 void tow_meter_close(struct tow_meter *meter)
@@ -91,6 +125,8 @@ static int count_epoch(struct tow_meter *meter, uint64_t cursor)
     if (!code)
         code = towline_figures(meter->session, EPOCH, &meter->last, &meter->total, meter->hot,
                                TOW_METER_HOT, &meter->hot_count);
+    if (!code && meter->sharing)
+        code = tow_sharing_take(&meter->shared, meter->session, EPOCH, meter->pid);
     meter->now_ns = tw_now(&tw_monotonic);
     if (!code && meter->heat)
         tow_heat_epoch_end(meter->heat, (struct tow_heat_epoch){
@@ -121,16 +157,27 @@ void tow_meter_limit(struct tow_meter *meter, unsigned for_ms)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
+/* Until the epoch's time is over, or the child is. */
+static void epoch_wait(const struct tow_meter *meter, uint64_t due_ns)
+{
+    uint64_t now;
+    while (!tow_interrupted() && (now = tw_now(&tw_monotonic)) < due_ns) {
+        unsigned ms = (unsigned)((due_ns - now) / TW_MS) + 1;
+        if (meter->child && !tow_meter_child_lives(meter->child))
+            return;
+        tow_sleep_ms(meter->child && ms > CHILD_LOOK_MS ? CHILD_LOOK_MS : ms);
+    }
+}
+
 int tow_meter_next(struct tow *tow, struct tow_meter *meter, bool *counted)
 {
     uint64_t cursor = 0;
     uint32_t ended = 0;
-    uint64_t due = tw_after(meter->now_ns, meter->every_ms * TW_MS), now;
+    uint64_t due = tw_after(meter->now_ns, meter->every_ms * TW_MS);
     *counted = false;
     if (due > meter->until_ns)
         due = meter->until_ns;
-    while (!tow_interrupted() && (now = tw_now(&tw_monotonic)) < due)
-        tow_sleep_ms((unsigned)((due - now) / TW_MS) + 1);
+    epoch_wait(meter, due);
     if (tow_interrupted())
         return TOW_EXIT_OK;
     int code = towline_collect(meter->session, EPOCH, TOWLINE_PACED | TOWLINE_INTERRUPTIBLE,
@@ -152,7 +199,7 @@ int tow_meter_next(struct tow *tow, struct tow_meter *meter, bool *counted)
 
 /* ---- Following ------------------------------------------------------------------------------ */
 
-static void show(struct tow *tow, const struct tow_meter *meter, struct tow_redraw *redraw)
+static void show(struct tow *tow, struct tow_meter *meter, struct tow_redraw *redraw)
 {
     char *text = NULL;
     size_t size;

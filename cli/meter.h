@@ -4,6 +4,7 @@
 
 #include "cli/heat.h"
 #include "cli/redraw.h"
+#include "cli/sharing.h"
 #include "cli/tow.h"
 #include "client/towline.h"
 
@@ -17,7 +18,13 @@ struct tow_meter {
     pid_t pid;
     unsigned every_ms;
     bool exact;
+    pid_t child;           /* 0, or the program: its end ends an epoch at once */
+    uint32_t attachment;   /* enum towline_attachment */
     struct tow_heat *heat; /* not NULL: keeps where lines were */
+    bool sharing;          /* tells which lines threads share */
+    struct tow_sharing shared;
+    const char *kind; /* of attachment, once started; NULL before */
+    char why[256];
 
     towline_session *session;
     char name[64]; /* of the program, safe to print */
@@ -26,7 +33,8 @@ struct tow_meter {
     struct towline_sums last, total;
     struct towline_hot hot[TOW_METER_HOT];
     size_t hot_count;
-    bool ended; /* the program has, or executed another one */
+    bool counts_bytes; /* the sums have changed_bytes and clean_pages */
+    bool ended;        /* the program has, or executed another one */
 };
 
 /* Connects; `catch`: the program waits before its execve. */
@@ -41,6 +49,9 @@ int tow_meter_next(struct tow *tow, struct tow_meter *meter, bool *counted);
 void tow_meter_limit(struct tow_meter *meter, unsigned for_ms);
 void tow_meter_close(struct tow_meter *meter);
 
+/* Whether a child of ours has not ended. */
+bool tow_meter_child_lives(pid_t pid);
+
 /* The last failure of libtowline on standard error; the exit status for it. */
 int tow_client_failed(struct tow *tow, int code);
 
@@ -49,13 +60,13 @@ int tow_client_failed(struct tow *tow, int code);
 #define TOW_PAGE_BYTES   UINT64_C(4096)
 #define TOW_REGION_BYTES UINT64_C(2097152)
 
-void tow_meter_print_json(const struct tow_meter *meter, FILE *out);
-void tow_meter_print_line(const struct tow_meter *meter, FILE *out);
-void tow_meter_print_block(const struct tow_meter *meter, FILE *out);
-void tow_meter_print_summary(const struct tow_meter *meter, FILE *out);
+void tow_meter_print_json(struct tow_meter *meter, FILE *out);
+void tow_meter_print_line(struct tow_meter *meter, FILE *out);
+void tow_meter_print_block(struct tow_meter *meter, FILE *out);
+void tow_meter_print_summary(struct tow_meter *meter, FILE *out);
 
 struct tow_arguments;
-/* --socket, --exact, --every. An exit status. */
+/* --socket, --exact, --every, --attachment, --sharing. An exit status. */
 int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
                       struct tow_meter *meter);
 

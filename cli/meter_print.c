@@ -9,7 +9,8 @@
 
 #include <inttypes.h>
 
-#define BAR_COLUMNS 24u
+#define BAR_COLUMNS  24u
+#define SHARED_SHOWN 8u /* lines, in a view that redraws */
 
 /* What a granularity makes of the epochs. */
 struct grain {
@@ -30,6 +31,13 @@ static const char *rate_text(uint64_t bytes, uint64_t duration_ns, char out[TW_S
     return tw_size_format((uint64_t)rate, out);
 }
 
+/* Of the pages that were written, those that are as they were. */
+static unsigned clean_percent(const struct towline_sums *s)
+{
+    uint64_t written = s->pages + s->clean_pages;
+    return written ? (unsigned)(s->clean_pages * 100 / written) : 0;
+}
+
 static unsigned whole_percent(const struct towline_sums *s)
 {
     return s->pages ? (unsigned)(s->whole_pages * 100 / s->pages) : 0;
@@ -37,35 +45,64 @@ static unsigned whole_percent(const struct towline_sums *s)
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static void json_sums(const char *name, const struct towline_sums *s, FILE *out)
+/* What only an attachment knows that compares contents. Which of the lines of a page were rewritten
+ * with what they held it does not know either: of such lines there are pages at most. */
+static void json_compared(const struct towline_sums *s, bool counts_bytes, FILE *out)
 {
-    fprintf(out,
-            "\"%s\": {\"epochs\": %" PRIu64 ", \"duration_us\": %" PRIu64
-            ", \"bytes_changed\": null, \"lines\": %" PRIu64 ", \"line_bytes\": %" PRIu64
-            ", \"pages\": %" PRIu64 ", \"page_bytes\": %" PRIu64 ", \"whole_pages\": %" PRIu64
-            ", \"regions\": %" PRIu64 ", \"region_bytes\": %" PRIu64 "}",
-            name, s->epochs, s->duration_ns / TW_US, s->lines, s->lines * TOW_LINE_BYTES, s->pages,
-            s->pages * TOW_PAGE_BYTES, s->whole_pages, s->regions, s->regions * TOW_REGION_BYTES);
+    if (counts_bytes)
+        fprintf(out,
+                ", \"bytes_changed\": %" PRIu64 ", \"compared_lines\": %" PRIu64
+                ", \"clean_pages\": %" PRIu64,
+                s->changed_bytes, s->known_lines, s->clean_pages);
+    else
+        fputs(", \"bytes_changed\": null, \"compared_lines\": null, \"clean_pages\": null", out);
+    fputs(", \"same_lines\": null", out);
 }
 
-void tow_meter_print_json(const struct tow_meter *meter, FILE *out)
+static void json_sums(const char *name, const struct towline_sums *s, bool counts_bytes, FILE *out)
+{
+    fprintf(out,
+            "\"%s\": {\"epochs\": %" PRIu64 ", \"duration_us\": %" PRIu64 ", \"lines\": %" PRIu64
+            ", \"line_bytes\": %" PRIu64 ", \"pages\": %" PRIu64 ", \"page_bytes\": %" PRIu64
+            ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64 ", \"region_bytes\": %" PRIu64,
+            name, s->epochs, s->duration_ns / TW_US, s->lines, s->lines * TOW_LINE_BYTES, s->pages,
+            s->pages * TOW_PAGE_BYTES, s->whole_pages, s->regions, s->regions * TOW_REGION_BYTES);
+    json_compared(s, counts_bytes, out);
+    fputc('}', out);
+}
+
+void tow_meter_print_json(struct tow_meter *meter, FILE *out)
 {
     fprintf(out, "{\"pid\": %d, \"name\": ", (int)meter->pid);
     tow_json_string(meter->name, out);
+    fputs(", \"attachment\": ", out);
+    tow_json_string(meter->kind ? meter->kind : "", out);
+    fputs(", \"why\": ", out);
+    tow_json_string(meter->why, out);
     fprintf(out, ", \"elapsed_ms\": %" PRIu64 ", ", (meter->now_ns - meter->started_ns) / TW_MS);
-    json_sums("epoch", &meter->last, out);
+    json_sums("epoch", &meter->last, meter->counts_bytes, out);
     fputs(", ", out);
-    json_sums("total", &meter->total, out);
+    json_sums("total", &meter->total, meter->counts_bytes, out);
     fputs(", \"hottest\": [", out);
-    for (size_t i = 0; i < meter->hot_count; i++)
-        fprintf(out, "%s{\"address\": %" PRIu64 ", \"lines\": %u, \"pages\": %u}", i ? ", " : "",
-                meter->hot[i].address, meter->hot[i].lines, meter->hot[i].pages);
-    fprintf(out, "], \"ended\": %s}\n", meter->ended ? "true" : "false");
+    for (size_t i = 0; i < meter->hot_count; i++) {
+        const struct towline_hot *h = &meter->hot[i];
+        fprintf(out, "%s{\"address\": %" PRIu64 ", \"lines\": %u, \"pages\": %u", i ? ", " : "",
+                h->address, h->lines, h->pages);
+        if (meter->counts_bytes)
+            fprintf(out, ", \"bytes_changed\": %" PRIu64, h->changed_bytes);
+        fputc('}', out);
+    }
+    fputc(']', out);
+    if (meter->sharing) {
+        fputs(", \"shared\": ", out);
+        tow_sharing_print_json(&meter->shared, out);
+    }
+    fprintf(out, ", \"ended\": %s}\n", meter->ended ? "true" : "false");
 }
 
 /* ---- Text ----------------------------------------------------------------------------------- */
 
-void tow_meter_print_line(const struct tow_meter *meter, FILE *out)
+void tow_meter_print_line(struct tow_meter *meter, FILE *out)
 {
     struct grain g[3];
     char rate[TW_SIZE_TEXT], bytes[2][TW_SIZE_TEXT], times[2][TOW_TIME_TEXT];
@@ -79,6 +116,11 @@ void tow_meter_print_line(const struct tow_meter *meter, FILE *out)
         tow_times_format(g[2].bytes, g[0].bytes, times[1]));
     if (s->whole_pages)
         fprintf(out, "  (lines not known in %u %% of pages)", whole_percent(s));
+    if (meter->counts_bytes)
+        fprintf(out, "  changed: %s, clean pages: %u %%",
+                tw_size_format(s->changed_bytes, bytes[0]), clean_percent(s));
+    if (meter->sharing)
+        fprintf(out, "  threads share %" PRIu64 " lines", meter->shared.total);
     fputc('\n', out);
 }
 
@@ -94,14 +136,39 @@ static void print_grains(const struct towline_sums *s, FILE *out)
     }
 }
 
-void tow_meter_print_block(const struct tow_meter *meter, FILE *out)
+/* Bytes first: what a perfect tracker would have moved. */
+static void print_bytes(const struct tow_meter *meter, const struct towline_sums *s, FILE *out)
+{
+    char bytes[TW_SIZE_TEXT], rate[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
+    if (!meter->counts_bytes) {
+        fputs("  bytes changed: not known (contents are not compared, or pages are tracked in "
+              "part)\n",
+              out);
+        return;
+    }
+    fprintf(out, "  %-14s %12" PRIu64 "  %10s  %10s/s  %s in their lines\n", "bytes changed",
+            s->changed_bytes, tw_size_format(s->changed_bytes, bytes),
+            rate_text(s->changed_bytes, s->duration_ns, rate),
+            tow_times_format(s->known_lines * TOW_LINE_BYTES, s->changed_bytes, times));
+}
+
+static void print_clean(const struct tow_meter *meter, const struct towline_sums *s, FILE *out)
+{
+    if (meter->counts_bytes && s->clean_pages)
+        fprintf(out, "  %-14s %12" PRIu64 "  %u %% of the pages written are as they were\n",
+                "clean pages", s->clean_pages, clean_percent(s));
+}
+
+void tow_meter_print_block(struct tow_meter *meter, FILE *out)
 {
     const struct towline_sums *s = &meter->last;
     char epoch[TW_SIZE_TEXT], all[TW_SIZE_TEXT];
     fprintf(out, "%s, pid %d%s: epoch of %s, %s so far\n", meter->name, (int)meter->pid,
             meter->exact ? ", exact" : "", tw_duration_format(s->duration_ns, epoch),
             tw_duration_format(meter->now_ns - meter->started_ns, all));
+    print_bytes(meter, s, out);
     print_grains(s, out);
+    print_clean(meter, s, out);
     if (s->whole_pages)
         fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
                 whole_percent(s));
@@ -111,17 +178,23 @@ void tow_meter_print_block(const struct tow_meter *meter, FILE *out)
         fprintf(out, "  %#14" PRIx64 "  %6u lines in %3u pages  %.*s\n", h->address, h->lines,
                 h->pages, (int)(bar ? bar : 1), "########################");
     }
+    if (meter->sharing)
+        tow_sharing_print(&meter->shared, SHARED_SHOWN, out);
 }
 
-void tow_meter_print_summary(const struct tow_meter *meter, FILE *out)
+void tow_meter_print_summary(struct tow_meter *meter, FILE *out)
 {
     const struct towline_sums *s = &meter->total;
     char all[TW_SIZE_TEXT];
     fprintf(out, "%s, pid %d: %" PRIu64 " epochs in %s%s\n", meter->name, (int)meter->pid,
             s->epochs, tw_duration_format(meter->now_ns - meter->started_ns, all),
             meter->ended ? "; it has ended or executed another program" : "");
+    print_bytes(meter, s, out);
     print_grains(s, out);
+    print_clean(meter, s, out);
     if (s->whole_pages)
         fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
                 whole_percent(s));
+    if (meter->sharing)
+        tow_sharing_print(&meter->shared, TOW_SHARED_MAX, out);
 }

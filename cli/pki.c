@@ -4,9 +4,11 @@
 #include "cli/options.h"
 
 #include "pki/issue.h"
+#include "pki/revoke.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DAY_S          INT64_C(86400)
 #define DIR_DEFAULT    "pki"
@@ -48,7 +50,8 @@ int tow_pki_init(struct tow *tow, const struct tow_arguments *arguments)
     if (code != TW_OK)
         return tow_fail(tow, &err);
     return say(tow, dir_of(arguments),
-               "ca.crt is what everybody trusts, ca.key signs: keep it off the hosts");
+               "ca.crt is what everybody trusts, ca.crl what counts no more, ca.key signs: keep it "
+               "off the hosts");
 }
 
 /* Cuts `list` at its commas. */
@@ -106,5 +109,32 @@ int tow_pki_issue(struct tow *tow, const struct tow_arguments *arguments)
     }
     if (code != TW_OK)
         return tow_fail(tow, &err);
-    return say(tow, folder, "ca.crt, tls.crt and tls.key, to be copied to where they are used");
+    return say(tow, folder,
+               "ca.crt, ca.crl, tls.crt and tls.key, to be copied to where they are used");
+}
+
+int tow_pki_revoke(struct tow *tow, const struct tow_arguments *arguments)
+{
+    struct tw_error err = {0};
+    struct stat status;
+    const char *given = arguments->words[0], *dir = dir_of(arguments);
+    char path[1024], safe[512], list[512];
+    unsigned revoked;
+    const bool folder = stat(given, &status) == 0 && S_ISDIR(status.st_mode);
+    if (snprintf(path, sizeof path, folder ? "%s/" TW_PKI_CERTIFICATE_FILE : "%s", given) >=
+        (int)sizeof path) {
+        (void)tw_fail(&err, TW_INVALID_ARGUMENT, "CERTIFICATE", NULL, NULL, "the path is too long");
+        return tow_fail(tow, &err);
+    }
+    if (tw_pki_revoke(dir, path, &revoked, &err) != TW_OK)
+        return tow_fail(tow, &err);
+    tow_safe_text(path, safe, sizeof safe);
+    tow_safe_text(dir, list, sizeof list);
+    if (tow->json)
+        fprintf(tow->out, "{\"list\": \"%s/%s\", \"revoked\": %u}\n", list, TW_PKI_LIST_FILE,
+                revoked);
+    else
+        fprintf(tow->out, "%s: revoked; %s/%s has %u now: put it in the place of each %s\n", safe,
+                list, TW_PKI_LIST_FILE, revoked, TW_PKI_LIST_FILE);
+    return TOW_EXIT_OK;
 }

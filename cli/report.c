@@ -81,6 +81,9 @@ static void print_table(const struct tow_meter *meter, FILE *out)
     const struct towline_sums *s = &meter->total;
     uint64_t bytes = s->lines * TOW_LINE_BYTES;
     fputs("<table><tr><th>granularity<th>dirty<th>bytes<th>amplification over lines\n", out);
+    if (meter->counts_bytes)
+        print_row("bytes that changed", s->changed_bytes, s->changed_bytes,
+                  s->known_lines * TOW_LINE_BYTES, out);
     print_row("lines, 64 B", s->lines, bytes, bytes, out);
     print_row("pages, 4 KiB", s->pages, s->pages * TOW_PAGE_BYTES, bytes, out);
     print_row("pages, 2 MiB", s->regions, s->regions * TOW_REGION_BYTES, bytes, out);
@@ -91,6 +94,12 @@ static void print_table(const struct tow_meter *meter, FILE *out)
                 " pages the lines were not known (first reports): these count as a whole. With "
                 "--exact, lines are known from the start.</p>\n",
                 s->whole_pages);
+    if (meter->counts_bytes)
+        fprintf(out,
+                "<p class=\"note\">%" PRIu64 " pages were written in vain: equal in every byte "
+                "afterwards. Bytes are those of the %" PRIu64
+                " lines whose contents were compared.</p>\n",
+                s->clean_pages, s->known_lines);
 }
 
 /* ---- The heat map --------------------------------------------------------------------------- */
@@ -157,7 +166,18 @@ static void print_chart(const struct tow_heat *heat, FILE *out)
     fputs("\"/></svg>\n", out);
 }
 
-bool tow_report_print(const struct tow_meter *meter, FILE *out)
+static void print_meaning(const struct tow_meter *meter, FILE *out)
+{
+    fprintf(
+        out, "<p class=\"note\">%s</p>\n</body></html>\n",
+        meter->kind && strcmp(meter->kind, "instrumented") == 0
+            ? "Lines that were stored to, as the program's own instrumentation told: also those "
+              "that were rewritten with their value."
+            : "Lines whose content changed between two looks: one that was rewritten with its "
+              "value is not seen.");
+}
+
+bool tow_report_print(struct tow_meter *meter, FILE *out)
 {
     struct tow_heat_grid grid;
     char duration[TW_SIZE_TEXT], time[TOW_TIME_TEXT];
@@ -171,17 +191,22 @@ bool tow_report_print(const struct tow_meter *meter, FILE *out)
     fprintf(out, "</h1>\n<p>pid %d, %" PRIu64 " epochs in %s, until %s%s</p>\n", (int)meter->pid,
             meter->total.epochs, tw_duration_format(meter->now_ns - meter->started_ns, duration),
             tow_time_format(tw_wall_ms(), time), meter->exact ? ", exact" : "");
+    if (meter->kind) {
+        fprintf(out, "<p class=\"note\">%s attachment: ", meter->kind);
+        tow_html_text(meter->why, out);
+        fputs("</p>\n", out);
+    }
     print_table(meter, out);
     print_map(meter->heat, &grid, out);
     print_chart(meter->heat, out);
-    fputs("<p class=\"note\">Lines whose content changed between two looks: one that was rewritten "
-          "with its value is not seen.</p>\n</body></html>\n",
-          out);
+    if (meter->sharing)
+        tow_sharing_print_html(&meter->shared, out);
+    print_meaning(meter, out);
     tow_heat_grid_free(&grid);
     return true;
 }
 
-int tow_report_write(struct tow *tow, const struct tow_meter *meter, const char *path)
+int tow_report_write(struct tow *tow, struct tow_meter *meter, const char *path)
 {
     struct tw_error err;
     char fresh[512];

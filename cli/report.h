@@ -11,9 +11,9 @@
 void tow_html_text(const char *text, FILE *out);
 
 /* False when there is no memory. */
-bool tow_report_print(const struct tow_meter *meter, FILE *out);
+bool tow_report_print(struct tow_meter *meter, FILE *out);
 
 /* Writes the page into `path`, which appears when it is complete; says so on `tow->err`. */
-int tow_report_write(struct tow *tow, const struct tow_meter *meter, const char *path);
+int tow_report_write(struct tow *tow, struct tow_meter *meter, const char *path);
 
 #endif

@@ -103,7 +103,7 @@ static void print_hosts(struct tow *tow, const Towline__V1__ListHostsResponse *h
             tw_size_format(capacity, all));
 }
 
-/* How hosts reach, or last reached, each other; the reasons are in `tow host show`. */
+/* How hosts reach, or last reached, each other, and why so. */
 static void print_paths(struct tow *tow, const Towline__V1__ListHostsResponse *hosts)
 {
     size_t count = 0;
@@ -113,11 +113,11 @@ static void print_paths(struct tow *tow, const Towline__V1__ListHostsResponse *h
             continue;
         for (size_t p = 0; p < d->n_paths; p++, count++) {
             const Towline__V1__FabricPath *path = d->paths[p];
-            char line[512], safe[512];
+            char line[768], safe[768];
             if (count >= PATHS_SHOWN)
                 continue;
-            snprintf(line, sizeof line, "%s -> %s by %s%s%s", d->name, path->peer, path->fabric,
-                     *path->migration ? ", in use by " : "", path->migration);
+            snprintf(line, sizeof line, "%s -> %s by %s%s%s: %s", d->name, path->peer, path->fabric,
+                     *path->migration ? ", in use by " : "", path->migration, path->reason);
             fprintf(tow->out, "%s%s\n", count ? "            " : "paths       ",
                     tow_safe_text(line, safe, sizeof safe));
         }

@@ -35,11 +35,20 @@ static int duration_take(struct tow *tow, const struct tow_arguments *arguments,
     return TOW_EXIT_OK;
 }
 
+static uint32_t attachment_of(const char *name)
+{
+    return !name || strcmp(name, "auto") == 0 ? TOWLINE_ANY
+           : strcmp(name, "process") == 0     ? TOWLINE_PROCESS
+                                              : TOWLINE_INSTRUMENTED;
+}
+
 int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
                       struct tow_meter *meter)
 {
     meter->socket = tow_option_value(arguments, "socket");
     meter->exact = tow_option_value(arguments, "exact") != NULL;
+    meter->attachment = attachment_of(tow_option_value(arguments, "attachment"));
+    meter->sharing = tow_option_value(arguments, "sharing") != NULL;
     meter->every_ms = EVERY_MS;
     return duration_take(tow, arguments, "every", &meter->every_ms);
 }
@@ -86,5 +95,6 @@ int tow_track(struct tow *tow, const struct tow_arguments *arguments)
         status = tow_meter_follow(tow, &meter, tow->out);
     tow_meter_close(&meter);
     tow_heat_free(&heat);
+    tow_sharing_free(&meter.shared);
     return status;
 }

@@ -67,7 +67,9 @@ Test(track, json_has_a_line_for_each_epoch)
     cr_assert_gt(json_integer_value(lines), 0);
     cr_assert_eq(json_integer_value(json_object_get(total, "line_bytes")),
                  64 * json_integer_value(lines));
-    cr_assert(json_is_null(json_object_get(total, "bytes_changed")), "not known, and said so");
+    cr_assert(json_is_integer(json_object_get(total, "bytes_changed")), "%s", run.out_text);
+    cr_assert(json_is_integer(json_object_get(total, "clean_pages")), "%s", run.out_text);
+    cr_assert(json_is_null(json_object_get(total, "same_lines")), "not known, and said so");
     json_decref(line);
 }
 
@@ -107,6 +109,45 @@ Test(track, run_starts_it_meters_it_and_has_its_status)
     cr_assert(strstr(run.err_text, "cannot be executed"), "%s", run.err_text);
 }
 
+/* Its whole life is shorter than an epoch, and than the way to the agent. */
+Test(track, run_counts_the_shortest_program)
+{
+    cr_assert_eq(TOW_HERE("run", "-o", "json", "--", TEST_SUBJECT, "1000"), 3, "%s", run.err_text);
+    const char *last = NULL;
+    for (const char *p = run.err_text; (p = strstr(p, "{\"pid\"")); p++)
+        last = p;
+    json_t *line = json_loads(last ? last : "", JSON_DISABLE_EOF_CHECK, NULL);
+    cr_assert(line, "%s", run.err_text);
+    json_t *total = json_object_get(line, "total");
+    cr_assert_geq(json_integer_value(json_object_get(total, "lines")), 1000, "%s", run.err_text);
+    cr_assert_geq(json_integer_value(json_object_get(total, "bytes_changed")), 8000, "%s",
+                  run.err_text);
+    json_decref(line);
+}
+
+/* It is traced for its life: that changes nothing about its signals. */
+Test(track, run_lets_signals_and_stops_through)
+{
+    cr_assert_eq(TOW_HERE("run", "--", "sh", "-c", "trap 'exit 9' TERM; kill -TERM $$; exit 1"), 9,
+                 "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("run", "--", "sh", "-c",
+                          "p=$$; (sleep 0.2; kill -CONT $p) & kill -STOP $$; wait; exit 4"),
+                 4, "%s", run.err_text);
+}
+
+Test(track, run_survives_the_agents_death)
+{
+    run_start(&run, "tcp://127.0.0.1:1",
+              (const char *const[]){"run", "-e", "50ms", "--", "sh", "-c",
+                                    "for i in 1 2 3 4 5; do sleep 0.2; done; echo whole", NULL},
+              false);
+    cr_assert(run_wait_for(&run, "lines"), "%s", run.err_text);
+    fixture_agent_kill();
+    cr_assert_neq(run_finish(&run), -1, "it waits for an agent that is dead");
+    cr_assert_str_eq(run.out_text, "whole\n");
+    fixture_agent_start();
+}
+
 Test(track, run_follows_a_wrapper_into_its_program)
 {
     cr_assert_eq(TOW_HERE("run", "-e", "20ms", "--", "sh", "-c", "sleep 0.1; exec sleep 1"), 0,
@@ -129,6 +170,88 @@ Test(track, top_lists_sessions)
     cr_assert_eq(json_integer_value(json_object_get(json_array_get(sessions, 0), "lines")), 1);
     json_decref(top);
     towline_close(s);
+}
+
+/* ---- Programs of towline-cc ------------------------------------------------------------------ */
+
+static json_t *first_line_of(const char *text)
+{
+    char line[65536];
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
+    json_t *json = json_loads(line, 0, NULL);
+    cr_assert(json, "%s", text);
+    return json;
+}
+
+Test(track, run_takes_the_instrumentation_and_counts_from_the_first_store)
+{
+    setenv("TOWLINE_INSTRUMENTED", fixture_instrumented, 1);
+    cr_assert_eq(TOW_HERE("run", "-e", "20ms", "--", TEST_INSTRUMENTED), 0, "%s", run.err_text);
+    cr_assert(strstr(run.err_text, "instrumented attachment: it was made by towline-cc"), "%s",
+              run.err_text);
+    /* It stored to a few lines only, and ended at once: all of that is in the answer. */
+    cr_assert_null(strstr(run.err_text, "lines not known"), "%s", run.err_text);
+    cr_assert_null(strstr(run.err_text, " 0 epochs"), "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("run", "-e", "20ms", "--attachment", "process", "--", TEST_INSTRUMENTED),
+                 0);
+    cr_assert(strstr(run.err_text, "process attachment: asked for"), "%s", run.err_text);
+    cr_assert_neq(TOW_HERE("run", "--attachment", "instrumented", "--", "sleep", "60"), 0);
+    cr_assert(strstr(run.err_text, "is none"), "%s", run.err_text);
+}
+
+static void expect_shared_line(const json_t *shared, uint64_t address)
+{
+    const json_t *lines = json_object_get(shared, "lines"), *line, *thread;
+    size_t i, k, found = 0;
+    json_array_foreach(lines, i, line)
+    {
+        if ((uint64_t)json_integer_value(json_object_get(line, "address")) != address)
+            continue;
+        found++;
+        cr_assert(json_is_true(json_object_get(line, "falsely")));
+        json_array_foreach(json_object_get(line, "threads"), k, thread)
+        {
+            const char *symbol = json_string_value(json_object_get(thread, "symbol"));
+            cr_assert(strstr(symbol, "half at test_subject.c:"), "%s", symbol);
+        }
+        cr_assert_eq(k, 2);
+    }
+    cr_assert_eq(found, 1);
+}
+
+Test(track, sharing_has_lines_threads_and_symbols)
+{
+    struct subject shared;
+    char number[16], path[96], text[200000];
+    subject_start_instrumented(&shared);
+    snprintf(number, sizeof number, "%d", (int)shared.pid);
+    snprintf(path, sizeof path, "%s.html", fixture_socket);
+    run_start(&run, "tcp://127.0.0.1:1",
+              (const char *const[]){"track", number, "--sharing", "-e", "3s", "--for", "3s", "-o",
+                                    "json", NULL},
+              false);
+    struct towline_listed listed[2];
+    size_t count = 0;
+    for (unsigned i = 0; count == 0; i++) {
+        cr_assert_lt(i, 6000);
+        usleep(10000);
+        cr_assert_eq(towline_list(fixture_socket, listed, 2, &count), 0);
+    }
+    usleep(500000); /* from the session to its epoch */
+    subject_do(&shared, "t");
+    cr_assert_eq(run_finish(&run), 0, "%s", run.err_text);
+    json_t *line = first_line_of(run.out_text);
+    cr_assert_str_eq(json_string_value(json_object_get(line, "attachment")), "instrumented");
+    expect_shared_line(json_object_get(line, "shared"), shared.arena + 100 * 64);
+    json_decref(line);
+    cr_assert_eq(TOW_HERE("track", "report", number, "--sharing", "--for", "200ms", "--out", path),
+                 0, "%s", run.err_text);
+    FILE *f = fopen(path, "r");
+    cr_assert(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    cr_assert(strstr(text, "several threads wrote") && strstr(text, "instrumented attachment"));
+    subject_end(&shared);
 }
 
 Test(track, failures_have_their_exit_codes)

@@ -111,7 +111,7 @@ Test(client, answers_say_how_exact_they_are)
     cr_assert_eq(session_lines(s, "a", subject.arena, NULL, &whole), 4);
     cr_assert_not(whole);
     cr_assert_eq(towline_info(s, &info), TOWLINE_OK);
-    cr_assert(info.granularity == 64 && info.flags == TOWLINE_WHOLE_PAGES);
+    cr_assert(info.granularity == 64 && info.flags == (TOWLINE_WHOLE_PAGES | TOWLINE_COUNTS_BYTES));
     cr_assert_eq(info.pid, (uint64_t)subject.pid);
     cr_assert(strstr(info.blind_spots, "DMA"), "%s", info.blind_spots);
     cr_assert_eq(towline_open(&options, &t), TOWLINE_OK);
@@ -120,13 +120,7 @@ Test(client, answers_say_how_exact_they_are)
     towline_close(s);
     cr_assert_eq(towline_open(&options, &t), TOWLINE_OK);
     cr_assert_eq(towline_register(t, &arena, 1), TOWLINE_OK);
-    /* The agent lets go of a closed session when it gets to it. */
-    int code = TOWLINE_FAILED_PRECONDITION;
-    for (unsigned i = 0; i < 1000 && code == TOWLINE_FAILED_PRECONDITION; i++) {
-        code = towline_start(t, NULL);
-        usleep(10000);
-    }
-    cr_assert_eq(code, TOWLINE_OK, "%s", towline_last_error());
+    cr_assert_eq(towline_start(t, NULL), TOWLINE_OK, "%s", towline_last_error());
     subject_do(&subject, "s 2");
     cr_assert_eq(session_lines(t, NULL, subject.arena, NULL, &whole), 4, "exact from the start");
     towline_close(t);
@@ -207,8 +201,18 @@ Test(client, the_meter_counts_without_reading)
     cr_assert(last.lines == 3 && last.pages == 2 && last.epochs == 1 && last.duration_ns > 0);
     cr_assert(count >= 1 && hot[0].lines >= 1 && last.regions == count);
     cr_assert_eq(total.lines, 3);
+    /* 2, 3 and 641 in places that were 0. */
+    cr_assert(last.changed_bytes == 4 && last.known_lines == 3 && last.clean_pages == 0, "%zu",
+              (size_t)last.changed_bytes);
+    cr_assert_eq(hot[0].changed_bytes + (count > 1 ? hot[1].changed_bytes : 0), 4);
+    subject_do(&subject, "w 1");
+    cr_assert_eq(towline_collect(s, "a", 0, NULL, &ended), TOWLINE_OK);
+    cr_assert_eq(towline_figures(s, "a", &last, &total, NULL, 0, NULL), TOWLINE_OK);
+    cr_assert(last.clean_pages == 1 && last.lines == 0 && last.changed_bytes == 0 &&
+              total.changed_bytes == 4);
     cr_assert_eq(towline_list(fixture_socket, listed, 4, &count), TOWLINE_OK);
     cr_assert(count == 1 && listed[0].pid == (uint64_t)subject.pid && listed[0].total.lines == 3);
+    cr_assert(listed[0].counts_bytes && listed[0].total.changed_bytes == 4);
     cr_assert_eq(strncmp(listed[0].name, "towline-client-", 15), 0, "%s", listed[0].name);
     towline_close(s);
 }
@@ -241,4 +245,58 @@ Test(client, programs_of_others_are_refused)
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
     towline_close(s);
+}
+
+/* All cores' stores count: what each thread wrote last is in one answer. */
+Test(client, threads_that_store_at_once_are_all_told)
+{
+    towline_session *s = session_on(&subject, "a");
+    struct towline_lines lines[80];
+    uint64_t cursor = 0;
+    size_t count;
+    subject_do(&subject, "T");
+    cr_assert_eq(towline_dirty(s, "a", lines, 80, &count, &cursor), TOWLINE_OK);
+    cr_assert(count == 64 && cursor == 0, "%zu pages", count);
+    for (size_t i = 0; i < count; i++)
+        cr_assert_eq(lines[i].lines, UINT64_C(0xffffffff), "four threads, eight lines each");
+    towline_close(s);
+}
+
+/* Not resident at the start, and again later: what is stored afterwards is told, and it alone. */
+Test(client, pages_that_are_not_resident)
+{
+    towline_session *s = session_on(&subject, "a");
+    bool whole = true;
+    subject_do(&subject, "s 130");
+    cr_assert_eq(session_lines(s, "a", subject.arena + 8192, NULL, &whole), 4);
+    cr_assert_not(whole, "it was absent: zeros are known");
+    subject_do(&subject, "d");
+    subject_do(&subject, "s 130"); /* the same value: with the rest of the page, as it was */
+    subject_do(&subject, "s 131");
+    cr_assert_eq(session_lines(s, "a", subject.arena + 8192, NULL, NULL), 8);
+    towline_close(s);
+}
+
+Test(client, big_pages_are_told_by_lines)
+{
+    char line[64];
+    subject_tell(&subject, "b");
+    cr_assert(fgets(line, sizeof line, subject.out));
+    const uint64_t big = strtoull(line, NULL, 16);
+    const struct towline_options options = {
+        .size = sizeof options, .socket = fixture_socket, .pid = subject.pid, .exact = 1};
+    const struct towline_range range = {big, 4u << 20};
+    towline_session *s;
+    size_t pages;
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK);
+    cr_assert_eq(towline_register(s, &range, 1), TOWLINE_OK);
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    subject_do(&subject, "B 3");
+    subject_do(&subject, "B 40000");
+    cr_assert_eq(session_lines(s, "a", big, &pages, NULL), 8);
+    cr_assert_eq(pages, 2, "%zu pages for two lines", pages);
+    subject_do(&subject, "B 40000");
+    cr_assert_eq(session_lines(s, "a", big + 40000 / 64 * 4096, &pages, NULL), 1);
+    towline_close(s);
+    subject_well(&subject);
 }

@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LEAVE_MS 10000u
+
 static _Thread_local char last_error[TW_LOCAL_TEXT_MAX] = "";
 
 const char *towline_last_error(void)
@@ -85,6 +87,25 @@ static void give_up(struct tw_client_connection *c)
     c->fd = -1;
 }
 
+void tw_client_leave(struct tw_client_connection *c)
+{
+    char dropped[4096];
+    const uint64_t deadline = now_ms() + LEAVE_MS;
+    if (c->fd < 0 || shutdown(c->fd, SHUT_WR) != 0)
+        return;
+    /* The agent closes its side when it has let go. */
+    for (;;) {
+        const uint64_t now = now_ms();
+        struct pollfd p = {.fd = c->fd, .events = POLLIN};
+        const int n = now < deadline ? poll(&p, 1, (int)(deadline - now)) : 0;
+        if (n == 0 || (n < 0 && errno != EINTR))
+            return;
+        const ssize_t got = n > 0 ? recv(c->fd, dropped, sizeof dropped, 0) : -1;
+        if (got == 0 || (n > 0 && got < 0 && errno != EAGAIN && errno != EINTR))
+            return;
+    }
+}
+
 void tw_client_disconnect(struct tw_client_connection *c)
 {
     give_up(c);
@@ -118,7 +139,7 @@ static int await(struct tw_client_connection *c, short events, uint64_t deadline
         if (errno != EINTR)
             return lost(c);
         if (c->interruptible) {
-            give_up(c);
+            c->broken = 1; /* its answer may be on the way */
             return tw_client_fail(TOWLINE_CANCELLED, "interrupted by a signal");
         }
     }
@@ -185,7 +206,7 @@ int tw_client_ask(struct tw_client_connection *c, enum tw_local_kind kind, const
                                      .kind = (uint16_t)kind,
                                      .length = (uint32_t)(head_length + tail_length)};
     uint64_t deadline = now_ms() + c->timeout_ms;
-    if (c->fd < 0)
+    if (c->fd < 0 || c->broken)
         return tw_client_fail(TOWLINE_UNAVAILABLE, "this session has lost its agent");
     int code = send_all(c, &header, sizeof header, deadline);
     if (!code)

@@ -12,6 +12,7 @@ struct tw_client_connection {
     int fd; /* -1 = none, or given up */
     uint32_t timeout_ms;
     int interruptible; /* a signal ends a wait */
+    int broken;        /* a wait was ended: good for nothing but leaving */
     pid_t agent;       /* as the kernel says */
     uid_t agent_uid;
     uint64_t *body;  /* of the last answer, TW_LOCAL_BODY_MAX bytes */
@@ -22,6 +23,8 @@ struct tw_client_connection {
 int tw_client_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 int tw_client_connect(struct tw_client_connection *c, const char *path, uint32_t timeout_ms);
+/* Says goodbye, and waits, up to ten seconds, until the agent has let go of everything. */
+void tw_client_leave(struct tw_client_connection *c);
 void tw_client_disconnect(struct tw_client_connection *c);
 
 /* Sends `head` and `tail` (may be empty) as one body. The answer is in c->body when this returns 0;

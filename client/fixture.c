@@ -13,7 +13,7 @@
 
 #define PATIENCE (60 * TW_SEC)
 
-char fixture_socket[96];
+char fixture_socket[96], fixture_instrumented[96];
 pid_t fixture_agent;
 static char folder[64];
 
@@ -67,6 +67,7 @@ void fixture_open(void)
     strcpy(folder, "/tmp/towline-client-XXXXXX");
     cr_assert(mkdtemp(folder));
     snprintf(fixture_socket, sizeof fixture_socket, "%s/agent.sock", folder);
+    snprintf(fixture_instrumented, sizeof fixture_instrumented, "%s/instrumented.sock", folder);
     snprintf(config, sizeof config, "%s/agent.yaml", folder);
     FILE *f = fopen(config, "w");
     cr_assert(f);
@@ -90,7 +91,7 @@ void fixture_close(void)
 
 /* ---- The program ---------------------------------------------------------------------------- */
 
-void subject_start(struct subject *s)
+static void start(struct subject *s, const char *path)
 {
     int to[2], from[2];
     char line[64];
@@ -101,7 +102,8 @@ void subject_start(struct subject *s)
         dup2(from[1], 1);
         for (int fd = 3; fd < 64; fd++)
             close(fd);
-        execl(TEST_SUBJECT, TEST_SUBJECT, (char *)NULL);
+        setenv("TOWLINE_INSTRUMENTED", fixture_instrumented, 1);
+        execl(path, path, (char *)NULL);
         _exit(127);
     }
     close(to[0]);
@@ -111,6 +113,16 @@ void subject_start(struct subject *s)
     cr_assert(s->in && s->out && fgets(line, sizeof line, s->out));
     s->arena = strtoull(line, NULL, 16);
     cr_assert_neq(s->arena, 0);
+}
+
+void subject_start(struct subject *s)
+{
+    start(s, TEST_SUBJECT);
+}
+
+void subject_start_instrumented(struct subject *s)
+{
+    start(s, TEST_INSTRUMENTED);
 }
 
 void subject_tell(struct subject *s, const char *command)

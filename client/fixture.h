@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 extern char fixture_socket[96];
+extern char fixture_instrumented[96]; /* the agent's socket for programs of towline-cc */
 extern pid_t fixture_agent;
 
 void fixture_open(void); /* a folder, an agent that serves */
@@ -22,6 +23,7 @@ struct subject {
     uint64_t arena; /* its address; 64 pages */
 };
 void subject_start(struct subject *s);
+void subject_start_instrumented(struct subject *s);        /* the same, made by towline-cc */
 void subject_tell(struct subject *s, const char *command); /* does not wait */
 void subject_do(struct subject *s, const char *command);   /* waits for its answer */
 /* It still does what it is told: tracking has done it no harm. */

@@ -73,7 +73,7 @@ Test(hostile, bad_bodies_are_refused_and_the_connection_goes_on)
     int fd = connected();
     const struct tw_local_epoch_ask ask = {.epoch = UINT32_MAX};
     for (uint16_t kind = 0; kind < TW_LOCAL_KIND_END + 2; kind++) {
-        if (kind == TW_LOCAL_LIST)
+        if (kind == TW_LOCAL_LIST || kind == TW_LOCAL_GUESTS) /* asked with an empty body */
             continue;
         send_header(fd, (struct tw_local_header){TW_LOCAL_MAGIC, TW_LOCAL_VERSION, kind, 0, 0});
         cr_assert_gt(answer_code(fd), 0, "kind %u", kind);

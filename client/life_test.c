@@ -179,3 +179,37 @@ Test(life, a_forked_child_cannot_use_its_parents_session)
     cr_assert_eq(session_lines(s, "a", subject.arena, NULL, NULL), 2);
     towline_close(s);
 }
+
+/* The agent has let go when close returns: an exact session may follow at once. */
+Test(life, close_waits_until_the_agent_has_let_go)
+{
+    struct towline_options options = {
+        .size = sizeof options, .socket = fixture_socket, .pid = subject.pid, .exact = 1};
+    for (unsigned round = 0; round < 20; round++) {
+        towline_session *s = session_on(&subject, "a"), *exact;
+        subject_do(&subject, "s 1");
+        session_lines(s, "a", subject.arena, NULL, NULL);
+        towline_close(s);
+        cr_assert_eq(sessions(), 0);
+        cr_assert_eq(towline_open(&options, &exact), TOWLINE_OK, "%s", towline_last_error());
+        cr_assert_eq(towline_start(exact, "a"), TOWLINE_OK, "%s", towline_last_error());
+        towline_close(exact);
+    }
+    subject_well(&subject);
+}
+
+/* In a child, the parent's session is neither ended nor waited for. */
+Test(life, a_forked_child_closes_nothing_of_its_parents)
+{
+    towline_session *s = session_on(&subject, "a");
+    pid_t child = fork();
+    if (child == 0) {
+        towline_close(s);
+        _exit(0);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    subject_do(&subject, "s 1");
+    cr_assert_eq(session_lines(s, "a", subject.arena, NULL, NULL), 2);
+    towline_close(s);
+}

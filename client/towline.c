@@ -15,6 +15,8 @@
 static_assert(sizeof(struct towline_lines) == sizeof(struct tw_local_lines), "the same");
 static_assert(sizeof(struct towline_sums) == sizeof(struct tw_local_sums), "the same");
 static_assert(sizeof(struct towline_hot) == sizeof(struct tw_local_hot), "the same");
+static_assert(sizeof(struct towline_guest) == sizeof(struct tw_local_guest), "the same");
+static_assert(sizeof(struct towline_shared_line) == sizeof(struct tw_local_shared), "the same");
 static_assert(sizeof(struct towline_range) == sizeof(struct tw_local_range), "the same");
 
 struct epoch {
@@ -28,12 +30,12 @@ struct towline_session {
     struct tw_client_connection connection;
     pid_t owner; /* this process */
     uint64_t pid;
-    uint32_t exact;
+    uint32_t flags; /* TW_LOCAL_EXACT to TW_LOCAL_SHARING */
     bool caught, opened;
     struct towline_range *ranges;
     size_t range_count;
     struct towline_info info;
-    char *blind_spots;
+    char *blind_spots, *why;
     struct epoch epochs[EPOCHS_MAX];
 };
 
@@ -61,16 +63,29 @@ const char *towline_code_name(int code)
 
 /* ---- Open and close ------------------------------------------------------------------------- */
 
+/* Programs made before there were more options give the size that they had then. */
+#define OPTIONS_SIZE_FIRST offsetof(struct towline_options, attachment)
+
+static uint32_t flags_of(const struct towline_options *o)
+{
+    return (o->exact ? TW_LOCAL_EXACT : 0) | (o->sharing ? TW_LOCAL_SHARING : 0) |
+           (o->attachment == TOWLINE_PROCESS        ? TW_LOCAL_PROCESS
+            : o->attachment == TOWLINE_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
+                                                    : 0);
+}
+
 int towline_open(const struct towline_options *options, towline_session **session)
 {
     struct towline_options o = {.size = sizeof o};
     if (!session)
         return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "session: a place for it is needed");
     *session = NULL;
-    if (options && (options->size < sizeof o || options->pid < 0))
+    if (options && (options->size < OPTIONS_SIZE_FIRST || options->pid < 0))
         return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "options: size or pid is not usable");
     if (options)
-        o = *options;
+        memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    if (o.attachment > TOWLINE_INSTRUMENTED)
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "options: no such attachment");
     towline_session *s = calloc(1, sizeof *s);
     if (!s)
         return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
@@ -82,7 +97,7 @@ int towline_open(const struct towline_options *options, towline_session **sessio
     pthread_mutex_init(&s->lock, NULL);
     s->owner = getpid();
     s->pid = (uint64_t)o.pid;
-    s->exact = o.exact;
+    s->flags = flags_of(&o);
     *session = s;
     return TOWLINE_OK;
 }
@@ -91,10 +106,13 @@ void towline_close(towline_session *session)
 {
     if (!session)
         return;
+    if (session->owner == getpid()) /* a forked child leaves its parent's session alone */
+        tw_client_leave(&session->connection);
     tw_client_disconnect(&session->connection);
     pthread_mutex_destroy(&session->lock);
     free(session->ranges);
     free(session->blind_spots);
+    free(session->why);
     free(session);
 }
 
@@ -151,8 +169,7 @@ int towline_catch(towline_session *session)
     int code = enter(session);
     if (code)
         return code;
-    const struct tw_local_catch request = {.pid = session->pid,
-                                           .flags = session->exact ? TW_LOCAL_EXACT : 0};
+    const struct tw_local_catch request = {.pid = session->pid, .flags = session->flags};
     code =
         tw_client_ask(&session->connection, TW_LOCAL_CATCH, &request, sizeof request, NULL, 0, 0);
     session->caught = code == TOWLINE_OK;
@@ -164,16 +181,25 @@ static int keep_info(towline_session *s)
     struct tw_local_opened opened;
     memcpy(&opened, s->connection.body, sizeof opened);
     size_t room = s->connection.length - sizeof opened;
-    if (opened.text_length > room)
+    const char *text = (const char *)s->connection.body + sizeof opened;
+    if (opened.text_length > room || opened.why_length > room - opened.text_length)
         return tw_client_fail(TOWLINE_INTERNAL, "an answer that cannot be understood");
-    s->blind_spots = strndup((const char *)s->connection.body + sizeof opened, opened.text_length);
-    if (!s->blind_spots)
+    s->blind_spots = strndup(text, opened.text_length);
+    s->why = strndup(text + opened.text_length, opened.why_length);
+    if (!s->blind_spots || !s->why)
         return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
-    s->info = (struct towline_info){.session = opened.session,
-                                    .pid = opened.pid,
-                                    .granularity = opened.granularity,
-                                    .flags = opened.flags,
-                                    .blind_spots = s->blind_spots};
+    const uint32_t meaning = (opened.flags & TW_LOCAL_SAME_VALUE ? TOWLINE_SAME_VALUE : 0) |
+                             (opened.flags & TW_LOCAL_WHOLE_PAGES ? TOWLINE_WHOLE_PAGES : 0) |
+                             (opened.flags & TW_LOCAL_COUNTS_BYTES ? TOWLINE_COUNTS_BYTES : 0);
+    s->info = (struct towline_info){
+        .session = opened.session,
+        .pid = opened.pid,
+        .granularity = opened.granularity,
+        .flags = meaning,
+        .blind_spots = s->blind_spots,
+        .attachment = opened.flags & TW_LOCAL_INSTRUMENTED ? TOWLINE_INSTRUMENTED : TOWLINE_PROCESS,
+        .sharing = opened.flags & TW_LOCAL_SHARING ? 1 : 0,
+        .why = s->why};
     s->opened = true;
     return TOWLINE_OK;
 }
@@ -183,7 +209,7 @@ static int open_there(towline_session *s)
 {
     struct tw_local_open request = {.pid = s->pid, .range_count = (uint32_t)s->range_count};
     bool leave_needed = s->pid == 0 && s->connection.agent_uid != 0;
-    request.flags = (s->exact ? TW_LOCAL_EXACT : 0) | (s->caught ? TW_LOCAL_CAUGHT : 0);
+    request.flags = s->flags | (s->caught ? TW_LOCAL_CAUGHT : 0);
     if (leave_needed)
         prctl(PR_SET_PTRACER, (unsigned long)s->connection.agent, 0, 0, 0);
     int code = tw_client_ask(&s->connection, TW_LOCAL_OPEN, &request, sizeof request, s->ranges,
@@ -391,13 +417,51 @@ int towline_figures(towline_session *session, const char *epoch, struct towline_
     return leave(session, TOWLINE_OK);
 }
 
+int towline_shared(towline_session *session, const char *epoch, struct towline_shared_line *lines,
+                   size_t max, size_t *count, uint64_t *total)
+{
+    struct tw_local_shared_head head = {0};
+    if (!count || (max > 0 && !lines))
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "lines, count: NULL");
+    *count = 0;
+    int code = enter(session);
+    if (code)
+        return code;
+    struct epoch *e = epoch_find(session, epoch);
+    if (e && !session->info.sharing)
+        code = tw_client_fail(TOWLINE_FAILED_PRECONDITION, "the session is without sharing");
+    else
+        code = e ? ask_epoch(session, TW_LOCAL_SHARED, e, 0, sizeof head) : TOWLINE_NOT_FOUND;
+    if (code)
+        return leave(session, code);
+    memcpy(&head, session->connection.body, sizeof head);
+    if (session->connection.length != sizeof head + head.count * sizeof(struct tw_local_shared))
+        return leave(session, tw_client_fail(TOWLINE_INTERNAL, "an answer of the wrong length"));
+    *count = head.count < max ? head.count : max;
+    if (lines)
+        memcpy(lines, (const uint8_t *)session->connection.body + sizeof head,
+               *count * sizeof *lines);
+    for (size_t i = 0; i < *count; i++)
+        if (lines[i].thread_count > TOWLINE_SHARED_THREADS)
+            lines[i].thread_count = TOWLINE_SHARED_THREADS;
+    if (total)
+        *total = head.total;
+    return leave(session, TOWLINE_OK);
+}
+
 static void listed_copy(const struct tw_local_listed *from, struct towline_listed *to)
 {
-    *to = (struct towline_listed){.session = from->session,
-                                  .pid = from->pid,
-                                  .uid = from->uid,
-                                  .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
-                                  .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0};
+    *to = (struct towline_listed){
+        .session = from->session,
+        .pid = from->pid,
+        .uid = from->uid,
+        .ended = from->flags & TW_LOCAL_GONE ? 1 : 0,
+        .exact = from->flags & TW_LOCAL_EXACT ? 1 : 0,
+        .counts_bytes = from->flags & TW_LOCAL_COUNTS_BYTES ? 1 : 0,
+        .attachment = from->flags & TW_LOCAL_INSTRUMENTED ? TOWLINE_INSTRUMENTED : TOWLINE_PROCESS,
+        .sharing = from->flags & TW_LOCAL_SHARING ? 1 : 0,
+        .shared = from->shared,
+        .shared_falsely = from->shared_falsely};
     memcpy(&to->last, &from->last, sizeof to->last);
     memcpy(&to->total, &from->total, sizeof to->total);
     memcpy(to->name, from->name, sizeof to->name);
@@ -418,6 +482,28 @@ int towline_list(const char *socket, struct towline_listed *out, size_t max, siz
         struct tw_local_listed one;
         memcpy(&one, (const uint8_t *)c.body + *count * sizeof one, sizeof one);
         listed_copy(&one, &out[*count]);
+    }
+    tw_client_disconnect(&c);
+    return code;
+}
+
+int towline_guests(const char *socket, struct towline_guest *out, size_t max, size_t *count)
+{
+    struct tw_client_connection c;
+    if (!count || (max > 0 && !out))
+        return tw_client_fail(TOWLINE_INVALID_ARGUMENT, "out, count: NULL");
+    *count = 0;
+    int code = tw_client_connect(&c, socket, 0);
+    if (!code)
+        code = tw_client_ask(&c, TW_LOCAL_GUESTS, NULL, 0, NULL, 0, 0);
+    size_t n = code ? 0 : c.length / sizeof *out;
+    *count = n < max ? n : max;
+    if (*count)
+        memcpy(out, c.body, *count * sizeof *out);
+    for (size_t i = 0; i < *count; i++) {
+        out[i].name[sizeof out[i].name - 1] = 0;
+        if (out[i].hot_count > TOWLINE_GUEST_HOT)
+            out[i].hot_count = TOWLINE_GUEST_HOT;
     }
     tw_client_disconnect(&c);
     return code;

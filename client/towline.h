@@ -65,6 +65,12 @@ TOWLINE_API const char *towline_last_error(void);
 
 typedef struct towline_session towline_session;
 
+enum towline_attachment {
+    TOWLINE_ANY = 0,      /* the best that there is for the program: towline_info() says which */
+    TOWLINE_PROCESS,      /* from outside: pages from the kernel, lines by comparing */
+    TOWLINE_INSTRUMENTED, /* by the program's own instrumentation (towline-cc): exact lines */
+};
+
 struct towline_options {
     size_t size;         /* sizeof(struct towline_options) */
     const char *socket;  /* of the agent; NULL = $TOWLINE_SOCKET or the default */
@@ -72,11 +78,14 @@ struct towline_options {
     uint32_t exact;      /* not 0: a copy of everything at the start, so that lines are known from a
                             page's first report on; costs memory and time */
     uint32_t timeout_ms; /* of each call; 0 = 30 s */
+    uint32_t attachment; /* enum towline_attachment */
+    uint32_t sharing;    /* not 0: towline_shared() as well; instrumented programs, at a price */
 };
 
 /* Connects. NULL options: this program. */
 TOWLINE_API int towline_open(const struct towline_options *options, towline_session **session);
-/* The program is tracked no more; nothing of it changes. NULL is fine. */
+/* The program is tracked no more when it returns (an agent that does not answer is given ten
+ * seconds); nothing of it changes. NULL is fine. */
 TOWLINE_API void towline_close(towline_session *session);
 
 /* Of the program's addresses; of any alignment, they may overlap. */
@@ -116,8 +125,10 @@ TOWLINE_API int towline_accessed(towline_session *session, const char *epoch,
                                  struct towline_lines *lines, size_t max, size_t *count,
                                  uint64_t *cursor);
 
-#define TOWLINE_SAME_VALUE  1u /* a line rewritten with what it held is told */
-#define TOWLINE_WHOLE_PAGES 2u /* a page may be told as a whole */
+#define TOWLINE_SAME_VALUE   1u /* a line rewritten with what it held is told */
+#define TOWLINE_WHOLE_PAGES  2u /* a page may be told as a whole */
+/* Contents are compared, and no page is registered in part: the meter has bytes. */
+#define TOWLINE_COUNTS_BYTES 4u
 
 struct towline_info {
     uint64_t session;     /* id in the agent */
@@ -125,6 +136,9 @@ struct towline_info {
     uint32_t granularity; /* bytes of a line */
     uint32_t flags;
     const char *blind_spots; /* a sentence a line; valid until towline_close() */
+    uint32_t attachment;     /* enum towline_attachment; never ANY */
+    uint32_t sharing;        /* towline_shared() has answers */
+    const char *why;         /* this attachment; valid until towline_close() */
 };
 /* After the first start. */
 TOWLINE_API int towline_info(towline_session *session, struct towline_info *out);
@@ -139,10 +153,15 @@ struct towline_sums {
     uint64_t regions;      /* of 2 MiB, with a dirty line */
     uint64_t regions_lost; /* pages whose region was not counted: more than 65536 in an epoch */
     uint64_t duration_ns;
+    /* With TOWLINE_COUNTS_BYTES; else 0. */
+    uint64_t known_lines;   /* of `lines`, those whose contents were compared */
+    uint64_t changed_bytes; /* of these; one that changed in two passes counts twice */
+    uint64_t clean_pages;   /* written, and equal in every byte; not in `pages` */
 };
 struct towline_hot {
     uint64_t address; /* of a region of 2 MiB */
     uint32_t lines, pages;
+    uint64_t changed_bytes; /* with TOWLINE_COUNTS_BYTES */
 };
 
 #define TOWLINE_PACED                                                                              \
@@ -160,18 +179,54 @@ TOWLINE_API int towline_figures(towline_session *session, const char *epoch,
                                 struct towline_sums *last, struct towline_sums *total,
                                 struct towline_hot *hot, size_t hot_max, size_t *hot_count);
 
+#define TOWLINE_SHARED_THREADS 8u
+struct towline_shared_line {
+    uint64_t address;      /* of the line, in the program */
+    uint32_t falsely;      /* not 0: no byte was written by two of the threads */
+    uint32_t thread_count; /* below; more may have written */
+    struct {
+        uint64_t pc;    /* of its latest store to the line */
+        uint64_t bytes; /* bit i: it stored to byte i of the line */
+        uint32_t tid, reserved;
+    } threads[TOWLINE_SHARED_THREADS];
+};
+/* Lines that several threads stored to in the epoch that was collected last: those that they share
+ * falsely first, at most 64. *total (may be NULL) is how many there were; more may have been. A
+ * sample: what a thread knows of a line may have been displaced by its stores to other lines.
+ * TOWLINE_FAILED_PRECONDITION: the session is without sharing. */
+TOWLINE_API int towline_shared(towline_session *session, const char *epoch,
+                               struct towline_shared_line *lines, size_t max, size_t *count,
+                               uint64_t *total);
+
 struct towline_listed {
     uint64_t session, pid;
     uint32_t uid;   /* whose session it is */
     uint32_t ended; /* the program has */
     uint32_t exact;
-    uint32_t reserved;
+    uint32_t attachment; /* enum towline_attachment */
+    uint32_t sharing;    /* the next two are known */
+    uint32_t counts_bytes;
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct towline_sums last, total;
     char name[16]; /* of the program; not to be trusted */
 };
 /* The agent's sessions that this user may see: his own, all for root. At most 64. */
 TOWLINE_API int towline_list(const char *socket, struct towline_listed *out, size_t max,
                              size_t *count);
+
+#define TOWLINE_GUEST_HOT 8u
+struct towline_guest {
+    char name[64];                   /* of a virtual machine */
+    uint64_t pid;                    /* of its QEMU */
+    uint64_t own_ns;                 /* of the agent's processor time, for the last epoch */
+    struct towline_sums last, total; /* no epochs: it is being measured for the first time */
+    struct towline_hot hot[TOWLINE_GUEST_HOT]; /* addresses are offsets into its memory */
+    uint32_t hot_count, reserved;
+};
+/* Virtual machines of the agent and what they write; none for others than root. They are measured,
+ * in epochs of a second, while somebody asks, and for ten seconds more. At most 64. */
+TOWLINE_API int towline_guests(const char *socket, struct towline_guest *out, size_t max,
+                               size_t *count);
 
 /* Before a child of yours (options.pid) executes its program: waits until the agent is ready for
  * it. Then let the child go on, and towline_start() attaches before its first instruction. */

@@ -145,6 +145,9 @@ static struct tw_report *read_reports(const Towline__V1__HeartbeatRequest *r,
         to->memory_bytes = v->memory_bytes;
         to->pid = v->pid;
         to->lines_written = v->lines_written;
+        if (v->dirty)
+            to->dirty = (struct tw_report_dirty){v->dirty->duration_us, v->dirty->lines,
+                                                 v->dirty->pages, v->dirty->regions};
         const struct tw_report *old = tw_catalogue_find_report(before, v->name);
         if (old && old->epoch == to->epoch &&
             tw_report_owns(old->state) == tw_report_owns(to->state)) {
@@ -240,6 +243,8 @@ static enum tw_code heartbeat_locked(struct tw_catalogue *c, const Towline__V1__
     struct tw_catalogue_host *h = tw_catalogue_find(c, r->host->name);
     struct tw_report *reports = read_reports(r, h);
     describe(&now, r->host);
+    now.clock_known = r->unix_ms != 0;
+    now.clock_ahead_ms = (int64_t)(r->unix_ms - now.last_seen_unix_ms);
     bool fresh = !h;
     if (fresh && c->count < TW_HOSTS_MAX)
         h = calloc(1, sizeof *h);

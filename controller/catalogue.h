@@ -15,10 +15,16 @@
 
 struct tw_catalogue;
 
+/* What a VM wrote, as its agent measured it last; duration 0 = it did not. */
+struct tw_report_dirty {
+    uint64_t duration_us, lines, pages, regions;
+};
+
 /* A VM as its host reported it last. */
 struct tw_report {
     char name[TW_NAME_SIZE], migration[TW_NAME_SIZE], reason[TW_REASON_SIZE];
     uint64_t epoch, memory_bytes, pid, lines_written;
+    struct tw_report_dirty dirty;
     enum tw_vm_state state;
     unsigned repeats; /* heartbeats before this one that said the same of epoch and ownership */
     unsigned silence; /* heartbeats since people were last told of a contradiction; 0 = never */

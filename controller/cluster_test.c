@@ -94,6 +94,25 @@ static void refused_by_the_destination(unsigned variant)
     play_passed(&p);
 }
 
+/* Alive, but with more to do than it can: nobody gives up while it reports itself. */
+static void busy_destination(unsigned variant)
+{
+    (void)variant;
+    struct play p;
+    char id[64];
+    scene_begin(&p);
+    p.world.agents[B].refuse_prepare = TW_DEADLINE_EXCEEDED;
+    scene_migrate(&p, id);
+    for (unsigned ms = 0; ms < 30000 && play_state(&p, id) != PLAY_STATE(PREPARING); ms += 5)
+        usleep(5000);
+    usleep(1000000); /* some answers later */
+    CHECK(play_state(&p, id) == PLAY_STATE(PREPARING), "it is still asked");
+    p.world.agents[B].refuse_prepare = TW_OK;
+    CHECK(play_await_end(&p, id, 10000) == PLAY_STATE(COMPLETED), "end");
+    play_await_only_copy(&p, "web", B, 1000);
+    play_passed(&p);
+}
+
 static void out_of_time(unsigned variant)
 {
     (void)variant;
@@ -582,6 +601,7 @@ static const struct play_test tests[] = {
     {"cancelled_while_it_copies", cancelled_while_it_copies, 1},
     {"cancel_is_refused_after_the_give_up", cancel_is_refused_after_the_give_up, 1},
     {"refused_by_the_destination", refused_by_the_destination, 1},
+    {"busy_destination", busy_destination, 1},
     {"out_of_time", out_of_time, 1},
     {"link_cut_at_every_step", link_cut_at_every_step, STEPS},
     {"source_killed_at_every_step", source_killed_at_every_step, STEPS},

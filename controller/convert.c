@@ -101,6 +101,13 @@ Towline__V1__VmReport *tw_report_to_proto(const struct tw_report *report)
     r->memory_bytes = report->memory_bytes;
     r->pid = report->pid;
     r->lines_written = report->lines_written;
+    if (report->dirty.duration_us && (r->dirty = malloc(sizeof *r->dirty))) {
+        towline__v1__vm_dirty__init(r->dirty);
+        r->dirty->duration_us = report->dirty.duration_us;
+        r->dirty->lines = report->dirty.lines;
+        r->dirty->pages = report->dirty.pages;
+        r->dirty->regions = report->dirty.regions;
+    }
     bool ok = tw_text_set(&r->name, report->name) &&
               tw_text_set(&r->migration, report->migration) &&
               tw_text_set(&r->reason, report->reason);

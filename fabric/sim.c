@@ -183,6 +183,14 @@ const struct tw_clock *tw_sim_clock(struct tw_sim *sim)
     return &sim->clock;
 }
 
+uint64_t tw_sim_due(const struct tw_fabric *fabric)
+{
+    const struct sim_fabric *f = (const struct sim_fabric *)fabric;
+    const uint64_t event = f->heap.count ? f->heap.items[0]->at : TW_NEVER;
+    const uint64_t tick = tw_fabric_tick_next(fabric);
+    return event < tick ? event : tick;
+}
+
 void tw_sim_advance(struct tw_sim *sim, uint64_t max_ns)
 {
     uint64_t next = tw_after(sim->now_ns, max_ns);

@@ -28,6 +28,10 @@ const struct tw_clock *tw_sim_clock(struct tw_sim *sim);
  * Endpoints then see it in tw_fabric_poll(). */
 void tw_sim_advance(struct tw_sim *sim, uint64_t max_ns);
 
+/* When an endpoint has something to do in tw_fabric_poll(): what its outer loop would learn from a
+ * descriptor. TW_NEVER = nothing is on its way. */
+uint64_t tw_sim_due(const struct tw_fabric *fabric);
+
 /* Faults. Names are the endpoints' config names. */
 void tw_sim_cut(struct tw_sim *sim, const char *a, const char *b); /* both ways, until mended */
 void tw_sim_mend(struct tw_sim *sim, const char *a, const char *b);

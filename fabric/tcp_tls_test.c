@@ -90,6 +90,33 @@ Test(tls, the_server_has_expired)
     refused(TW_UNAUTHENTICATED, "given agent a: certificate has expired", "certificate expired");
 }
 
+/* As reissue(), by "ours"; where the files are. */
+static struct tw_tls_files issued(struct side *who, const char *name)
+{
+    const struct fixture_leaf leaf = {"ours", NULL, TW_ROLE_AGENT, name, 0, 0};
+    const struct tw_tls_files files = fixture_issue(&fixture, &leaf);
+    tw_tls_close(who->tls);
+    cr_assert_eq(tw_tls_open(&files, &who->tls, NULL), TW_OK);
+    ((struct tcp_fabric *)who->fabric)->tls = who->tls;
+    return files;
+}
+
+Test(tls, the_client_has_been_revoked)
+{
+    const struct tw_tls_files a = issued(&w->a, "a"), b = issued(&w->b, "b");
+    fixture_revoke(&fixture, "ours", b.certificate, &a);
+    cr_assert_eq(tw_tls_reload(w->a.tls, NULL), TW_OK);
+    refused(TW_UNAUTHENTICATED, "certificate revoked", "given agent b: certificate revoked");
+}
+
+Test(tls, the_server_has_been_revoked)
+{
+    const struct tw_tls_files a = issued(&w->a, "a"), b = issued(&w->b, "b");
+    fixture_revoke(&fixture, "ours", a.certificate, &b);
+    cr_assert_eq(tw_tls_reload(w->b.tls, NULL), TW_OK);
+    refused(TW_UNAUTHENTICATED, "given agent a: certificate revoked", "certificate revoked");
+}
+
 Test(tls, the_client_has_no_certificate)
 {
     struct tw_tls_files files =

@@ -1,11 +1,13 @@
 #include "fabric/tls_fixture.h"
 
 #include "pki/issue.h"
+#include "pki/revoke.h"
 
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void must(enum tw_code code, const struct tw_error *err)
 {
@@ -61,8 +63,11 @@ struct tw_tls_files fixture_issue(const struct fixture *f, const struct fixture_
     snprintf(out, sizeof out, "%s/leaf-%u", f->folder, number++);
     must(tw_pki_issue(authority, out, &l, &err), &err);
     must(tw_tls_files_in(out, &files, &err), &err);
-    if (leaf->trusts)
+    if (leaf->trusts) {
         snprintf(files.ca, sizeof files.ca, "%s/%s/%s", f->folder, leaf->trusts, TW_PKI_CA_FILE);
+        snprintf(files.crl, sizeof files.crl, "%s/%s/%s", f->folder, leaf->trusts,
+                 TW_PKI_LIST_FILE);
+    }
     return files;
 }
 
@@ -75,9 +80,24 @@ struct tw_tls *fixture_tls(const struct fixture *f, const struct fixture_leaf *l
     return tls;
 }
 
+void fixture_revoke(const struct fixture *f, const char *authority, const char *certificate,
+                    const struct tw_tls_files *reader)
+{
+    char folder[128], place[128];
+    unsigned revoked;
+    struct tw_error err = {0};
+    snprintf(folder, sizeof folder, "%s/%s", f->folder, authority);
+    must(tw_pki_revoke(folder, certificate, &revoked, &err), &err);
+    snprintf(place, sizeof place, "%s", reader->ca);
+    *strrchr(place, '/') = 0;
+    if (unlink(reader->crl))
+        abort();
+    must(tw_pki_list_copy(folder, place, &err), &err);
+}
+
 void fixture_replace(const struct tw_tls_files *old, const struct tw_tls_files *with)
 {
     if (rename(with->ca, old->ca) || rename(with->certificate, old->certificate) ||
-        rename(with->key, old->key))
+        rename(with->key, old->key) || rename(with->crl, old->crl))
         abort();
 }

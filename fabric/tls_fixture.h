@@ -28,6 +28,9 @@ struct fixture_leaf {
 struct tw_tls_files fixture_issue(const struct fixture *fixture, const struct fixture_leaf *leaf);
 /* The same, loaded. */
 struct tw_tls *fixture_tls(const struct fixture *fixture, const struct fixture_leaf *leaf);
+/* Revokes a certificate of `authority`, and puts the new list where `reader` looks for it. */
+void fixture_revoke(const struct fixture *fixture, const char *authority, const char *certificate,
+                    const struct tw_tls_files *reader);
 /* Puts the files of one in the place of another's. */
 void fixture_replace(const struct tw_tls_files *old, const struct tw_tls_files *with);
 

@@ -19,6 +19,42 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What was found of a written page. */
+struct tw_told {
+    uint64_t device_page; /* number */
+    uint64_t lines; /* that differ from what they were; 0: the page was written, and is equal */
+    uint32_t bytes; /* of these lines, that differ */
+    bool whole;     /* lines and bytes are not known */
+};
+typedef void (*tw_told_fn)(void *arg, const struct tw_told *told);
+
+/* Whether the program stands still for us. */
+enum tw_hold {
+    TW_HOLD_NONE,  /* it does not, and will not */
+    TW_HOLD_LATER, /* it runs, and will before its end */
+    TW_HOLD_START, /* before its first instruction, until it is watched */
+    TW_HOLD_END,   /* before its end, until what it wrote was read */
+};
+
+enum tw_attachment_kind {
+    TW_ATTACHMENT_ANY = 0, /* where one is asked for: whichever knows most */
+    TW_ATTACHMENT_PROCESS,
+    TW_ATTACHMENT_INSTRUMENTED,
+};
+
+/* A line that several threads stored to. */
+#define TW_SHARED_LINE_THREADS 8u
+struct tw_shared_line {
+    uint64_t address;      /* of the line, in the program */
+    uint32_t thread_count; /* below; more may have written */
+    bool disjoint;         /* no byte was written by two of them: false sharing */
+    struct {
+        uint32_t tid;
+        uint64_t pc;    /* of its latest store to the line */
+        uint64_t bytes; /* a bit for each byte of the line that it stored to */
+    } threads[TW_SHARED_LINE_THREADS];
+};
+
 struct tw_attachment_ops {
     /* Begins to watch `ranges` of the program's addresses, page-aligned and disjoint. Where a
      * program can be watched without its help, `count` 0 is everything that it may write to;
@@ -39,6 +75,17 @@ struct tw_attachment_ops {
      * the clock that the attachment was made with. */
     uint64_t (*due_ns)(const void *ctx);
 
+    /* A program that is held waits, for a few seconds at most, until a pass that began meanwhile is
+     * complete and `go` is called. Both NULL: there is no such thing. */
+    enum tw_hold (*hold)(const void *ctx);
+    void (*go)(void *ctx);
+    /* From now on `told` hears of each written page, in the pass that finds it: for meters, which
+     * want to know of bytes and of pages written in vain. NULL where contents are not compared. */
+    void (*observe)(void *ctx, tw_told_fn told, void *arg);
+    /* After a pass: lines that several threads stored to since the last call. Returns how many
+     * there are, of which at most `max` are put out. NULL where that is not known. */
+    size_t (*sharing)(void *ctx, struct tw_shared_line *out, size_t max);
+
     /* From a device page (tw_dirty_page.page) to the program's address and back; TW_NEVER: none. */
     uint64_t (*address)(const void *ctx, uint64_t device_page);
     uint64_t (*device_address)(const void *ctx, uint64_t address);
@@ -53,6 +100,8 @@ struct tw_attachment {
     struct tw_device *device;
     bool same_value_is_dirty; /* R7: a line rewritten with what it held is reported */
     bool whole_pages;         /* a page may be reported as a whole where lines are not known */
+    bool outlives;            /* a pass still finds what was stored when the program has ended */
+    enum tw_attachment_kind kind;
     const char *const *blind_spots; /* one sentence each; ends with NULL */
 };
 

@@ -1,6 +1,8 @@
 #include "pki/issue.h"
 
+#include "pki/authority.h"
 #include "pki/openssl.h"
+#include "pki/revoke.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,19 +19,9 @@
 #include <unistd.h>
 
 #define DAY_S        INT64_C(86400)
-#define BACKDATE_S   INT64_C(300) /* clocks of hosts differ a little */
 #define SERIAL_BYTES 16
-#define PATH_SIZE    1024u
 
 /* ---- Files ---------------------------------------------------------------------------------- */
-
-static enum tw_code path_of(const char *directory, const char *name, char path[PATH_SIZE],
-                            struct tw_error *err)
-{
-    if (snprintf(path, PATH_SIZE, "%s/%s", directory, name) >= (int)PATH_SIZE)
-        return tw_fail(err, TW_INVALID_ARGUMENT, "folder", NULL, NULL, "the path is too long");
-    return TW_OK;
-}
 
 static enum tw_code folder_make(const char *directory, struct tw_error *err)
 {
@@ -40,64 +32,34 @@ static enum tw_code folder_make(const char *directory, struct tw_error *err)
 
 static enum tw_code absent(const char *directory, const char *name, struct tw_error *err)
 {
-    char path[PATH_SIZE];
-    enum tw_code code = path_of(directory, name, path, err);
+    char path[TW_PKI_PATH];
+    enum tw_code code = tw_pki_path(directory, name, path, err);
     if (code == TW_OK && access(path, F_OK) == 0)
         code = tw_fail(err, TW_ALREADY_EXISTS, path, NULL, NULL, "is there, and is kept");
     return code;
 }
 
-/* Opens a new file, never an existing one; the mode is right from the first moment. */
-static enum tw_code file_new(const char *directory, const char *name, mode_t mode,
-                             char path[PATH_SIZE], FILE **file, struct tw_error *err)
-{
-    enum tw_code code = path_of(directory, name, path, err);
-    if (code != TW_OK)
-        return code;
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    if (fd < 0)
-        return tw_fail_errno(err, errno, path, "cannot make the file");
-    *file = fdopen(fd, "w");
-    if (*file)
-        return TW_OK;
-    close(fd);
-    unlink(path);
-    return tw_fail_errno(err, ENOMEM, path, "cannot make the file");
-}
-
-static enum tw_code file_end(FILE *file, bool written, const char *path, struct tw_error *err)
-{
-    bool flushed = fflush(file) == 0 && fsync(fileno(file)) == 0;
-    int number = errno;
-    bool closed = fclose(file) == 0;
-    if (written && flushed && closed)
-        return TW_OK;
-    unlink(path);
-    return written ? tw_fail_errno(err, number, path, "cannot write")
-                   : tw_fail_openssl(err, TW_INTERNAL, path, "cannot write");
-}
-
 static enum tw_code certificate_write(const char *directory, const char *name, X509 *certificate,
                                       struct tw_error *err)
 {
-    char path[PATH_SIZE];
+    char path[TW_PKI_PATH];
     FILE *file;
-    enum tw_code code = file_new(directory, name, 0644, path, &file, err);
+    enum tw_code code = tw_pki_file_new(directory, name, 0644, path, &file, err);
     if (code != TW_OK)
         return code;
-    return file_end(file, PEM_write_X509(file, certificate) == 1, path, err);
+    return tw_pki_file_end(file, PEM_write_X509(file, certificate) == 1, path, err);
 }
 
 static enum tw_code key_write(const char *directory, const char *name, EVP_PKEY *key,
                               struct tw_error *err)
 {
-    char path[PATH_SIZE];
+    char path[TW_PKI_PATH];
     FILE *file;
-    enum tw_code code = file_new(directory, name, 0600, path, &file, err);
+    enum tw_code code = tw_pki_file_new(directory, name, 0600, path, &file, err);
     if (code != TW_OK)
         return code;
     int written = PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL);
-    return file_end(file, written == 1, path, err);
+    return tw_pki_file_end(file, written == 1, path, err);
 }
 
 /* ---- Certificates --------------------------------------------------------------------------- */
@@ -178,52 +140,29 @@ enum tw_code tw_pki_init(const char *directory, unsigned days, struct tw_error *
         code = absent(directory, TW_PKI_CA_FILE, err);
     if (code == TW_OK)
         code = absent(directory, TW_PKI_CA_KEY_FILE, err);
+    if (code == TW_OK)
+        code = absent(directory, TW_PKI_LIST_FILE, err);
     if (code != TW_OK)
         return code;
-    bool made =
-        certificate_begin("authority", "Towline authority", -BACKDATE_S, days * DAY_S, &ca, &key) &&
-        extension_add(ca, ca, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
-        extension_add(ca, ca, NID_key_usage, "critical,keyCertSign,cRLSign") &&
-        certificate_end(ca, ca, key);
+    bool made = certificate_begin("authority", "Towline authority", -TW_PKI_BACKDATE_S,
+                                  days * DAY_S, &ca, &key) &&
+                extension_add(ca, ca, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
+                extension_add(ca, ca, NID_key_usage, "critical,keyCertSign,cRLSign") &&
+                certificate_end(ca, ca, key);
     if (!made)
         code = tw_fail_openssl(err, TW_INTERNAL, directory, "cannot make the authority");
     if (code == TW_OK)
         code = key_write(directory, TW_PKI_CA_KEY_FILE, key, err);
     if (code == TW_OK)
         code = certificate_write(directory, TW_PKI_CA_FILE, ca, err);
+    if (code == TW_OK)
+        code = tw_pki_list_new(directory, err);
     X509_free(ca);
     EVP_PKEY_free(key);
     return code;
 }
 
 /* ---- Leaves --------------------------------------------------------------------------------- */
-
-struct authority {
-    X509 *certificate;
-    EVP_PKEY *key;
-};
-
-static void authority_free(struct authority *a)
-{
-    X509_free(a->certificate);
-    EVP_PKEY_free(a->key);
-}
-
-static enum tw_code authority_read(const char *directory, struct authority *a, struct tw_error *err)
-{
-    char path[PATH_SIZE];
-    enum tw_code code = path_of(directory, TW_PKI_CA_FILE, path, err);
-    if (code == TW_OK)
-        code = tw_pem_certificate_read(path, &a->certificate, err);
-    if (code == TW_OK)
-        code = path_of(directory, TW_PKI_CA_KEY_FILE, path, err);
-    if (code == TW_OK)
-        code = tw_pem_key_read(path, &a->key, err);
-    if (code == TW_OK && X509_check_private_key(a->certificate, a->key) != 1)
-        code =
-            tw_fail_openssl(err, TW_INVALID_ARGUMENT, directory, "ca.key is not the key of ca.crt");
-    return code;
-}
 
 /* Letters, digits, '.' and '-': nothing that would mean something to OpenSSL's own syntax. */
 static bool dns_ok(const char *name)
@@ -255,7 +194,7 @@ static enum tw_code alternatives(const struct tw_pki_leaf *leaf, char *out, size
     return TW_OK;
 }
 
-static enum tw_code leaf_check(const struct tw_pki_leaf *leaf, const struct authority *a,
+static enum tw_code leaf_check(const struct tw_pki_leaf *leaf, const struct tw_authority *a,
                                struct tw_error *err)
 {
     time_t end = time(NULL) + leaf->ends_s;
@@ -282,7 +221,7 @@ static const char *usage_of(enum tw_identity_role role)
                                                                : "clientAuth";
 }
 
-static enum tw_code leaf_make(const struct tw_pki_leaf *leaf, const struct authority *a,
+static enum tw_code leaf_make(const struct tw_pki_leaf *leaf, const struct tw_authority *a,
                               X509 **certificate, EVP_PKEY **key, struct tw_error *err)
 {
     char names[256 * (TW_PKI_ADDRESSES_MAX + 1)];
@@ -292,7 +231,7 @@ static enum tw_code leaf_make(const struct tw_pki_leaf *leaf, const struct autho
     if (code != TW_OK)
         return code;
     bool made =
-        certificate_begin(tw_role_name(leaf->role), leaf->name, leaf->begins_s - BACKDATE_S,
+        certificate_begin(tw_role_name(leaf->role), leaf->name, leaf->begins_s - TW_PKI_BACKDATE_S,
                           leaf->ends_s, certificate, key) &&
         extension_add(*certificate, a->certificate, NID_basic_constraints, "critical,CA:FALSE") &&
         extension_add(*certificate, a->certificate, NID_key_usage, "critical,digitalSignature") &&
@@ -303,10 +242,11 @@ static enum tw_code leaf_make(const struct tw_pki_leaf *leaf, const struct autho
                 : tw_fail_openssl(err, TW_INTERNAL, leaf->name, "cannot make the certificate");
 }
 
-static enum tw_code leaf_write(const char *out, const struct authority *a, X509 *certificate,
-                               EVP_PKEY *key, struct tw_error *err)
+static enum tw_code leaf_write(const char *authority, const char *out, const struct tw_authority *a,
+                               X509 *certificate, EVP_PKEY *key, struct tw_error *err)
 {
-    static const char *const names[] = {TW_PKI_CA_FILE, TW_PKI_CERTIFICATE_FILE, TW_PKI_KEY_FILE};
+    static const char *const names[] = {TW_PKI_CA_FILE, TW_PKI_LIST_FILE, TW_PKI_CERTIFICATE_FILE,
+                                        TW_PKI_KEY_FILE};
     enum tw_code code = folder_make(out, err);
     for (size_t i = 0; code == TW_OK && i < sizeof names / sizeof *names; i++)
         code = absent(out, names[i], err);
@@ -316,22 +256,24 @@ static enum tw_code leaf_write(const char *out, const struct authority *a, X509 
         code = certificate_write(out, TW_PKI_CERTIFICATE_FILE, certificate, err);
     if (code == TW_OK)
         code = certificate_write(out, TW_PKI_CA_FILE, a->certificate, err);
+    if (code == TW_OK)
+        code = tw_pki_list_copy(authority, out, err);
     return code;
 }
 
 enum tw_code tw_pki_issue(const char *authority, const char *out, const struct tw_pki_leaf *leaf,
                           struct tw_error *err)
 {
-    struct authority a = {0};
+    struct tw_authority a = {0};
     X509 *certificate = NULL;
     EVP_PKEY *key = NULL;
-    enum tw_code code = authority_read(authority, &a, err);
+    enum tw_code code = tw_authority_read(authority, &a, err);
     if (code == TW_OK)
         code = leaf_make(leaf, &a, &certificate, &key, err);
     if (code == TW_OK)
-        code = leaf_write(out, &a, certificate, key, err);
+        code = leaf_write(authority, out, &a, certificate, key, err);
     X509_free(certificate);
     EVP_PKEY_free(key);
-    authority_free(&a);
+    tw_authority_free(&a);
     return code;
 }

@@ -14,11 +14,12 @@
 /* The names of the files inside a folder. */
 #define TW_PKI_CA_FILE          "ca.crt" /* the authority's certificate */
 #define TW_PKI_CA_KEY_FILE      "ca.key" /* the authority's key: in its own folder only */
+#define TW_PKI_LIST_FILE        "ca.crl" /* which of its certificates it has revoked */
 #define TW_PKI_CERTIFICATE_FILE "tls.crt"
 #define TW_PKI_KEY_FILE         "tls.key"
 
-/* Makes `directory` (mode 0700) when it is missing, and in it ca.crt and ca.key. ALREADY_EXISTS
- * when one of them is there. */
+/* Makes `directory` (mode 0700) when it is missing, and in it ca.crt, ca.key and ca.crl, an empty
+ * list. ALREADY_EXISTS when one of them is there. */
 enum tw_code tw_pki_init(const char *directory, unsigned days, struct tw_error *err);
 
 struct tw_pki_leaf {
@@ -30,8 +31,8 @@ struct tw_pki_leaf {
     int64_t ends_s;   /* seconds from now; not beyond the authority's own end */
 };
 
-/* Makes folder `out` (mode 0700) when it is missing, and in it ca.crt (a copy), tls.crt and
- * tls.key, signed by the authority in folder `authority`. */
+/* Makes folder `out` (mode 0700) when it is missing, and in it ca.crt and ca.crl (copies), tls.crt
+ * and tls.key, signed by the authority in folder `authority`. */
 enum tw_code tw_pki_issue(const char *authority, const char *out, const struct tw_pki_leaf *leaf,
                           struct tw_error *err);
 

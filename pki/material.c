@@ -1,5 +1,6 @@
 #include "pki/material.h"
 
+#include "pki/list.h"
 #include "pki/openssl.h"
 
 #include <openssl/err.h>
@@ -85,6 +86,8 @@ enum tw_code tw_material_read(const struct tw_tls_files *files, struct tw_materi
                        files->key[0] ? "certificate" : "key");
     if (code == TW_OK)
         code = authorities_load(files->ca, material, err);
+    if (code == TW_OK && files->crl[0])
+        code = tw_lists_load(files->crl, files->ca, material->context, err);
     if (code == TW_OK && files->certificate[0])
         code = own_load(files, material, err);
     if (code != TW_OK)

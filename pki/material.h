@@ -1,4 +1,4 @@
-/* One reading of the three files, checked. Inside this room only. */
+/* One reading of the files, checked. Inside this room only. */
 #ifndef TOWLINE_PKI_MATERIAL_H
 #define TOWLINE_PKI_MATERIAL_H
 

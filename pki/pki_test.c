@@ -1,10 +1,7 @@
-#include "pki/issue.h"
 #include "pki/openssl.h"
-#include "pki/test_folder.h"
-#include "pki/tls.h"
+#include "pki/test_meeting.h"
 
 #include <criterion/criterion.h>
-#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,78 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DAY INT64_C(86400)
-
 TestSuite(pki, .init = test_folder_make, .fini = test_folder_remove);
-
-static struct tw_pki_leaf leaf(enum tw_identity_role role, const char *name)
-{
-    return (struct tw_pki_leaf){.role = role, .name = name, .ends_s = 30 * DAY};
-}
-
-static void issue(const char *authority, const char *out, struct tw_pki_leaf l)
-{
-    struct tw_error err = {0};
-    char text[600];
-    cr_assert_eq(tw_pki_issue(authority, out, &l, &err), TW_OK, "%s",
-                 tw_error_text(&err, text, sizeof text));
-}
-
-static void authority(const char *name)
-{
-    cr_assert_eq(tw_pki_init(in_dir(name), TW_PKI_AUTHORITY_DAYS, NULL), TW_OK);
-}
-
-static struct tw_tls *tls_in(const char *folder)
-{
-    struct tw_tls_files files;
-    struct tw_tls *tls;
-    struct tw_error err = {0};
-    cr_assert_eq(tw_tls_files_in(folder, &files, &err), TW_OK);
-    cr_assert_eq(tw_tls_open(&files, &tls, &err), TW_OK, "%s: %s", err.where, err.what);
-    return tls;
-}
-
-/* A handshake in memory; the two results of tw_tls_peer. */
-struct meeting {
-    SSL *client, *server;
-    int client_result, server_result; /* of the last step, as SSL_get_error says */
-};
-
-static SSL *end_new(struct tw_tls *tls, BIO *bio)
-{
-    SSL_CTX *context = tw_tls_context(tls);
-    SSL *ssl = SSL_new(context);
-    SSL_CTX_free(context);
-    SSL_set_bio(ssl, bio, bio);
-    return ssl;
-}
-
-static void meet(struct meeting *m, struct tw_tls *client, struct tw_tls *server)
-{
-    BIO *a, *b;
-    char byte;
-    cr_assert_eq(BIO_new_bio_pair(&a, 0, &b, 0), 1);
-    m->client = end_new(client, a);
-    m->server = end_new(server, b);
-    SSL_set_connect_state(m->client);
-    SSL_set_accept_state(m->server);
-    for (int i = 0; i < 10; i++) {
-        m->client_result = SSL_get_error(m->client, SSL_read(m->client, &byte, 1));
-        m->server_result = SSL_get_error(m->server, SSL_read(m->server, &byte, 1));
-    }
-}
-
-static bool met(const struct meeting *m)
-{
-    return m->client_result == SSL_ERROR_WANT_READ && m->server_result == SSL_ERROR_WANT_READ;
-}
-
-static void part(struct meeting *m)
-{
-    SSL_free(m->client);
-    SSL_free(m->server);
-}
 
 Test(pki, two_ends_meet_and_know_each_other)
 {
@@ -110,22 +36,6 @@ Test(pki, two_ends_meet_and_know_each_other)
     tw_tls_close(alice);
 }
 
-/* What the server says of a client whose folder is `client`. */
-static void refused(const char *client, const char *server, const char *why)
-{
-    struct meeting m;
-    char reason[TW_TLS_REASON];
-    struct tw_tls *c = tls_in(client), *s = tls_in(server);
-    meet(&m, c, s);
-    cr_assert(!met(&m));
-    cr_assert_eq(m.server_result, SSL_ERROR_SSL);
-    tw_tls_reason(m.server, reason);
-    cr_assert(strstr(reason, why), "%s", reason);
-    part(&m);
-    tw_tls_close(c);
-    tw_tls_close(s);
-}
-
 Test(pki, expired_and_foreign_are_refused)
 {
     struct tw_pki_leaf old = leaf(TW_ROLE_OPERATOR, "bob");
@@ -138,8 +48,7 @@ Test(pki, expired_and_foreign_are_refused)
     refused(in_dir("old"), in_dir("agent"), "expired");
     /* Trusts our authority, has its certificate from another. */
     issue(in_dir("other"), in_dir("foreign"), leaf(TW_ROLE_OPERATOR, "bob"));
-    cr_assert_eq(unlink(in_dir("foreign/ca.crt")), 0);
-    cr_assert_eq(link(in_dir("agent/ca.crt"), in_dir("foreign/ca.crt")), 0);
+    trust("foreign", "agent");
     refused(in_dir("foreign"), in_dir("agent"), "issuer certificate");
 }
 
@@ -171,7 +80,7 @@ Test(pki, changed_authority_counts_for_old_connections)
     struct tw_tls *agent = tls_in(in_dir("agent")), *alice = tls_in(in_dir("alice"));
     meet(&m, alice, agent);
     cr_assert_eq(tw_tls_peer(agent, m.server, &who, NULL), TW_OK);
-    cr_assert_eq(rename(in_dir("other/ca.crt"), in_dir("agent/ca.crt")), 0);
+    trust("agent", "other");
     cr_assert_eq(tw_tls_reload(agent, &err), TW_OK);
     cr_assert_eq(tw_tls_generation(agent), 2);
     cr_assert_eq(tw_tls_peer(agent, m.server, &who, &err), TW_UNAUTHENTICATED);
@@ -295,7 +204,7 @@ Test(pki, the_end_of_the_authority_is_said)
     cr_assert_eq(tw_pki_init(in_dir("ca"), 5, NULL), TW_OK);
     authority("other");
     issue(in_dir("other"), in_dir("agent"), l);
-    cr_assert_eq(rename(in_dir("ca/ca.crt"), in_dir("agent/ca.crt")), 0);
+    trust("agent", "ca");
     const char *said = said_about(in_dir("agent"));
     cr_expect(strstr(said, "certificate or authority expires soon"), "%s", said);
     struct tw_tls *tls = tls_in(in_dir("agent"));

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <openssl/err.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,12 +18,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LOOK_MS    500u
 #define SETTLED    2u /* looks without a change before changed files are taken */
 #define WARN_S     (INT64_C(14) * 86400)
 #define WARN_EVERY (UINT64_C(86400) * TW_SEC)
-#define FILES      3u
+#define FILES      4u
 
 /* What tells that a file is another one than before. */
 struct stamp {
@@ -49,12 +51,13 @@ struct tw_tls {
 
 #define FILE_KEY(member)                                                                           \
     .type = TW_CONFIG_STRING, .offset = offsetof(struct tw_tls_files, member),                     \
-    .size = sizeof(((struct tw_tls_files *)0)->member), .required = true
+    .size = sizeof(((struct tw_tls_files *)0)->member)
 
 const struct tw_config_key tw_tls_keys[TW_TLS_KEYS] = {
-    {.name = "ca", FILE_KEY(ca)},
-    {.name = "certificate", FILE_KEY(certificate)},
-    {.name = "key", FILE_KEY(key)},
+    {.name = "ca", FILE_KEY(ca), .required = true},
+    {.name = "certificate", FILE_KEY(certificate), .required = true},
+    {.name = "key", FILE_KEY(key), .required = true},
+    {.name = "crl", FILE_KEY(crl)},
 };
 
 enum tw_code tw_tls_files_in(const char *directory, struct tw_tls_files *files,
@@ -65,24 +68,28 @@ enum tw_code tw_tls_files_in(const char *directory, struct tw_tls_files *files,
         char *path;
     } parts[FILES] = {{TW_PKI_CA_FILE, files->ca},
                       {TW_PKI_CERTIFICATE_FILE, files->certificate},
-                      {TW_PKI_KEY_FILE, files->key}};
+                      {TW_PKI_KEY_FILE, files->key},
+                      {TW_PKI_LIST_FILE, files->crl}};
     for (size_t i = 0; i < FILES; i++)
         if (snprintf(parts[i].path, sizeof files->ca, "%s/%s", directory, parts[i].name) >=
             (int)sizeof files->ca)
             return tw_fail(err, TW_INVALID_ARGUMENT, "tls", NULL, NULL, "the path is too long");
+    /* Older authorities have none. One that cannot be looked at is an error of the reading. */
+    if (access(files->crl, F_OK) != 0 && errno == ENOENT)
+        files->crl[0] = 0;
     return TW_OK;
 }
 
 bool tw_tls_files_given(const struct tw_tls_files *files)
 {
-    return files->ca[0] || files->certificate[0] || files->key[0];
+    return files->ca[0] || files->certificate[0] || files->key[0] || files->crl[0];
 }
 
 /* ---- Reading and replacing ------------------------------------------------------------------ */
 
 static void stamps_take(const struct tw_tls_files *files, struct stamp stamps[FILES])
 {
-    const char *const paths[FILES] = {files->ca, files->certificate, files->key};
+    const char *const paths[FILES] = {files->ca, files->certificate, files->key, files->crl};
     struct stat status;
     memset(stamps, 0, FILES * sizeof *stamps);
     for (size_t i = 0; i < FILES; i++)
@@ -283,7 +290,8 @@ static bool differ_from_taken(struct tw_tls *tls, const struct stamp now[FILES])
     return differ;
 }
 
-/* A rotation writes three files one after the other: they are taken when they have come to rest. */
+/* A rotation writes several files one after the other: they are taken when they have come to rest.
+ */
 static void *watch_main(void *arg)
 {
     struct tw_tls *tls = arg;

@@ -22,11 +22,13 @@ struct tw_tls_files {
     char ca[256];          /* PEM: the authorities that are trusted */
     char certificate[256]; /* PEM: ours, with those between it and the authority */
     char key[256];         /* PEM, no pass phrase, not readable for others */
+    char crl[256];         /* PEM: what these authorities have revoked; empty = nobody asks */
 };
-#define TW_TLS_KEYS 3u
+#define TW_TLS_KEYS 4u
 extern const struct tw_config_key tw_tls_keys[TW_TLS_KEYS]; /* of a struct tw_tls_files */
 
-/* The three files of a folder as `tow pki issue` makes it. INVALID_ARGUMENT: path too long. */
+/* The files of a folder as `tow pki issue` makes it; ca.crl when it is there. INVALID_ARGUMENT:
+ * path too long. */
 enum tw_code tw_tls_files_in(const char *directory, struct tw_tls_files *files,
                              struct tw_error *err);
 /* False when nothing is configured at all. */
@@ -62,8 +64,8 @@ void tw_tls_identity(struct tw_tls *tls, struct tw_identity *identity);
 int64_t tw_tls_expires_s(struct tw_tls *tls);
 
 /* Whose the other end of an established connection is. UNAUTHENTICATED when its certificate was
- * not verified, carries no identity, has run out since, or is not trusted by the *present*
- * authorities (they may have changed since the handshake). */
+ * not verified, carries no identity, has run out or been revoked since, or is not trusted by the
+ * *present* authorities (they may have changed since the handshake). */
 enum tw_code tw_tls_peer(struct tw_tls *tls, const struct ssl_st *connection,
                          struct tw_identity *identity, struct tw_error *err);
 

@@ -36,6 +36,8 @@ enum tw_local_kind {
     TW_LOCAL_EPOCH_CLOSE, /* the epoch is over */
     TW_LOCAL_ACCESSED,    /* lines that were read; refused, with the reason */
     TW_LOCAL_LIST,        /* sessions that the caller may see; needs none of its own */
+    TW_LOCAL_SHARED,      /* lines of the last collect that several threads stored to */
+    TW_LOCAL_GUESTS,      /* VMs and what they write, to root; measures for ten seconds more */
     TW_LOCAL_KIND_END,
 };
 
@@ -47,10 +49,15 @@ struct tw_local_header {
     uint32_t code;   /* enum tw_code; 0 in requests */
 };
 
-#define TW_LOCAL_EXACT 1u /* lines are known from a page's first report on */
+#define TW_LOCAL_EXACT   1u /* lines are known from a page's first report on */
+#define TW_LOCAL_PROCESS 8u /* from outside, whatever the program is; */
+#define TW_LOCAL_INSTRUMENTED                                                                      \
+    16u                      /* by its own instrumentation or not at all; neither: the best        \
+                              */
+#define TW_LOCAL_SHARING 32u /* and which threads write to the same lines (instrumented) */
 struct tw_local_catch {
     uint64_t pid;
-    uint32_t flags; /* TW_LOCAL_EXACT */
+    uint32_t flags; /* those above */
     uint32_t reserved;
 };
 
@@ -64,14 +71,16 @@ struct tw_local_range {
     uint64_t start, length; /* bytes */
 };
 
-#define TW_LOCAL_SAME_VALUE  1u /* a line rewritten with what it held is told */
-#define TW_LOCAL_WHOLE_PAGES 2u /* a page may be told as a whole */
-struct tw_local_opened {        /* followed by the blind spots, a sentence a line */
+#define TW_LOCAL_SAME_VALUE   64u  /* a line rewritten with what it held is told */
+#define TW_LOCAL_WHOLE_PAGES  128u /* a page may be told as a whole */
+#define TW_LOCAL_COUNTS_BYTES 256u /* contents are compared: sums have bytes and clean pages */
+struct tw_local_opened { /* TW_LOCAL_EXACT to TW_LOCAL_SHARING in its flags, too; followed by
+                            the blind spots, a sentence a line, and why it is this kind */
     uint64_t session, pid;
     uint32_t granularity; /* bytes of a line */
     uint32_t flags;
     uint32_t text_length; /* of the blind spots */
-    uint32_t reserved;
+    uint32_t why_length;
 };
 
 struct tw_local_epoch {
@@ -110,23 +119,53 @@ struct tw_local_lines {
 
 struct tw_local_sums {
     uint64_t epochs, lines, pages, whole_pages, regions, regions_lost, duration_ns;
+    uint64_t known_lines, changed_bytes, clean_pages; /* 0 without TW_LOCAL_COUNTS_BYTES */
 };
 struct tw_local_hot {
     uint64_t address; /* of a region of 2 MiB */
     uint32_t lines, pages;
+    uint64_t changed_bytes;
 };
 struct tw_local_figures { /* followed by hot regions, the hottest first */
     struct tw_local_sums last, total;
     uint32_t hot_count, reserved;
 };
 
+#define TW_LOCAL_SHARED_MAX     64u
+#define TW_LOCAL_SHARED_THREADS 8u
+struct tw_local_shared_head { /* SHARED: followed by lines, falsely shared ones first */
+    uint64_t total;           /* more may have been than are told */
+    uint32_t count, reserved;
+};
+#define TW_LOCAL_FALSELY 1u /* no byte was written by two of the threads */
+struct tw_local_shared {
+    uint64_t address; /* of the line */
+    uint32_t flags, thread_count;
+    struct {
+        uint64_t pc;    /* of its latest store to the line */
+        uint64_t bytes; /* bit i: it stored to byte i of the line */
+        uint32_t tid, reserved;
+    } threads[TW_LOCAL_SHARED_THREADS];
+};
+
 struct tw_local_listed { /* LIST: any number of them */
     uint64_t session, pid;
-    uint32_t uid, flags; /* TW_LOCAL_EXACT, TW_LOCAL_GONE */
+    uint32_t uid, flags; /* TW_LOCAL_EXACT to _SHARING, TW_LOCAL_GONE, TW_LOCAL_COUNTS_BYTES */
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct tw_local_sums last, total;
     char name[16]; /* of the program; ends with a zero */
 };
 #define TW_LOCAL_GONE 4u
+
+#define TW_LOCAL_GUEST_HOT 8u
+struct tw_local_guest {               /* GUESTS: any number of them */
+    char name[64];                    /* of the VM; ends with a zero */
+    uint64_t pid;                     /* of its QEMU */
+    uint64_t own_ns;                  /* of the agent's processor time, for the last epoch */
+    struct tw_local_sums last, total; /* no epochs: it has only just begun */
+    struct tw_local_hot hot[TW_LOCAL_GUEST_HOT]; /* addresses are offsets into its memory */
+    uint32_t hot_count, reserved;
+};
 
 static_assert(sizeof(struct tw_local_header) == 16, "as it travels");
 static_assert(sizeof(struct tw_local_open) == 16 && sizeof(struct tw_local_range) == 16,
@@ -136,7 +175,12 @@ static_assert(sizeof(struct tw_local_opened) == 32 && sizeof(struct tw_local_col
               "as they travel");
 static_assert(sizeof(struct tw_local_lines_head) == 16 && sizeof(struct tw_local_lines) == 24,
               "as they travel");
-static_assert(sizeof(struct tw_local_figures) == 120 && sizeof(struct tw_local_listed) == 152,
+static_assert(sizeof(struct tw_local_shared_head) == 16 && sizeof(struct tw_local_shared) == 208,
+              "as they travel");
+static_assert(sizeof(struct tw_local_figures) == 168 && sizeof(struct tw_local_listed) == 216,
+              "as they travel");
+static_assert(sizeof(struct tw_local_guest) == 440 &&
+                  TW_LOCAL_LIST_MAX * sizeof(struct tw_local_guest) <= TW_LOCAL_BODY_MAX,
               "as they travel");
 static_assert(sizeof(struct tw_local_open) + TW_LOCAL_RANGES_MAX * sizeof(struct tw_local_range) <=
                       TW_LOCAL_BODY_MAX &&

@@ -29,10 +29,11 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define LANES           32u
-#define REDIAL_MIN_MS   10
-#define REDIAL_MAX_MS   250
-#define CONNECT_ONCE_MS 2000 /* how long a call that may not be repeated waits for a connection */
+#define LANES         32u
+#define REDIAL_MIN_MS 10
+#define REDIAL_MAX_MS 250
+#define CONNECT_ONCE_MS                                                                            \
+    2000 /* until a call that may not be repeated asks whether anybody is there */
 #define PROBE_MS        200
 #define PROBE_TLS_MS    2000
 #define DRAIN_MS        1000u /* for calls on a connection with certificates that were replaced */
@@ -349,23 +350,29 @@ static bool renewable(struct tw_rpc_client *client)
     return yes;
 }
 
-/* Waits for a connection: a call that may not be repeated only for a while, so that an operator
- * hears at once that nobody is there. Nothing has been sent when this fails; else the way is to be
- * left (way_leave). */
+/* Waits for a connection. A call that may not be repeated does so only while somebody listens, who
+ * may be slow: an operator hears at once that nobody is there. Nothing has been sent when this
+ * fails; else the way is to be left (way_leave). */
 static enum tw_code connection_wait(struct attempt *a, struct tw_error *err)
 {
     struct tw_rpc_client *client = a->client;
-    uint64_t until_ns = tw_now(&tw_monotonic) + CONNECT_ONCE_MS * TW_MS;
-    if (a->flags & TW_RPC_IDEMPOTENT || until_ns > a->deadline_ns)
-        until_ns = a->deadline_ns;
-    pthread_mutex_lock(&client->lock);
-    bool up = way_wait(client, until_ns), closing = client->closing;
-    pthread_mutex_unlock(&client->lock);
-    if (up)
-        return TW_OK;
-    if (closing)
-        return tw_fail(err, TW_CANCELLED, client->url, NULL, NULL, "client is closing");
-    return tw_probe(client->url, client->tls, a->where, client->tls ? PROBE_TLS_MS : PROBE_MS, err);
+    const unsigned probe_ms = client->tls ? PROBE_TLS_MS : PROBE_MS;
+    bool hopeful = true;
+    enum tw_code code = TW_UNAVAILABLE;
+    while (hopeful) {
+        uint64_t until_ns = tw_now(&tw_monotonic) + CONNECT_ONCE_MS * TW_MS;
+        bool last = a->flags & TW_RPC_IDEMPOTENT || until_ns >= a->deadline_ns;
+        pthread_mutex_lock(&client->lock);
+        bool up = way_wait(client, last ? a->deadline_ns : until_ns), closing = client->closing;
+        pthread_mutex_unlock(&client->lock);
+        if (up)
+            return TW_OK;
+        if (closing)
+            return tw_fail(err, TW_CANCELLED, client->url, NULL, NULL, "client is closing");
+        code = tw_probe(client->url, client->tls, a->where, probe_ms, &hopeful, err);
+        hopeful = hopeful && !last;
+    }
+    return code;
 }
 
 static enum tw_code not_in_time(struct attempt *a, const char *what, struct tw_error *err)

@@ -144,13 +144,14 @@ static bool tls_try(struct tw_rpc_tls *tls, int fd, uint64_t deadline_ns, struct
 }
 
 enum tw_code tw_probe(const char *url, struct tw_rpc_tls *tls, const char *what, unsigned ms,
-                      struct tw_error *err)
+                      bool *hopeful, struct tw_error *err)
 {
     int fd;
     uint64_t deadline_ns = tw_now(&tw_monotonic) + ms * TW_MS;
     struct tw_error why = {0};
     const char *reason = NULL;
     bool again = true;
+    *hopeful = false;
     for (unsigned i = 0; again && i < TRIES; i++) {
         again = false;
         reason = url_try(url, deadline_ns, &fd);
@@ -159,6 +160,7 @@ enum tw_code tw_probe(const char *url, struct tw_rpc_tls *tls, const char *what,
         reason = "somebody listens there, but does not speak this protocol";
         if (tls)
             again = tls_try(tls, fd, deadline_ns, &why);
+        *hopeful = why.code == TW_OK && !again;
         close(fd);
     }
     if (why.code == TW_OK)

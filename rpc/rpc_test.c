@@ -274,6 +274,24 @@ Test(rpc, waits_for_a_server_that_comes_up)
     tw_rpc_server_close(second);
 }
 
+/* Somebody listens and says nothing for longer than an operator would wait for nobody. */
+Test(rpc, a_server_that_is_slow_to_speak_is_waited_for)
+{
+    struct test_service service = {0};
+    struct caller caller;
+    char url[64];
+    const int mute = mute_listener(url, sizeof url);
+    struct tw_rpc_client *client = test_client(url);
+    caller_start(&caller, client, "web", TIMEOUT_MS, TW_RPC_ONCE);
+    test_sleep_ms(4000);
+    close(mute);
+    struct tw_rpc_server *server =
+        test_server(&(struct tw_rpc_server_config){.url = url}, &service);
+    cr_assert_eq(caller_join(&caller), TW_OK);
+    tw_rpc_client_close(client);
+    tw_rpc_server_close(server);
+}
+
 Test(rpc, server_restart_between_calls)
 {
     struct pair p;

@@ -6,6 +6,7 @@
 #include "rpc/tls_shake.h"
 
 #include "pki/issue.h"
+#include "pki/revoke.h"
 #include "pki/test_folder.h"
 #include "towline/v1/host.pb-c.h"
 
@@ -162,8 +163,8 @@ Test(rpc_tls, others_are_told_why_they_are_refused)
     cr_assert_eq(tw_pki_init(in_dir("other"), 3650, NULL), TW_OK);
     issue("other", "foreign", TW_ROLE_OPERATOR, "alice", DAY);
     refused(&d, "foreign", TW_ROLE_CONTROLLER, "main", "certificate"); /* it does not trust us */
-    cr_assert_eq(unlink(in_dir("foreign/ca.crt")), 0);
-    cr_assert_eq(link(in_dir("bare/ca.crt"), in_dir("foreign/ca.crt")), 0);
+    cr_assert_eq(rename(in_dir("bare/ca.crt"), in_dir("foreign/ca.crt")), 0);
+    cr_assert_eq(rename(in_dir("bare/ca.crl"), in_dir("foreign/ca.crl")), 0);
     refused(&d, "foreign", TW_ROLE_CONTROLLER, "main", "unknown ca");
     door_close(&d);
 }
@@ -273,8 +274,8 @@ Test(rpc_tls, an_agent_speaks_for_itself_only)
 
 static void replace(const char *folder, const char *by)
 {
-    static const char *const names[] = {"ca.crt", "tls.crt", "tls.key"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const names[] = {"ca.crl", "ca.crt", "tls.crt", "tls.key"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char from[200], to[200];
         snprintf(from, sizeof from, "%s/%s/%s", test_folder(), by, names[i]);
         snprintf(to, sizeof to, "%s/%s/%s", test_folder(), folder, names[i]);
@@ -349,6 +350,39 @@ Test(rpc_tls, the_authority_is_replaced)
     tw_rpc_client_close(forgotten);
     tw_rpc_client_close(client);
     tw_tls_close(left);
+    tw_tls_close(tls);
+    door_close(&d);
+}
+
+/* Of two who came in by the same name, one's key is lost. */
+Test(rpc_tls, the_revoked_are_refused)
+{
+    struct door d;
+    struct tw_error err = {0};
+    unsigned revoked;
+    issue("ca", "lost", TW_ROLE_OPERATOR, "alice", 30 * DAY);
+    door_open(&d, "controller");
+    struct tw_tls *tls = material("lost"), *kept = material("operator");
+    struct tw_rpc_client *client = caller(&d, tls, TW_ROLE_CONTROLLER, "main");
+    struct tw_rpc_client *other = caller(&d, kept, TW_ROLE_CONTROLLER, "main");
+    cr_assert_eq(test_get(client, "web", TIMEOUT_MS, TW_RPC_ONCE, NULL, &err), TW_OK);
+    cr_assert_eq(test_get(other, "web", TIMEOUT_MS, TW_RPC_ONCE, NULL, &err), TW_OK);
+    cr_assert_eq(tw_pki_revoke(in_dir("ca"), in_dir("lost/tls.crt"), &revoked, &err), TW_OK);
+    cr_assert_eq(unlink(in_dir("controller/ca.crl")), 0);
+    cr_assert_eq(tw_pki_list_copy(in_dir("ca"), in_dir("controller"), &err), TW_OK);
+    cr_assert_eq(tw_tls_reload(d.tls, &err), TW_OK, "%s", err.what);
+    const unsigned calls = d.service.calls;
+    /* On its connection that stands, and on a new one. */
+    cr_expect_eq(test_get(client, "web", TIMEOUT_MS, TW_RPC_ONCE, NULL, &err), TW_UNAUTHENTICATED);
+    cr_expect(strstr(err.what, "certificate revoked"), "%s", err.what);
+    cr_expect_eq(call_as(&d, "lost", TW_ROLE_CONTROLLER, "main", &err), TW_UNAUTHENTICATED);
+    cr_expect(strstr(err.what, "certificate revoked"), "%s", err.what);
+    cr_expect_eq(d.service.calls, calls);
+    cr_expect_eq(test_get(other, "web", TIMEOUT_MS, TW_RPC_ONCE, NULL, &err), TW_OK, "%s",
+                 err.what);
+    tw_rpc_client_close(other);
+    tw_rpc_client_close(client);
+    tw_tls_close(kept);
     tw_tls_close(tls);
     door_close(&d);
 }

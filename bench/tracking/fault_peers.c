@@ -139,7 +139,7 @@ struct tracker_thread *tracker_wp_sync(const struct tracked *p)
     struct tw_inject *inject;
     uint64_t stop_ns;
     int fd;
-    if (tw_inject_begin(p->pid, false, TW_SEC, &inject, NULL) ||
+    if (tw_inject_begin(p->pid, false, NULL, TW_SEC, &inject, NULL) ||
         tw_inject_finish(inject, TW_NEVER, &fd, &stop_ns, NULL) || ioctl(fd, UFFDIO_API, &api))
         bench_die("no synchronous write-protect");
     for (size_t i = 0; i < p->count; i++) {

@@ -177,13 +177,15 @@ static size_t store_all_flights(struct tw_instrumented *p)
 }
 
 /* Every thread of the program that runs has its stores visible and its loads behind it. */
-static void barrier(const struct tw_instrumented *p)
+static void barrier(struct tw_instrumented *p)
 {
     if (p->mutations.skip_barrier)
         return;
     const bool ready = __atomic_load_n(&p->header->barrier_ready, __ATOMIC_RELAXED);
-    if (!ready || syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) < 0)
-        syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0); /* slower, for all programs */
+    if (ready && syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
+        p->barriers++;
+    else if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0)
+        p->slow_barriers++; /* for all programs */
 }
 
 /* ---- What the owner calls -------------------------------------------------------------------- */

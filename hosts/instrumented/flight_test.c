@@ -4,12 +4,15 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/symbol.h"
 #include "hosts/instrumented/private.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct tw_instrumented_config configs[] = {
     {.mode = TW_INST_MARK},
@@ -103,6 +106,24 @@ Test(flight, a_signal_handler_does_not_hide_an_announcement)
     }
 }
 
+/* With line states both sides store, then load: no epoch may end without a barrier in the program's
+ * threads, and the other modes need none. */
+Test(flight, each_epoch_of_line_states_has_its_barrier)
+{
+    for (size_t mode = 0; mode < MODES; mode++) {
+        struct subject s;
+        struct tw_instrumented_stats before, after;
+        subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[mode]);
+        tw_instrumented_stats_get(s.program, &before);
+        for (unsigned i = 0; i < 5; i++)
+            subject_collect(&s, dirty);
+        tw_instrumented_stats_get(s.program, &after);
+        cr_expect_eq(after.barriers + after.slow_barriers - before.barriers - before.slow_barriers,
+                     configs[mode].mode == TW_INST_OWNED ? 5 : 0, "mode %zu", mode);
+        subject_close(&s);
+    }
+}
+
 /* ---- False sharing --------------------------------------------------------------------------- */
 
 static const struct tw_shared_line *find(const struct tw_shared_line *lines, size_t count,
@@ -126,8 +147,10 @@ static void expect_shared(const struct subject *s)
     cr_expect_eq(l->thread_count, 2);
     cr_expect(l->disjoint);
     cr_expect_eq(l->threads[0].bytes | l->threads[1].bytes, 0xf0000000f);
-    tw_instrumented_symbol(s->program, l->threads[0].pc, left, sizeof left);
-    tw_instrumented_symbol(s->program, l->threads[1].pc, right, sizeof right);
+    char *maps = tw_symbol_maps(s->pid);
+    tw_symbol(maps, l->threads[0].pc, left, sizeof left);
+    tw_symbol(maps, l->threads[1].pc, right, sizeof right);
+    free(maps);
     cr_expect((strstr(left, "bump_left") && strstr(right, "bump_right")) ||
                   (strstr(left, "bump_right") && strstr(right, "bump_left")),
               "%s, %s", left, right);
@@ -158,11 +181,11 @@ Test(sharing, tells_lines_that_threads_share_and_where)
 
 Test(sharing, an_address_without_an_object_is_a_number)
 {
-    struct subject s;
-    char text[64];
-    subject_open(&s, TEST_SUBJECTS "storm-gcc", &configs[1]);
-    cr_expect_str_eq(tw_instrumented_symbol(s.program, 0x1234, text, sizeof text), "0x1234");
-    subject_close(&s);
+    char text[64], *maps = tw_symbol_maps(getpid());
+    cr_assert(maps);
+    cr_expect_str_eq(tw_symbol(maps, 0x1234, text, sizeof text), "0x1234");
+    cr_expect_str_eq(tw_symbol(NULL, (uintptr_t)tw_symbol_maps, text, 3), "0x");
+    free(maps);
 }
 
 /* ---- A program that writes nonsense into the file -------------------------------------------- */

@@ -14,18 +14,6 @@
 
 #define DEVICE_BYTES_DEFAULT (UINT64_C(256) << 30)
 
-const char *const tw_instrumented_blind_spots[] = {
-    "stores of objects without instrumentation (listed by name), except through memcpy and the "
-    "other functions that the runtime stands in front of",
-    "the allocator's own bookkeeping, and what libc keeps for itself",
-    "inline assembly, non-temporal and wider than 16-byte vector stores",
-    "gcc: a structure that a function returns, and __builtin_memcpy without towline-cc",
-    "clang: stores of unusual sizes (long double, bit-fields of 3 bytes)",
-    "system calls other than read, recv and their kin; memory that is mapped, moved or unmapped",
-    "other processes that write to shared memory, and children after fork",
-    NULL,
-};
-
 /* ---- Opening --------------------------------------------------------------------------------- */
 
 static enum tw_code check_config(const struct tw_instrumented_config *c, struct tw_error *err)
@@ -94,39 +82,43 @@ static enum tw_code make_device(struct tw_instrumented *p,
     return tw_cache_open(&config->cache, &sink, &p->cache, err);
 }
 
-static enum tw_code shake_hands(struct tw_instrumented *p,
-                                const struct tw_instrumented_config *config, uint64_t deadline_ns,
-                                struct tw_error *err)
+/* ---- Beginning and end ----------------------------------------------------------------------- */
+
+static enum tw_code begin(struct tw_instrumented *p, const struct tw_instrumented_config *config,
+                          uint64_t deadline_ns, struct tw_error *err)
 {
-    struct tw_inst_hello hello;
-    enum tw_code code = tw_inst_receive_hello(p->connection, deadline_ns, &hello, &p->pid, err);
-    if (code)
-        return code;
-    snprintf(p->name, sizeof p->name, "program %d", (int)p->pid);
-    p->same_pids = (pid_t)hello.pid == p->pid;
+    enum tw_code code;
+    if (p->connection < 0 || p->pidfd < 0)
+        return tw_fail_errno(err, errno, p->name, "cannot attach");
     if ((code = make_file(p, err)) || (code = make_device(p, config, err)) ||
-        (code = tw_inst_send_welcome(p->connection, p->file, p->mode, err)))
+        (code = tw_inst_send_order(p->connection, p->mode, p->holding ? TW_INST_HOLD : 0, p->file,
+                                   err)))
         return code;
-    return tw_inst_receive_ready(p->connection, deadline_ns, err);
+    p->told = true;
+    code = tw_inst_receive_ready(p->connection, deadline_ns, err);
+    return code ? code : tw_inst_spots_make(p, err);
 }
 
-enum tw_code tw_instrumented_accept(struct tw_instrumented_server *server,
-                                    const struct tw_instrumented_config *config,
-                                    uint64_t deadline_ns, struct tw_instrumented **out,
-                                    struct tw_error *err)
+enum tw_code tw_inst_engage(int connection, const struct tw_inst_peer *peer, bool same_pids,
+                            bool hold, const struct tw_instrumented_config *config,
+                            uint64_t deadline_ns, struct tw_instrumented **out,
+                            struct tw_error *err)
 {
     *out = NULL;
-    enum tw_code code = check_config(config, err);
-    if (code)
-        return code;
     struct tw_instrumented *p = calloc(1, sizeof *p);
     if (p == NULL)
         return tw_fail_errno(err, ENOMEM, "instrumented program", "cannot attach");
-    p->file = p->connection = -1;
+    p->file = -1;
+    p->connection = fcntl(connection, F_DUPFD_CLOEXEC, 0);
+    p->pidfd = fcntl(peer->pidfd, F_DUPFD_CLOEXEC, 0);
     p->mode = config->mode;
-    code = tw_inst_take_connection(server, deadline_ns, &p->connection, err);
+    p->pid = peer->pid;
+    p->same_pids = same_pids;
+    p->holding = hold;
+    snprintf(p->name, sizeof p->name, "program %d", (int)p->pid);
+    enum tw_code code = check_config(config, err);
     if (code == TW_OK)
-        code = shake_hands(p, config, deadline_ns, err);
+        code = begin(p, config, deadline_ns, err);
     if (code) {
         tw_instrumented_close(p);
         return code;
@@ -135,12 +127,51 @@ enum tw_code tw_instrumented_accept(struct tw_instrumented_server *server,
     return TW_OK;
 }
 
+static enum tw_code meet(int connection, const struct tw_instrumented_config *config,
+                         uint64_t deadline_ns, struct tw_instrumented **out, struct tw_error *err)
+{
+    struct tw_inst_hello hello;
+    struct tw_inst_peer peer;
+    enum tw_code code = tw_inst_receive_hello(connection, deadline_ns, &hello, err);
+    if (code == TW_OK)
+        code = tw_inst_peer(connection, &peer, err);
+    if (code)
+        return code;
+    code = tw_inst_engage(connection, &peer, (pid_t)hello.pid == peer.pid, false, config,
+                          deadline_ns, out, err);
+    close(peer.pidfd);
+    return code;
+}
+
+enum tw_code tw_instrumented_accept(struct tw_instrumented_server *server,
+                                    const struct tw_instrumented_config *config,
+                                    uint64_t deadline_ns, struct tw_instrumented **out,
+                                    struct tw_error *err)
+{
+    int connection;
+    *out = NULL;
+    enum tw_code code = check_config(config, err);
+    if (code == TW_OK)
+        code = tw_inst_take_connection(server, deadline_ns, &connection, err);
+    if (code)
+        return code;
+    code = meet(connection, config, deadline_ns, out, err);
+    close(connection);
+    return code;
+}
+
+/* By the order the program knows, or by the connection's end where it is the only one. */
 void tw_instrumented_close(struct tw_instrumented *p)
 {
     if (p == NULL)
         return;
+    if (p->told && p->connection >= 0)
+        tw_inst_send_order(p->connection, TW_INST_DETACHED, 0, -1, NULL);
     if (p->connection >= 0)
-        close(p->connection); /* by this the program knows */
+        close(p->connection);
+    if (p->pidfd >= 0)
+        close(p->pidfd);
+    tw_inst_spots_free(p);
     tw_inst_windows_close(p);
     free(p->windows);
     free(p->by_address);
@@ -163,8 +194,9 @@ pid_t tw_instrumented_pid(const struct tw_instrumented *p)
 
 bool tw_instrumented_alive(const struct tw_instrumented *p)
 {
-    struct pollfd poll_fd = {.fd = p->connection, .events = POLLRDHUP};
-    return poll(&poll_fd, 1, 0) == 0;
+    struct pollfd fds[] = {{.fd = p->connection, .events = POLLRDHUP},
+                           {.fd = p->pidfd, .events = POLLIN}};
+    return poll(fds, 2, 0) == 0;
 }
 
 struct tw_device *tw_instrumented_device(struct tw_instrumented *p)
@@ -196,6 +228,8 @@ void tw_instrumented_stats_get(const struct tw_instrumented *p, struct tw_instru
         .unsettled = __atomic_load_n(&h->threads_unsettled, __ATOMIC_RELAXED),
         .objects = __atomic_load_n(&h->object_count, __ATOMIC_RELAXED),
         .carried_lines = p->carried,
+        .barriers = p->barriers,
+        .slow_barriers = p->slow_barriers,
         .loads = p->loads,
         .stores = p->stores,
     };
@@ -249,15 +283,28 @@ static enum tw_code table_pass_begin(void *ctx, struct tw_error *err)
 static enum tw_code table_step(void *ctx, uint64_t slice_ns, bool *done, struct tw_error *err)
 {
     (void)slice_ns;
-    (void)err;
+    const enum tw_code code = tw_instrumented_discover(ctx, err);
+    if (code)
+        return code;
     tw_instrumented_sync(ctx);
     *done = true;
     return TW_OK;
 }
 
+/* A program that waits at its start goes on when its first epoch has begun. */
 static size_t table_settle(void *ctx)
 {
-    return tw_instrumented_settle(ctx);
+    struct tw_instrumented *p = ctx;
+    const size_t carried = tw_instrumented_settle(p);
+    if (p->holding)
+        tw_inst_send_order(p->connection, p->mode, TW_INST_GO, -1, NULL);
+    p->holding = false;
+    return carried;
+}
+
+static size_t table_sharing(void *ctx, struct tw_shared_line *out, size_t max)
+{
+    return tw_instrumented_sharing_take(ctx, out, max);
 }
 
 /* A pass never stops the program. */
@@ -296,6 +343,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
         .pass_begin = table_pass_begin,
         .step = table_step,
         .settle = table_settle,
+        .sharing = table_sharing,
         .due_ns = table_due_ns,
         .address = table_address,
         .device_address = table_device_address,
@@ -307,5 +355,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
                                   .device = p->device,
                                   .same_value_is_dirty = true,
                                   .whole_pages = false,
-                                  .blind_spots = tw_instrumented_blind_spots};
+                                  .outlives = true,
+                                  .kind = TW_ATTACHMENT_INSTRUMENTED,
+                                  .blind_spots = p->spots};
 }

@@ -44,10 +44,10 @@ struct tw_instrumented_config {
     uint64_t device_bytes_max;    /* a multiple of the window; 0 = 256 GiB; costs where used */
 };
 
-/* Listens on a unix socket at `path`, which only the same user may use; what stands there is
- * replaced if nobody listens on it any more. */
-enum tw_code tw_instrumented_listen(const char *path, struct tw_instrumented_server **server,
-                                    struct tw_error *err);
+/* Listens on a unix socket at `path`, which only the same user may use, or `everybody`; what stands
+ * there is replaced if nobody listens on it any more. */
+enum tw_code tw_instrumented_listen(const char *path, bool everybody,
+                                    struct tw_instrumented_server **server, struct tw_error *err);
 int tw_instrumented_server_fd(const struct tw_instrumented_server *server); /* for poll */
 void tw_instrumented_server_close(struct tw_instrumented_server *server);   /* NULL is fine */
 
@@ -66,12 +66,18 @@ struct tw_device *tw_instrumented_device(struct tw_instrumented *program);
 /* The same as a table; owns nothing. */
 struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *program);
 
+/* Ranges of whole pages that are mapped; none: everything that the program stores to, found anew by
+ * tw_instrumented_discover(). NOT_FOUND: nothing is mapped at an address of a range. */
 enum tw_code tw_instrumented_watch(struct tw_instrumented *program, const struct tw_range *ranges,
                                    size_t count, struct tw_instrumented_watch **watch,
                                    struct tw_error *err);
 void tw_instrumented_unwatch(struct tw_instrumented_watch *watch); /* NULL is fine */
 const struct tw_range *tw_instrumented_watch_ranges(const struct tw_instrumented_watch *watch,
                                                     size_t *count);
+
+/* Before a sync, where everything is watched: finds what the program has begun to store to.
+ * RESOURCE_EXHAUSTED: it stores to more than the device has room for; nothing was lost. */
+enum tw_code tw_instrumented_discover(struct tw_instrumented *program, struct tw_error *err);
 
 /* Tells the device of every store made before the call. */
 void tw_instrumented_sync(struct tw_instrumented *program);
@@ -92,6 +98,8 @@ struct tw_instrumented_stats {
     uint64_t objects;         /* of the program without instrumentation */
     uint64_t carried_lines;   /* since the attachment */
     uint64_t ring_full;       /* stores that were marked because a ring was full */
+    uint64_t barriers;        /* TW_INST_OWNED: in all its threads, since the attachment, */
+    uint64_t slow_barriers;   /* or, where the kernel lacks those, in all programs */
     uint64_t loads, stores;   /* events of rings: misses and upgrades, not all accesses */
 };
 void tw_instrumented_stats_get(const struct tw_instrumented *program,
@@ -104,29 +112,15 @@ extern const char *const tw_instrumented_blind_spots[];
 
 /* ---- False sharing (TW_INST_SHARING) --------------------------------------------------------- */
 
-#define TW_SHARED_LINE_THREADS 8u
-
-struct tw_shared_line {
-    uint64_t address;      /* of the line, in the program */
-    uint32_t thread_count; /* below; more may have written */
-    bool disjoint;         /* no byte was written by two of them: false sharing */
-    struct {
-        uint32_t tid;
-        uint64_t pc;    /* of its latest store to the line */
-        uint64_t bytes; /* a bit for each byte of the line that it stored to */
-    } threads[TW_SHARED_LINE_THREADS];
-};
-
 /* Lines of the watched windows that several threads have stored to since the last call. Returns how
  * many there are, of which at most `max` are put out. A sample: a thread's record of a line may
  * have been displaced by another line's. */
 size_t tw_instrumented_sharing_take(struct tw_instrumented *program, struct tw_shared_line *out,
                                     size_t max);
 
-/* "function at file:line", from the debugging information of the object that holds `pc`, or
- * "object+offset". Runs addr2line where it is installed: up to two seconds. */
-const char *tw_instrumented_symbol(const struct tw_instrumented *program, uint64_t pc, char *buffer,
-                                   size_t size);
+/* Whether the program that runs as `pid` carries the runtime: its executable has the note. What the
+ * file says is not trusted with more than this. */
+bool tw_instrumented_built(pid_t pid);
 
 /* Test-only switches that break one rule each, for the mutation check. */
 struct tw_instrumented_mutations {

@@ -19,7 +19,12 @@ struct tw_instrumented {
     char name[32]; /* "program 4711" */
     pid_t pid;
     bool same_pids; /* the program sees its pid as we do, so its tids too */
-    int connection, file;
+    int connection, pidfd, file;
+    bool told;           /* that it is tracked */
+    bool holding;        /* it waits at its start for its first epoch */
+    unsigned everything; /* watches of all that it stores to */
+    const char **spots;  /* what is not seen, of this program; ends with NULL */
+    size_t own_spots;    /* of these, the first, which are ours to free */
     enum tw_inst_mode mode;
     uint8_t *head; /* the file up to the summary */
     struct tw_inst_header *header;
@@ -33,6 +38,7 @@ struct tw_instrumented {
     size_t window_count;
     uint64_t epoch; /* our own copy of the header's */
     uint64_t carried, loads, stores;
+    uint64_t barriers, slow_barriers;
     struct tw_instrumented_mutations mutations;
 };
 
@@ -49,6 +55,10 @@ static inline struct tw_inst_window *tw_inst_window_of_device(const struct tw_in
     const uint64_t index = device_address / TW_INSTRUMENTED_WINDOW;
     return index < p->window_count ? p->windows[index] : NULL;
 }
+
+/* spots.c */
+enum tw_code tw_inst_spots_make(struct tw_instrumented *p, struct tw_error *err);
+void tw_inst_spots_free(struct tw_instrumented *p);
 
 /* collect.c: the host's side of the device's snoops, and of the cache's messages. */
 uint64_t tw_inst_snoop(void *program, uint64_t page, uint64_t lines, enum tw_snoop kind);

@@ -9,10 +9,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 64
+#define BACKLOG    64
+#define PEER_PIDFD 77 /* SO_PEERPIDFD, Linux 6.5 */
 
 struct tw_instrumented_server {
     int fd;
@@ -40,7 +42,8 @@ static void remove_stale(const struct sockaddr_un *address)
         unlink(address->sun_path);
 }
 
-static enum tw_code open_socket(const struct sockaddr_un *address, int *fd, struct tw_error *err)
+static enum tw_code open_socket(const struct sockaddr_un *address, mode_t rights, int *fd,
+                                struct tw_error *err)
 {
     const char *path = address->sun_path;
     *fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -49,7 +52,7 @@ static enum tw_code open_socket(const struct sockaddr_un *address, int *fd, stru
     remove_stale(address);
     if (bind(*fd, (const struct sockaddr *)address, sizeof *address) < 0)
         return tw_fail_errno(err, errno, path, "cannot bind the socket");
-    if (chmod(path, 0600) < 0 || listen(*fd, BACKLOG) < 0) {
+    if (chmod(path, rights) < 0 || listen(*fd, BACKLOG) < 0) {
         const int number = errno;
         unlink(path);
         return tw_fail_errno(err, number, path, "cannot listen");
@@ -57,8 +60,8 @@ static enum tw_code open_socket(const struct sockaddr_un *address, int *fd, stru
     return TW_OK;
 }
 
-enum tw_code tw_instrumented_listen(const char *path, struct tw_instrumented_server **server,
-                                    struct tw_error *err)
+enum tw_code tw_instrumented_listen(const char *path, bool everybody,
+                                    struct tw_instrumented_server **server, struct tw_error *err)
 {
     struct tw_instrumented_server *s = calloc(1, sizeof *s);
     *server = NULL;
@@ -71,7 +74,7 @@ enum tw_code tw_instrumented_listen(const char *path, struct tw_instrumented_ser
                        "unusable for a unix socket");
     }
     memcpy(s->address.sun_path, path, strlen(path));
-    const enum tw_code code = open_socket(&s->address, &s->fd, err);
+    const enum tw_code code = open_socket(&s->address, everybody ? 0666 : 0600, &s->fd, err);
     if (code) {
         if (s->fd >= 0)
             close(s->fd);
@@ -133,45 +136,71 @@ static enum tw_code receive(int fd, void *message, size_t size, uint64_t deadlin
     return TW_OK;
 }
 
-enum tw_code tw_inst_receive_hello(int fd, uint64_t deadline_ns, struct tw_inst_hello *hello,
-                                   pid_t *pid, struct tw_error *err)
+enum tw_code tw_inst_hello_check(const void *bytes, size_t size, struct tw_inst_hello *hello,
+                                 struct tw_error *err)
 {
-    struct ucred peer;
-    socklen_t size = sizeof peer;
-    const enum tw_code code = receive(fd, hello, sizeof *hello, deadline_ns, err);
-    if (code)
-        return code;
+    if (size != sizeof *hello)
+        return tw_fail(err, TW_INVALID_ARGUMENT, "connection", "a hello of 16 bytes", NULL,
+                       "message of %zu bytes", size);
+    memcpy(hello, bytes, sizeof *hello);
     if (hello->magic != TW_INST_MAGIC || hello->version != TW_INST_VERSION)
-        return tw_fail(err, TW_INVALID_ARGUMENT, "connection", "version 1 of the runtime", NULL,
+        return tw_fail(err, TW_INVALID_ARGUMENT, "connection", "version 2 of the runtime", NULL,
                        "not an instrumented program, or of another version");
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-        return tw_fail_errno(err, errno, "connection", "cannot tell whose it is");
-    *pid = peer.pid;
     return TW_OK;
 }
 
-enum tw_code tw_inst_send_welcome(int fd, int file, enum tw_inst_mode mode, struct tw_error *err)
+/* The process that connected, whatever it says of itself. Where the kernel cannot give a descriptor
+ * of the peer itself, one of its number is made at once. */
+enum tw_code tw_inst_peer(int fd, struct tw_inst_peer *peer, struct tw_error *err)
 {
-    struct tw_inst_welcome welcome = {.magic = TW_INST_MAGIC,
-                                      .version = TW_INST_VERSION,
-                                      .mode = (uint32_t)mode,
-                                      .file_bytes = TW_INST_FILE_BYTES};
+    struct ucred credentials;
+    socklen_t size = sizeof credentials;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+        return tw_fail_errno(err, errno, "connection", "cannot tell whose it is");
+    if (credentials.pid <= 0)
+        return tw_fail(err, TW_PERMISSION_DENIED, "connection", "a process that we can see", NULL,
+                       "the program is of another pid namespace");
+    *peer = (struct tw_inst_peer){.pid = credentials.pid, .uid = credentials.uid};
+    size = sizeof peer->pidfd;
+    if (getsockopt(fd, SOL_SOCKET, PEER_PIDFD, &peer->pidfd, &size) < 0)
+        peer->pidfd = (int)syscall(SYS_pidfd_open, peer->pid, 0);
+    if (peer->pidfd < 0)
+        return tw_fail_errno(err, errno, "connection", "the program has ended");
+    return TW_OK;
+}
+
+enum tw_code tw_inst_receive_hello(int fd, uint64_t deadline_ns, struct tw_inst_hello *hello,
+                                   struct tw_error *err)
+{
+    const enum tw_code code = receive(fd, hello, sizeof *hello, deadline_ns, err);
+    return code ? code : tw_inst_hello_check(hello, sizeof *hello, hello, err);
+}
+
+enum tw_code tw_inst_send_order(int fd, enum tw_inst_mode mode, uint32_t flags, int file,
+                                struct tw_error *err)
+{
+    struct tw_inst_order order = {.magic = TW_INST_MAGIC,
+                                  .version = TW_INST_VERSION,
+                                  .mode = (uint32_t)mode,
+                                  .file_bytes = TW_INST_FILE_BYTES,
+                                  .flags = flags};
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec part = {.iov_base = &welcome, .iov_len = sizeof welcome};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof file);
-    memcpy(CMSG_DATA(c), &file, sizeof file);
-    if (sendmsg(fd, &message, MSG_NOSIGNAL) != (ssize_t)sizeof welcome)
-        return tw_fail_errno(err, errno, "connection", "cannot hand over the file");
+    struct iovec part = {.iov_base = &order, .iov_len = sizeof order};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (file >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof file);
+        memcpy(CMSG_DATA(c), &file, sizeof file);
+    }
+    if (sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)sizeof order)
+        return tw_fail_errno(err, errno, "connection", "cannot tell the program");
     return TW_OK;
 }
 
@@ -186,6 +215,11 @@ enum tw_code tw_inst_receive_ready(int fd, uint64_t deadline_ns, struct tw_error
     return TW_OK;
 }
 
+int tw_inst_accept_now(struct tw_instrumented_server *server)
+{
+    return accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
 enum tw_code tw_inst_take_connection(struct tw_instrumented_server *server, uint64_t deadline_ns,
                                      int *fd, struct tw_error *err)
 {
@@ -193,6 +227,6 @@ enum tw_code tw_inst_take_connection(struct tw_instrumented_server *server, uint
     const enum tw_code code = wait_readable(server->fd, path, deadline_ns, err);
     if (code)
         return code;
-    *fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    *fd = tw_inst_accept_now(server);
     return *fd < 0 ? tw_fail_errno(err, errno, path, "cannot accept") : TW_OK;
 }

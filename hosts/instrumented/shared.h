@@ -48,7 +48,7 @@
 #include <stdint.h>
 
 #define TW_INST_MAGIC   UINT64_C(0x3154534e495754) /* "TWINST1" */
-#define TW_INST_VERSION 1u
+#define TW_INST_VERSION 2u
 
 enum tw_inst_mode {
     TW_INST_DETACHED = 0,
@@ -82,7 +82,9 @@ struct tw_inst_thread {
     uint64_t in_flight; /* program */
     uint32_t tid;       /* program: 0 is a free record */
     uint32_t ring_full; /* program: stores that were marked because the ring was full */
-    uint64_t reserved[6];
+    uint32_t used;      /* program: 1 once it was given to a thread */
+    uint32_t reserved0;
+    uint64_t reserved[5];
 };
 static_assert(sizeof(struct tw_inst_thread) == TW_LINE_SIZE, "threads do not share a line");
 
@@ -91,7 +93,8 @@ struct tw_inst_recent {
     uint64_t line;  /* number; 0 is none */
     uint64_t pc;    /* of the latest store */
     uint64_t bytes; /* a bit for each byte of the line that it stored to */
-    uint64_t epoch; /* of the file, when `bytes` began */
+    uint32_t epoch; /* of the file, its low half, when `bytes` began */
+    uint32_t tid;   /* whose; the thread may have ended */
 };
 
 /* An object without instrumentation in the program: its stores are not seen. */
@@ -136,22 +139,53 @@ static_assert(offsetof(struct tw_inst_header, attached) == TW_LINE_SIZE, "a line
 #define TW_INST_FILE_BYTES                                                                         \
     (TW_INST_LINES_AT + (UINT64_C(1) << (TW_INST_ADDRESS_BITS - TW_LINE_SHIFT)))
 
-/* The handshake on the unix socket, in this order. The connection then stays open: its end means
- * that the other side has gone. */
+/* What travels on the unix socket, a message a packet:
+ *
+ *   program                     agent
+ *   hello           ----->
+ *                   <-----      order: mode DETACHED           known, and not tracked
+ *                   <-----      order: a mode, with the file   be tracked
+ *   ready           ----->                                     its stores are marked from here on
+ *                   <-----      order: GO                      only where HOLD was said before
+ *                   <-----      order: mode DETACHED           not any more
+ *
+ * and so on with the next file. A program at its start waits for the first order, so that one that
+ * is expected is tracked from its first store on; without an agent, or with a silent one, it goes
+ * on alone. The connection stays open: its end means that the other side has gone. */
 struct tw_inst_hello { /* program to agent */
     uint64_t magic;
     uint32_t version;
-    uint32_t pid; /* as the program sees itself */
+    uint32_t pid; /* as the program sees itself; who it is, the kernel says */
 };
-struct tw_inst_welcome { /* agent to program, with the file's descriptor */
+#define TW_INST_HOLD      1u /* after `ready`, wait for GO: at most TW_INST_HOLD_MS */
+#define TW_INST_GO        2u
+#define TW_INST_HOLD_MS   5000
+#define TW_INST_ANSWER_MS 2000 /* an agent that says nothing is none */
+struct tw_inst_order { /* agent to program, with the file's descriptor where it is tracked */
     uint64_t magic;
     uint32_t version;
-    uint32_t mode;
+    uint32_t mode; /* enum tw_inst_mode */
     uint64_t file_bytes;
+    uint32_t flags, reserved;
 };
 struct tw_inst_ready { /* program to agent: `attached` is set */
     uint64_t magic;
 };
+static_assert(sizeof(struct tw_inst_hello) == 16 && sizeof(struct tw_inst_order) == 32 &&
+                  sizeof(struct tw_inst_ready) == 8,
+              "as they travel");
+
+/* A program that carries the runtime says so in a note of this name and type, so that it is known
+ * before its first instruction. */
+#define TW_INST_NOTE_NAME    "Towline"
+#define TW_INST_NOTE_TYPE    1u
+#define TW_INST_NOTE_SECTION ".note.towline"
+struct tw_inst_note {
+    uint32_t name_bytes, description_bytes, type;
+    char name[8];
+    uint32_t version; /* TW_INST_VERSION */
+};
+static_assert(sizeof(struct tw_inst_note) == 24, "an ELF note");
 
 #define TW_INST_SOCKET_ENV     "TOWLINE_INSTRUMENTED" /* the agent's socket; "off": never attach */
 #define TW_INST_SOCKET_DEFAULT "/run/towline/instrumented.sock"

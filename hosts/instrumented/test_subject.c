@@ -42,7 +42,7 @@ static void pause_ms(long ms)
 void subject_listen(struct subject *s)
 {
     struct tw_error err;
-    must(tw_instrumented_listen(s->socket, &s->server, &err), &err);
+    must(tw_instrumented_listen(s->socket, false, &s->server, &err), &err);
 }
 
 static void make_folder(struct subject *s)

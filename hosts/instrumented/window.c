@@ -1,12 +1,18 @@
 /* Windows: which part of the program is which part of the device, and where its marks are. */
 #include "hosts/instrumented/private.h"
 
+#include "hosts/process/maps.h"
+
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define SUMMARY_BYTES TW_WINDOW_PAGES
+#define DISCOVER_MAX  (2 * TW_INSTRUMENTED_WINDOWS_MAX)
 #define LINES_BYTES   (TW_WINDOW_PAGES * TW_LINES_PER_PAGE)
 
 /* The first window at or beyond `address`, as an index of by_address. */
@@ -105,6 +111,46 @@ enum tw_code tw_inst_window_add(struct tw_instrumented *p, uint64_t address,
     return TW_OK;
 }
 
+/* ---- Everything ------------------------------------------------------------------------------ */
+
+static bool has_marks(const struct tw_instrumented *p, uint64_t window)
+{
+    uint64_t words[SUMMARY_BYTES / sizeof(uint64_t)];
+    const off_t at = (off_t)(TW_INST_SUMMARY_AT + window * SUMMARY_BYTES);
+    if (pread(p->file, words, sizeof words, at) != (ssize_t)sizeof words)
+        return false;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (words[i])
+            return true;
+    }
+    return false;
+}
+
+/* The file has memory where the program marked something: the summary's holes are skipped. Windows
+ * that a program touches and leaves empty cost it memory, and us a bounded time. */
+enum tw_code tw_instrumented_discover(struct tw_instrumented *p, struct tw_error *err)
+{
+    off_t at = (off_t)TW_INST_SUMMARY_AT;
+    if (p->everything == 0)
+        return TW_OK;
+    for (unsigned looks = 0; looks < DISCOVER_MAX; looks++) {
+        at = lseek(p->file, at, SEEK_DATA);
+        if (at < 0 || at >= (off_t)TW_INST_MARKS_AT)
+            return TW_OK;
+        const uint64_t window = ((uint64_t)at - TW_INST_SUMMARY_AT) / SUMMARY_BYTES;
+        const uint64_t address = window * TW_INSTRUMENTED_WINDOW;
+        struct tw_inst_window *w = tw_inst_window_at(p, address);
+        if (w == NULL && has_marks(p, window)) {
+            const enum tw_code code = tw_inst_window_add(p, address, &w, err);
+            if (code)
+                return code;
+        }
+        at = (off_t)(TW_INST_SUMMARY_AT + (window + 1) * SUMMARY_BYTES);
+    }
+    return tw_fail(err, TW_RESOURCE_EXHAUSTED, p->name, NULL, NULL,
+                   "it touches more than %u windows of 64 MiB", DISCOVER_MAX);
+}
+
 void tw_inst_windows_close(struct tw_instrumented *p)
 {
     for (size_t i = 0; i < p->window_count; i++)
@@ -128,6 +174,8 @@ uint64_t tw_instrumented_device_address(const struct tw_instrumented *p, uint64_
 /* ---- Watches --------------------------------------------------------------------------------- */
 
 struct tw_instrumented_watch {
+    struct tw_instrumented *program;
+    bool everything;
     size_t count;
     struct tw_range ranges[]; /* of the device */
 };
@@ -137,8 +185,8 @@ static enum tw_code check_ranges(const struct tw_instrumented *p, const struct t
 {
     const uint64_t limit = UINT64_C(1) << TW_INST_ADDRESS_BITS;
     *pieces = 0;
-    if (count == 0 || count > TW_INSTRUMENTED_RANGES_MAX)
-        return tw_fail(err, TW_INVALID_ARGUMENT, p->name, "1..4096 ranges", NULL, "%zu ranges",
+    if (count > TW_INSTRUMENTED_RANGES_MAX)
+        return tw_fail(err, TW_INVALID_ARGUMENT, p->name, "0..4096 ranges", NULL, "%zu ranges",
                        count);
     for (size_t i = 0; i < count; i++) {
         const struct tw_range *r = &ranges[i];
@@ -173,20 +221,66 @@ static enum tw_code add_range(struct tw_instrumented *p, struct tw_range r,
     return TW_OK;
 }
 
+/* All of it is mapped at this time. */
+static enum tw_code check_mapped(const struct tw_instrumented *p, const struct tw_range *ranges,
+                                 size_t count, struct tw_error *err)
+{
+    struct tw_maps maps = {0};
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)p->pid);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return tw_fail_errno(err, errno, path, "cannot be opened");
+    enum tw_code code = tw_maps_read(fd, &maps, err);
+    close(fd);
+    for (size_t i = 0; i < count && code == TW_OK; i++) {
+        uint64_t at = ranges[i].start;
+        size_t area = tw_maps_find(&maps, at);
+        while (at < ranges[i].start + ranges[i].length && area < maps.count &&
+               maps.areas[area].start <= at)
+            at = maps.areas[area++].end;
+        if (at < ranges[i].start + ranges[i].length)
+            code = tw_fail(err, TW_NOT_FOUND, p->name, "mapped addresses", NULL,
+                           "nothing is mapped at %#llx", (unsigned long long)at);
+    }
+    tw_maps_free(&maps);
+    return code;
+}
+
+static enum tw_code fill(struct tw_instrumented_watch *w, const struct tw_range *ranges,
+                         size_t count, struct tw_error *err)
+{
+    struct tw_instrumented *p = w->program;
+    enum tw_code code = TW_OK;
+    for (size_t i = 0; i < count && code == TW_OK; i++)
+        code = add_range(p, ranges[i], w, err);
+    if (count == 0) {
+        w->everything = true;
+        w->ranges[w->count++] = (struct tw_range){0, p->windows_max * TW_INSTRUMENTED_WINDOW};
+        p->everything++;
+    }
+    return code;
+}
+
 enum tw_code tw_instrumented_watch(struct tw_instrumented *p, const struct tw_range *ranges,
                                    size_t count, struct tw_instrumented_watch **watch,
                                    struct tw_error *err)
 {
     size_t pieces;
-    enum tw_code code = check_ranges(p, ranges, count, &pieces, err);
     *watch = NULL;
+    enum tw_code code = check_ranges(p, ranges, count, &pieces, err);
+    if (code == TW_OK && count)
+        code = check_mapped(p, ranges, count, err);
+    else if (code == TW_OK && p->mode == TW_INST_OWNED)
+        code = tw_fail(err, TW_INVALID_ARGUMENT, p->name, "ranges", NULL,
+                       "with line states, what is watched has to be known before");
     if (code)
         return code;
-    struct tw_instrumented_watch *w = calloc(1, sizeof *w + pieces * sizeof w->ranges[0]);
+    struct tw_instrumented_watch *w = calloc(1, sizeof *w + (pieces + 1) * sizeof w->ranges[0]);
     if (w == NULL)
         return tw_fail_errno(err, ENOMEM, p->name, "cannot watch %zu ranges", count);
-    for (size_t i = 0; i < count && code == TW_OK; i++)
-        code = add_range(p, ranges[i], w, err);
+    w->program = p;
+    code = fill(w, ranges, count, err);
     if (code) {
         free(w);
         return code;
@@ -197,6 +291,8 @@ enum tw_code tw_instrumented_watch(struct tw_instrumented *p, const struct tw_ra
 
 void tw_instrumented_unwatch(struct tw_instrumented_watch *watch)
 {
+    if (watch && watch->everything)
+        watch->program->everything--;
     free(watch);
 }
 

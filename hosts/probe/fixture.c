@@ -62,6 +62,16 @@ static enum tw_code certificate_end(const char *path, int64_t *unix_s, struct tw
     return *unix_s ? TW_OK : tw_fail(err, TW_INVALID_ARGUMENT, path, "PEM", "noise", "not usable");
 }
 
+static enum tw_code certificate_revoked(const char *list, const char *certificate, bool *revoked,
+                                        struct tw_error *err)
+{
+    (void)certificate;
+    *revoked = current->certificate_revoked;
+    return current->list_unusable
+               ? tw_fail(err, TW_INVALID_ARGUMENT, list, "a list", "noise", "not usable")
+               : TW_OK;
+}
+
 static bool verbs_usable(char *why, size_t size)
 {
     snprintf(why, size, "%s", current->verbs_why ? current->verbs_why : "");
@@ -121,6 +131,7 @@ void fixture_open(struct fixture *f)
                      .plugin = "/usr/lib/towline-plugin.so",
                      .certificate = "/etc/towline/tls.crt",
                      .certificate_end = certificate_end,
+                     .certificate_revoked = certificate_revoked,
                      .verbs_usable = verbs_usable,
                      .memory_bytes = 8 * GIB},
         .soft = TW_PROBE_NO_LIMIT,

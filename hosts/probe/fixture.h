@@ -20,6 +20,7 @@ struct fixture {
     int run_error;
     const char *verbs_why;     /* libibverbs cannot use it; NULL: it can */
     int64_t certificate_end_s; /* 0: cannot be read */
+    bool certificate_revoked, list_unusable;
     struct tw_probe_result result;
 };
 

@@ -37,6 +37,10 @@ struct tw_probe_settings {
     const char *certificate; /* PEM; unknown: skipped */
     /* Reads the end of a certificate, seconds since 1970; NULL: this program cannot. */
     enum tw_code (*certificate_end)(const char *path, int64_t *unix_s, struct tw_error *err);
+    const char *revoked; /* PEM: the list of revoked certificates; unknown: not looked at */
+    /* Whether a certificate is on a list; NULL: this program cannot. */
+    enum tw_code (*certificate_revoked)(const char *list, const char *certificate, bool *revoked,
+                                        struct tw_error *err);
     /* Asks libibverbs whether a device can be used, and if not, why; NULL: this program does not
      * use it, and what the kernel shows has to do. */
     bool (*verbs_usable)(char *why, size_t size);

@@ -299,6 +299,19 @@ Test(probe, certificate)
 {
     IS("certificate", OK);
     FOUND("90 days");
+    f.certificate_revoked = true;
+    IS("certificate", OK); /* nobody has a list */
+    f.settings.revoked = "/etc/towline/ca.crl";
+    IS("certificate", FAIL);
+    FOUND("has been revoked: it is on /etc/towline/ca.crl");
+    MEND("put a fresh one in its place");
+    f.certificate_revoked = false;
+    IS("certificate", OK);
+    f.list_unusable = true;
+    IS("certificate", FAIL);
+    FOUND("expected a list");
+    MEND("ca.crl");
+    f.list_unusable = false;
     f.certificate_end_s -= 80 * 86400;
     IS("certificate", WARN);
     f.certificate_end_s -= 15 * 86400;

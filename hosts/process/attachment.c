@@ -44,6 +44,21 @@ static uint64_t table_due_ns(const void *ctx)
     return tw_process_due_ns(ctx);
 }
 
+static enum tw_hold table_hold(const void *ctx)
+{
+    return tw_process_held(ctx);
+}
+
+static void table_go(void *ctx)
+{
+    tw_process_go(ctx);
+}
+
+static void table_observe(void *ctx, tw_told_fn told, void *arg)
+{
+    tw_process_observe(ctx, told, arg);
+}
+
 static uint64_t table_address(const void *ctx, uint64_t device_page)
 {
     return tw_process_address(ctx, device_page);
@@ -75,6 +90,9 @@ struct tw_attachment tw_process_attachment(struct tw_process *process)
         .step = table_step,
         .settle = table_settle,
         .due_ns = table_due_ns,
+        .hold = table_hold,
+        .go = table_go,
+        .observe = table_observe,
         .address = table_address,
         .device_address = table_device_address,
         .alive = table_alive,
@@ -85,5 +103,6 @@ struct tw_attachment tw_process_attachment(struct tw_process *process)
                                   .device = tw_process_device(process),
                                   .same_value_is_dirty = false,
                                   .whole_pages = true,
+                                  .kind = TW_ATTACHMENT_PROCESS,
                                   .blind_spots = tw_process_blind_spots};
 }

@@ -93,8 +93,22 @@ static void check_memory(struct tw_process *p)
         batch->failed[i] = true;
 }
 
+void tw_process_observe(struct tw_process *process, tw_told_fn told, void *arg)
+{
+    process->told = told;
+    process->told_arg = arg;
+}
+
+static void observe(const struct tw_process *p, const struct tw_told *told)
+{
+    if (p->told)
+        p->told(p->told_arg, told);
+}
+
 static void tell_whole(struct tw_process *p, uint64_t page)
 {
+    const struct tw_told told = {.device_page = page, .whole = true};
+    observe(p, &told);
     p->stats.whole_pages++;
     tw_device_message_whole(p->device, page);
 }
@@ -110,6 +124,8 @@ static void tell(struct tw_process *p, unsigned i)
         tell_whole(p, page);
         return;
     }
+    const struct tw_told told = {page, report.lines, (uint32_t)report.bytes, false};
+    observe(p, &told);
     p->stats.changed_lines += tw_popcount(report.lines);
     p->stats.changed_bytes += report.bytes;
     p->stats.same_pages += report.lines == 0;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "hosts/process/kernel.h"
+#include "hosts/process/stay.h"
 #include "hosts/process/tracee.h"
 
 #include <errno.h>
@@ -25,10 +26,12 @@ static const char device_path[] = "/dev/userfaultfd";
 
 struct tw_inject {
     pthread_t thread;
-    bool wait_exec;
+    enum tw_inject_when when;
+    bool (*leave)(pid_t pid); /* at its execve; may be NULL */
     atomic_bool cancel;
     atomic_bool following; /* the program is traced: it can be let go to its execve */
     atomic_bool ended;     /* the fields below are set */
+    struct tw_stay stay;
     struct tw_tracee tracee;
     int userfaultfd;
     uint64_t stop_ns;
@@ -115,7 +118,8 @@ static enum tw_code run(struct tw_inject *inject, struct tw_error *err)
     code = make(t, &remote, err);
     if (!code)
         code = fetch(t, remote, &inject->userfaultfd, err);
-    enum tw_code left = tw_tracee_leave(t, code ? NULL : err);
+    const bool stays = !code && inject->when == TW_INJECT_AT_EXEC_AND_STAY;
+    enum tw_code left = stays ? tw_tracee_keep(t, err) : tw_tracee_leave(t, code ? NULL : err);
     inject->stop_ns = tw_now(&tw_monotonic) - t->stopped_ns;
     return code ? code : left;
 }
@@ -125,13 +129,15 @@ static void *tracer_main(void *ctx)
     struct tw_inject *inject = ctx;
     struct tw_tracee *t = &inject->tracee;
     struct tw_error *err = &inject->err;
-    if (inject->wait_exec) {
+    if (inject->when != TW_INJECT_NOW) {
         inject->code = tw_tracee_follow(t, err);
         if (!inject->code) {
             atomic_store(&inject->following, true);
             const uint64_t deadline = tw_after(tw_now(&tw_monotonic), EXEC_WAIT_MAX);
             inject->code = tw_tracee_stop_at_exec(t, deadline, err);
         }
+        if (!inject->code && inject->leave && inject->leave(t->pid))
+            inject->code = tw_fail(err, TW_CANCELLED, t->where, NULL, NULL, "is to be left alone");
     } else {
         inject->code = tw_tracee_stop(t, err);
     }
@@ -143,7 +149,13 @@ static void *tracer_main(void *ctx)
         close(inject->userfaultfd);
         inject->userfaultfd = -1;
     }
+    const bool stays = !inject->code && inject->when == TW_INJECT_AT_EXEC_AND_STAY;
+    atomic_store(&inject->stay.hold, stays ? TW_HOLD_START : TW_HOLD_NONE);
     atomic_store(&inject->ended, true);
+    if (stays)
+        tw_stay_run(&inject->stay, t);
+    else
+        atomic_store(&inject->stay.over, true);
     return NULL;
 }
 
@@ -154,13 +166,16 @@ static void nap(void)
     nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
-enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, uint64_t stop_timeout_ns,
-                             struct tw_inject **inject, struct tw_error *err)
+enum tw_code tw_inject_begin(pid_t pid, enum tw_inject_when when, bool (*leave)(pid_t pid),
+                             uint64_t stop_timeout_ns, struct tw_inject **inject,
+                             struct tw_error *err)
 {
     struct tw_inject *i = calloc(1, sizeof *i);
     if (!i)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "inject", NULL, NULL, "no memory");
-    i->wait_exec = wait_exec;
+    const bool wait_exec = when != TW_INJECT_NOW;
+    i->when = when;
+    i->leave = leave;
     i->userfaultfd = -1;
     i->tracee = (struct tw_tracee){
         .pid = pid, .mem = -1, .step_timeout_ns = stop_timeout_ns, .cancel = &i->cancel};
@@ -181,20 +196,59 @@ enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, uint64_t stop_timeout_ns
     return TW_OK;
 }
 
-enum tw_code tw_inject_finish(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
+/* The thread has set its results, if need be because it was called off. */
+static enum tw_code await_end(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
                               uint64_t *stop_ns, struct tw_error *err)
 {
-    while (!atomic_load(&inject->ended) && tw_now(&tw_monotonic) < deadline_ns)
+    while (!atomic_load(&inject->ended)) {
+        if (tw_now(&tw_monotonic) >= deadline_ns)
+            atomic_store(&inject->cancel, true);
         nap();
-    atomic_store(&inject->cancel, true);
-    pthread_join(inject->thread, NULL);
-    const enum tw_code code = inject->code;
-    if (code && err)
+    }
+    if (inject->code && err)
         *err = inject->err;
     *userfaultfd = inject->userfaultfd;
     *stop_ns = inject->stop_ns;
+    return inject->code;
+}
+
+static void end_thread(struct tw_inject *inject)
+{
+    tw_stay_end(&inject->stay, inject->thread);
+    pthread_join(inject->thread, NULL);
     free(inject);
+}
+
+enum tw_code tw_inject_finish(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
+                              uint64_t *stop_ns, struct tw_error *err)
+{
+    const enum tw_code code = await_end(inject, deadline_ns, userfaultfd, stop_ns, err);
+    end_thread(inject);
     return code;
+}
+
+enum tw_code tw_inject_stay(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
+                            uint64_t *stop_ns, struct tw_error *err)
+{
+    const enum tw_code code = await_end(inject, deadline_ns, userfaultfd, stop_ns, err);
+    if (code)
+        end_thread(inject);
+    return code;
+}
+
+enum tw_hold tw_inject_hold(const struct tw_inject *inject)
+{
+    return tw_stay_hold(&inject->stay);
+}
+
+void tw_inject_go(struct tw_inject *inject)
+{
+    tw_stay_go(&inject->stay);
+}
+
+void tw_inject_end(struct tw_inject *inject)
+{
+    end_thread(inject);
 }
 
 void tw_inject_cancel(struct tw_inject *inject)

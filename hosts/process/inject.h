@@ -12,6 +12,7 @@
 #define TOWLINE_HOSTS_PROCESS_INJECT_H
 
 #include "base/error.h"
+#include "hosts/attachment.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,15 +20,31 @@
 
 struct tw_inject;
 
-/* Begins. `wait_exec`: the program is stopped at its next execve, not now; this returns when it can
- * be let go to it. `stop_timeout_ns` bounds the wait for the stop, and each step after it. */
-enum tw_code tw_inject_begin(pid_t pid, bool wait_exec, uint64_t stop_timeout_ns,
-                             struct tw_inject **inject, struct tw_error *err);
+/* Begins. AT_EXEC: the program is stopped at its next execve, not now; this returns when it can
+ * be let go to it. `leave` (may be NULL) is then asked, on another thread: true leaves the program
+ * alone, and finish answers CANCELLED. `stop_timeout_ns` bounds the wait for the stop, and each
+ * step after it. */
+enum tw_inject_when {
+    TW_INJECT_NOW,
+    TW_INJECT_AT_EXEC,
+    TW_INJECT_AT_EXEC_AND_STAY,
+};
+enum tw_code tw_inject_begin(pid_t pid, enum tw_inject_when when, bool (*leave)(pid_t pid),
+                             uint64_t stop_timeout_ns, struct tw_inject **inject,
+                             struct tw_error *err);
 
 /* Waits for the end, at most until the deadline (then it is called off), and frees `inject`.
  * *userfaultfd is the caller's, *stop_ns how long the thread was stopped. */
 enum tw_code tw_inject_finish(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
                               uint64_t *stop_ns, struct tw_error *err);
+
+/* The same for one that waited for the execve, if the program is to stay (hosts/process/stay.h): it
+ * is held then, and `inject` stays until tw_inject_end(). Frees it on failure. */
+enum tw_code tw_inject_stay(struct tw_inject *inject, uint64_t deadline_ns, int *userfaultfd,
+                            uint64_t *stop_ns, struct tw_error *err);
+enum tw_hold tw_inject_hold(const struct tw_inject *inject);
+void tw_inject_go(struct tw_inject *inject);
+void tw_inject_end(struct tw_inject *inject); /* lets it go, frees */
 
 /* Calls it off. The program goes on as it was. NULL is fine. */
 void tw_inject_cancel(struct tw_inject *inject);

@@ -187,6 +187,8 @@ void tw_process_detach(struct tw_process *process)
         return;
     struct tw_process *p = process;
     tw_crew_close(p->crew);
+    if (p->stay) /* the descriptor is ours, and closed below */
+        tw_inject_end(p->stay);
     close_fd(p->userfaultfd); /* the last one: the kernel unprotects everything */
     while (p->watch_count)
         tw_process_unwatch(p->watches[p->watch_count - 1]);
@@ -221,21 +223,27 @@ static enum tw_code begin(const struct tw_process_config *config, pid_t pid, boo
     enum tw_code code = process_alloc(config, pid, &caught->process, err);
     if (code)
         return code;
-    code = tw_inject_begin(pid, wait_exec, caught->process->config.stop_timeout_ns, &caught->inject,
-                           err);
+    const enum tw_inject_when when = !wait_exec                     ? TW_INJECT_NOW
+                                     : caught->process->config.stay ? TW_INJECT_AT_EXEC_AND_STAY
+                                                                    : TW_INJECT_AT_EXEC;
+    code = tw_inject_begin(pid, when, caught->process->config.leave,
+                           caught->process->config.stop_timeout_ns, &caught->inject, err);
     if (code)
         tw_process_detach(caught->process);
     return code;
 }
 
-static enum tw_code finish(const struct tw_process_catch *caught, uint64_t deadline_ns,
-                           struct tw_process **process, struct tw_error *err)
+static enum tw_code finish(const struct tw_process_catch *caught, bool wait_exec,
+                           uint64_t deadline_ns, struct tw_process **process, struct tw_error *err)
 {
     struct tw_process *p = caught->process;
-    enum tw_code code =
-        tw_inject_finish(caught->inject, deadline_ns, &p->userfaultfd, &p->stats.stop_ns, err);
-    if (!code)
+    const bool stays = wait_exec && p->config.stay;
+    enum tw_code code = (stays ? tw_inject_stay : tw_inject_finish)(
+        caught->inject, deadline_ns, &p->userfaultfd, &p->stats.stop_ns, err);
+    if (!code) {
+        p->stay = stays ? caught->inject : NULL;
         code = open_files(p, err);
+    }
     if (code) {
         tw_process_detach(p);
         return code;
@@ -251,7 +259,7 @@ enum tw_code tw_process_attach(const struct tw_process_config *config, pid_t pid
     struct tw_process_catch caught;
     enum tw_code code = begin(config, pid, false, &caught, err);
     /* The injection has time limits of its own for each of its steps. */
-    return code ? code : finish(&caught, TW_NEVER, process, err);
+    return code ? code : finish(&caught, false, TW_NEVER, process, err);
 }
 
 enum tw_code tw_process_catch_begin(const struct tw_process_config *config, pid_t pid,
@@ -271,7 +279,7 @@ enum tw_code tw_process_catch_begin(const struct tw_process_config *config, pid_
 enum tw_code tw_process_catch_finish(struct tw_process_catch *caught, uint64_t deadline_ns,
                                      struct tw_process **process, struct tw_error *err)
 {
-    enum tw_code code = finish(caught, deadline_ns, process, err);
+    enum tw_code code = finish(caught, true, deadline_ns, process, err);
     free(caught);
     return code;
 }
@@ -283,6 +291,17 @@ void tw_process_let_go(struct tw_process_catch *caught)
     tw_inject_cancel(caught->inject);
     tw_process_detach(caught->process);
     free(caught);
+}
+
+enum tw_hold tw_process_held(const struct tw_process *process)
+{
+    return process->stay ? tw_inject_hold(process->stay) : TW_HOLD_NONE;
+}
+
+void tw_process_go(struct tw_process *process)
+{
+    if (process->stay)
+        tw_inject_go(process->stay);
 }
 
 /* ---- What there is to know ------------------------------------------------------------------- */

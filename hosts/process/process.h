@@ -61,7 +61,13 @@ struct tw_process_config {
     /* The budget of passes (tw_process_due_ns), in thousandths: of the program's processor time,
      * for the faults that protection costs it; and of one processor, for us. 0 = 50 and 100. */
     uint32_t fault_permille, own_permille;
+    /* A program that was caught at its execve is held until its first pass, and again before its
+     * end (tw_process_held); it stays traced meanwhile. */
+    bool stay;
     uint64_t stop_timeout_ns; /* until the program has stopped for the injection; 0 = 2 s */
+    /* Asked when a caught program has executed, on another thread; true: it is left alone, and
+     * catch_finish answers CANCELLED. NULL: it is attached to. */
+    bool (*leave)(pid_t pid);
 };
 
 /* ---- Beginning and end ---------------------------------------------------------------------- */
@@ -127,6 +133,13 @@ struct tw_device *tw_process_device(struct tw_process *process); /* no snoops: n
 
 /* The same as a table; owns nothing. */
 struct tw_attachment tw_process_attachment(struct tw_process *process);
+
+/* See tw_attachment_ops.hold and go. */
+enum tw_hold tw_process_held(const struct tw_process *process);
+void tw_process_go(struct tw_process *process);
+
+/* See tw_attachment_ops.observe; NULL ends it. */
+void tw_process_observe(struct tw_process *process, tw_told_fn told, void *arg);
 
 /* The virtual address of a device page (tw_dirty_page.page); TW_NEVER when it has none. */
 uint64_t tw_process_address(const struct tw_process *process, uint64_t device_page);

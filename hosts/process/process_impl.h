@@ -5,6 +5,7 @@
 #include "fpga-model/page_set.h"
 #include "hosts/process/copies.h"
 #include "hosts/process/crew.h"
+#include "hosts/process/inject.h"
 #include "hosts/process/kernel.h"
 #include "hosts/process/maps.h"
 #include "hosts/process/process.h"
@@ -89,8 +90,11 @@ struct tw_process {
     pid_t pid;
     int pidfd, userfaultfd, pagemap, maps_fd, mem;
     struct tw_machine machine;
+    struct tw_inject *stay; /* NULL: nobody traces it */
 
     struct tw_device *device;
+    tw_told_fn told; /* NULL: nobody wants to hear */
+    void *told_arg;
     struct tw_windows windows;
     struct tw_copies copies;
     struct tw_page_set big; /* by device address / TW_BIG_PAGE: mapped as a big page when seen */

@@ -346,7 +346,7 @@ enum tw_code tw_tracee_call(struct tw_tracee *t, long number, const uint64_t arg
     return TW_OK;
 }
 
-enum tw_code tw_tracee_leave(struct tw_tracee *t, struct tw_error *err)
+static enum tw_code put_back(struct tw_tracee *t, struct tw_error *err)
 {
     /* Registers are put back in a stop where the kernel then looks whether the interrupted system
      * call has to be restarted; at the end of our own calls it would not. */
@@ -359,7 +359,22 @@ enum tw_code tw_tracee_leave(struct tw_tracee *t, struct tw_error *err)
         (request(t, PTRACE_SETREGS, 0, (long)(uintptr_t)&t->saved) ||
          request(t, REQUEST_SETSIGMASK, sizeof t->saved_mask, (long)(uintptr_t)&t->saved_mask)))
         code = fail_request(t, "put registers back", err);
+    return code;
+}
+
+enum tw_code tw_tracee_leave(struct tw_tracee *t, struct tw_error *err)
+{
+    enum tw_code code = put_back(t, err);
     if (!code && request(t, PTRACE_DETACH, 0, 0))
         code = fail_request(t, "let it go", err);
+    return code;
+}
+
+/* A filter that was suspended for our calls is in force again. */
+enum tw_code tw_tracee_keep(struct tw_tracee *t, struct tw_error *err)
+{
+    enum tw_code code = put_back(t, err);
+    if (!code && request(t, PTRACE_SETOPTIONS, 0, PTRACE_O_TRACEEXEC | PTRACE_O_TRACEEXIT))
+        code = fail_request(t, "keep it", err);
     return code;
 }

@@ -36,6 +36,8 @@ enum tw_code tw_tracee_stop_at_exec(struct tw_tracee *t, uint64_t deadline_ns,
  * by nobody; it returns when that is done. */
 enum tw_code tw_tracee_enter(struct tw_tracee *t, struct tw_error *err);
 enum tw_code tw_tracee_leave(struct tw_tracee *t, struct tw_error *err);
+/* The same, but it stays stopped and ours; execve and the end of the thread will stop it. */
+enum tw_code tw_tracee_keep(struct tw_tracee *t, struct tw_error *err);
 
 /* Runs a system call; *result as the kernel leaves it in rax (-errno on failure). */
 enum tw_code tw_tracee_call(struct tw_tracee *t, long number, const uint64_t args[3],

@@ -1,6 +1,7 @@
 #include "hosts/qemu/qemu_impl.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -15,8 +16,10 @@
 
 #include "base/log.h"
 
-uint64_t tw_process_start_ticks(pid_t pid)
+/* The sum of some fields of /proc/PID/stat, from the third on; 0 as below. */
+static uint64_t stat_sum(pid_t pid, int first, int last)
 {
+    uint64_t sum = 0;
     char path[32], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -31,12 +34,24 @@ uint64_t tw_process_start_ticks(pid_t pid)
     char *at = strrchr(text, ')');
     if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
         return 0;
-    for (int field = 2; field < 22; field++) {
+    for (int field = 3; field <= last; field++) {
         at = strchr(at + 1, ' ');
         if (!at)
             return 0;
+        if (field >= first)
+            sum += strtoull(at + 1, NULL, 10);
     }
-    return strtoull(at + 1, NULL, 10);
+    return sum;
+}
+
+uint64_t tw_process_start_ticks(pid_t pid)
+{
+    return stat_sum(pid, 22, 22);
+}
+
+uint64_t tw_process_cpu_ticks(pid_t pid)
+{
+    return stat_sum(pid, 14, 15);
 }
 
 void tw_process_hold(struct tw_qemu_process *p, pid_t pid, uint64_t start_ticks)
@@ -122,6 +137,28 @@ bool tw_process_kill(struct tw_qemu_process *p, const char *log_path, int wait_m
             return true;
     }
     return false;
+}
+
+void tw_qemu_end_strays(const char *run_dir)
+{
+    char needle[600], path[64], text[8192];
+    const int n = snprintf(needle, sizeof needle, "%s/", run_dir);
+    DIR *d = opendir("/proc");
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const long pid = strtol(e->d_name, NULL, 10);
+        snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
+        const int fd = pid > 1 && pid != getpid() ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        const ssize_t got = fd >= 0 ? read(fd, text, sizeof text) : -1;
+        if (fd >= 0)
+            close(fd);
+        if (got > 0 && memmem(text, (size_t)got, needle, (size_t)n)) {
+            tw_log(TW_LOG_WARN, "qemu", "ended a process that no record knows", "pid=%ld folder=%s",
+                   pid, run_dir);
+            kill((pid_t)pid, SIGKILL);
+        }
+    }
+    if (d)
+        closedir(d);
 }
 
 void tw_qemu_process_let_go(struct tw_qemu_process *p)

@@ -307,12 +307,30 @@ static void take_status(struct tw_qemu *q)
     json_decref(result);
 }
 
+/* On a busy machine QEMU gets little processor time: while it uses what it gets, it has more time
+ * to start, within a bound. */
+static void start_deadline_set(struct tw_qemu *q)
+{
+    q->start_cpu_ticks = tw_process_cpu_ticks(q->process.pid);
+    q->start_deadline_ns = tw_after(tw_now(q->clock), q->start_timeout_ns);
+    q->start_deadlines++;
+}
+
+static bool start_goes_on(struct tw_qemu *q)
+{
+    if (q->start_deadlines >= TW_QEMU_STARTS_MAX ||
+        tw_process_cpu_ticks(q->process.pid) <= q->start_cpu_ticks)
+        return false;
+    start_deadline_set(q);
+    return true;
+}
+
 /* The connection is lost, or never came. A machine that we start and that never answered is given
  * up; one that runs on is tried again. */
 static void reconnect(struct tw_qemu *q)
 {
     const uint64_t now = tw_now(q->clock);
-    if (!q->adopted && !q->answered_once && now >= q->start_deadline_ns) {
+    if (!q->adopted && !q->answered_once && now >= q->start_deadline_ns && !start_goes_on(q)) {
         if (tw_process_kill(&q->process, q->log_path, SHORT_KILL_WAIT_MS))
             snprintf(q->process.reason, sizeof q->process.reason, "%s",
                      "QMP did not answer in time, so the machine was ended");
@@ -324,7 +342,9 @@ static void reconnect(struct tw_qemu *q)
     } else if (now >= q->reconnect_ns) {
         struct tw_qmp *old = q->qmp;
         q->reconnect_ns = 0;
-        if (open_qmp(q, tw_after(now, 10 * TW_SEC), NULL) == TW_OK)
+        const bool starting = !q->adopted && !q->answered_once;
+        if (open_qmp(q, starting ? q->start_deadline_ns : tw_after(now, 10 * TW_SEC), NULL) ==
+            TW_OK)
             tw_qmp_close(old);
     }
 }
@@ -417,7 +437,8 @@ static enum tw_code attend(struct tw_qemu *q, pid_t pid, uint64_t start_ticks, u
     if (q->process.pidfd >= 0)
         epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, q->process.pidfd, &e);
     q->host.memory = q->memory.bytes;
-    q->start_deadline_ns = tw_after(tw_now(q->clock), timeout_ns);
+    q->start_timeout_ns = timeout_ns;
+    start_deadline_set(q);
     const enum tw_code code = open_qmp(q, q->start_deadline_ns, err);
     if (code == TW_OK)
         set_timer(q);

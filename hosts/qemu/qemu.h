@@ -35,7 +35,7 @@ struct tw_qemu_config {
     const struct tw_cache_config *cache; /* NULL: every store is written back at once */
     bool incoming; /* starts without running, waiting for TW_HOST_LOAD_STATE */
     const struct tw_clock *clock;
-    uint64_t start_timeout_ns;  /* until QMP answers; 0 = 20 s */
+    uint64_t start_timeout_ns;  /* until QMP answers, or QEMU has at least worked; 0 = 20 s */
     uint32_t ring_events;       /* events of a vCPU's ring, a power of two; 0 = a good size */
     unsigned fault_workers;     /* for touches of memory that is not there yet; 0 = 2 */
     const char *plugin_options; /* appended to -plugin, NULL or "" = none; see plugin.c */
@@ -60,6 +60,10 @@ enum tw_code tw_qemu_spawn(const struct tw_qemu_config *config, struct tw_qemu *
  * field 22 of /proc/PID/stat; NOT_FOUND when that process is no more. */
 enum tw_code tw_qemu_adopt(const struct tw_qemu_config *config, pid_t pid, uint64_t start_ticks,
                            struct tw_qemu **qemu, struct tw_error *err);
+
+/* Ends every process that names this run directory in its command line: what was being started when
+ * an agent before this one was killed, and is in no record. */
+void tw_qemu_end_strays(const char *run_dir);
 
 void tw_qemu_step(struct tw_qemu *qemu);
 /* Readable when tw_qemu_step() has something to do: QMP, state sockets, the end of the process, and

@@ -10,6 +10,7 @@
 #include <limits.h>
 
 #define TW_QEMU_START_TIMEOUT (20 * TW_SEC)
+#define TW_QEMU_STARTS_MAX    6u /* such times, while it works */
 #define TW_QEMU_MEMORY_MIN    (UINT64_C(4) << 20)
 #define TW_QEMU_MEMORY_STEP   8192u /* QEMU rounds the size of a machine up to this */
 #define TW_QEMU_RESERVE_STEP  (UINT64_C(64) << 10)
@@ -26,6 +27,8 @@ struct tw_qemu_process {
 
 /* Field 22 of /proc/PID/stat; 0 when there is no such process, or only its remains. */
 uint64_t tw_process_start_ticks(pid_t pid);
+/* Processor time that it has had, in ticks of the kernel; 0 as above. */
+uint64_t tw_process_cpu_ticks(pid_t pid);
 void tw_process_hold(struct tw_qemu_process *p, pid_t pid, uint64_t start_ticks);
 /* True when it has ended; the reason then has the status and the last line of `log_path`. */
 bool tw_qemu_process_check(struct tw_qemu_process *p, const char *log_path);
@@ -130,10 +133,12 @@ struct tw_qemu {
     bool saved;     /* stopped and saved: QEMU saves a state only once until it runs again */
     enum tw_qemu_status status;
     bool adopted;
-    uint64_t start_deadline_ns;
-    uint64_t status_query; /* QMP number of query-status; 0 = none */
-    bool status_known;     /* since the present connection */
-    bool answered_once;    /* on any connection */
+    uint64_t start_deadline_ns, start_timeout_ns;
+    uint64_t start_cpu_ticks; /* of the process, when the deadline was set */
+    unsigned start_deadlines; /* that have been set */
+    uint64_t status_query;    /* QMP number of query-status; 0 = none */
+    bool status_known;        /* since the present connection */
+    bool answered_once;       /* on any connection */
     uint64_t logs_due_ns;
     uint64_t reconnect_ns;
 

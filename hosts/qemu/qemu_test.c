@@ -130,15 +130,39 @@ Test(qemu, a_kernel_that_is_none_ends_with_qemus_words)
     test_vm_destroy(&vm);
 }
 
+static void write_program(const char *path, const char *text)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT, 0700);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+/* One that works gets more time than its first, but not for ever. */
+Test(qemu, a_qemu_that_is_slow_to_answer_is_waited_for)
+{
+    struct test_vm vm;
+    char program[80];
+    test_vm_init(&vm, "slow");
+    snprintf(program, sizeof program, "%s/slow", vm.dir);
+    write_program(program, "#!/bin/sh\nwhile :; do :; done\n");
+    vm.config.qemu_binary = program;
+    vm.config.start_timeout_ns = TW_SEC;
+    const uint64_t before = tw_now(&tw_monotonic);
+    test_vm_spawn(&vm);
+    test_vm_while(&vm, TW_QEMU_STARTING);
+    cr_assert_eq(tw_qemu_status_get(vm.qemu), TW_QEMU_EXITED);
+    cr_assert_gt(tw_now(&tw_monotonic) - before, 2 * TW_SEC, "its first time, and more");
+    cr_assert_neq(strstr(tw_qemu_exit_reason(vm.qemu), "QMP did not answer"), NULL);
+    test_vm_destroy(&vm);
+}
+
 Test(qemu, a_qemu_that_never_answers_is_ended)
 {
     struct test_vm vm;
     char program[80];
     test_vm_init(&vm, "mute");
     snprintf(program, sizeof program, "%s/mute", vm.dir);
-    const int fd = open(program, O_WRONLY | O_CREAT, 0700);
-    cr_assert_eq(write(fd, "#!/bin/sh\nexec sleep 30\n", 24), 24);
-    close(fd);
+    write_program(program, "#!/bin/sh\nexec sleep 30\n");
     vm.config.qemu_binary = program;
     vm.config.start_timeout_ns = 200 * TW_MS;
     test_vm_spawn(&vm);

@@ -311,6 +311,12 @@ enum tw_code tw_destination_start(const struct tw_migration_env *env,
     return TW_OK;
 }
 
+void tw_destination_wait_anew(struct tw_destination *d, uint64_t connect_timeout_ns)
+{
+    if (d->machine.state == TW_DESTINATION_WAITING)
+        d->deadline_ns = tw_after(tw_now(d->env.clock), connect_timeout_ns);
+}
+
 enum tw_code tw_destination_adopt(const struct tw_migration_env *env,
                                   const struct tw_migration_params *params, struct tw_host *host,
                                   struct tw_destination **destination, struct tw_error *err)

@@ -91,6 +91,10 @@ void tw_epoch_free(struct tw_epoch *epoch)
         return;
     tw_tracker_stop(epoch->tracker);
     tw_regions_free(&epoch->regions);
+    tw_regions_free(&epoch->heard);
+    tw_regions_free(&epoch->bytes);
+    tw_shared_lines_free(&epoch->sharing);
+    tw_shared_lines_free(&epoch->shared);
     *epoch = (struct tw_epoch){0};
 }
 
@@ -118,10 +122,24 @@ static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoc
     uint64_t now = now_of(session);
     tw_tracker_collect(epoch->tracker);
     session->program->at.ops->settle(session->program->at.ctx);
-    epoch->figures = (struct tw_figures){.epochs = 1, .duration_ns = now - epoch->began_ns};
+    epoch->figures = (struct tw_figures){.epochs = 1,
+                                         .duration_ns = now - epoch->began_ns,
+                                         .changed_bytes = epoch->heard_bytes,
+                                         .clean_pages = epoch->heard_clean};
+    struct tw_regions spare = epoch->bytes;
+    epoch->bytes = epoch->heard;
+    epoch->heard = spare;
+    tw_regions_clear(&epoch->heard);
+    epoch->heard_bytes = epoch->heard_clean = 0;
     epoch->unread = true;
     epoch->began_ns = now;
     tw_regions_clear(&epoch->regions);
+    const struct tw_shared_lines old = epoch->shared;
+    epoch->shared = epoch->sharing;
+    epoch->sharing = old;
+    tw_shared_lines_clear(&epoch->sharing);
+    session->shared = epoch->shared.total;
+    session->shared_falsely = epoch->shared.falsely;
 }
 
 void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch)
@@ -202,6 +220,32 @@ void tw_tracking_collect_cancel(struct tw_tracking_session *session, unsigned ep
     tw_machine_move(&e->machine, TW_EPOCH_RUNNING, "taken back");
 }
 
+/* ---- Bytes ---------------------------------------------------------------------------------- */
+
+static void hear(struct tw_epoch *e, const struct tw_told *told, uint64_t address)
+{
+    if (!e->used || !e->tracker || told->whole)
+        return;
+    e->heard_clean += told->lines == 0;
+    e->heard_bytes += told->bytes;
+    if (told->lines)
+        tw_regions_add(&e->heard, address, tw_popcount(told->lines), told->bytes);
+}
+
+void tw_tracked_told(void *program, const struct tw_told *told)
+{
+    struct tw_tracked *p = program;
+    uint64_t address = p->at.ops->address(p->at.ctx, told->device_page);
+    if (address == TW_NEVER)
+        return;
+    for (struct tw_tracking_session *s = p->tracking->sessions; s; s = s->next) {
+        if (s->program != p || !s->counts_bytes || !tw_tracked_ranges_mask(&s->ranges, address))
+            continue;
+        for (unsigned i = 0; i < TW_TRACKING_EPOCHS_MAX; i++)
+            hear(&s->epochs[i], told, address);
+    }
+}
+
 /* ---- Reading -------------------------------------------------------------------------------- */
 
 /* Counts a page; false when none of its lines are watched. */
@@ -219,7 +263,9 @@ static bool take(struct tw_tracking_session *session, struct tw_epoch *e,
     e->figures.lines += tw_popcount(out->lines);
     e->figures.pages++;
     e->figures.whole_pages += out->whole;
-    if (!tw_regions_add(&e->regions, out->address, tw_popcount(out->lines)))
+    if (session->counts_bytes && !out->whole)
+        e->figures.known_lines += tw_popcount(out->lines);
+    if (!tw_regions_add(&e->regions, out->address, tw_popcount(out->lines), 0))
         e->figures.regions_lost++;
     e->figures.regions = e->regions.count;
     return true;
@@ -271,5 +317,20 @@ size_t tw_tracking_hottest(const struct tw_tracking_session *session, unsigned e
                            struct tw_region *out, size_t max)
 {
     assert(tw_tracking_epoch_there(session, epoch));
-    return tw_regions_hottest(&session->epochs[epoch].regions, out, max);
+    const struct tw_epoch *e = &session->epochs[epoch];
+    size_t n = tw_regions_hottest(&e->regions, out, max);
+    for (size_t i = 0; i < n; i++) {
+        const struct tw_region *heard = tw_regions_find(&e->bytes, out[i].address);
+        out[i].bytes = heard ? heard->bytes : 0;
+    }
+    return n;
+}
+
+size_t tw_tracking_shared(const struct tw_tracking_session *session, unsigned epoch,
+                          struct tw_shared_line *out, size_t max, uint64_t *total)
+{
+    assert(tw_tracking_epoch_there(session, epoch));
+    const struct tw_shared_lines *shared = &session->epochs[epoch].shared;
+    *total = shared->total;
+    return tw_shared_lines_list(shared, out, max);
 }

@@ -61,8 +61,14 @@ static enum tw_code pass_begin(void *ctx, struct tw_error *err)
 
 static void found(struct fake_program *p)
 {
-    for (unsigned i = 0; i < p->seen; i++)
-        tw_device_message(p->device, TW_MEM_WR, p->stores[i] - FAKE_BASE);
+    for (unsigned i = 0; i < p->seen; i++) {
+        const uint64_t at = p->stores[i] - FAKE_BASE;
+        const uint64_t line = UINT64_C(1) << (at / TW_LINE_SIZE % TW_LINES_PER_PAGE);
+        const struct tw_told told = {at / TW_PAGE_SIZE, p->bytes ? line : 0, p->bytes, false};
+        if (p->bytes)
+            tw_device_message(p->device, TW_MEM_WR, at);
+        p->told(p->told_arg, &told);
+    }
     p->count -= p->seen;
     memmove(p->stores, p->stores + p->seen, p->count * sizeof *p->stores);
     p->seen = 0;
@@ -93,6 +99,23 @@ static size_t settle(void *ctx)
 {
     (void)ctx;
     return 0;
+}
+
+static enum tw_hold hold(const void *ctx)
+{
+    return ((const struct fake_program *)ctx)->hold;
+}
+
+static void go(void *ctx)
+{
+    ((struct fake_program *)ctx)->hold = TW_HOLD_LATER;
+}
+
+static void observe(void *ctx, tw_told_fn told, void *arg)
+{
+    struct fake_program *p = ctx;
+    p->told = told;
+    p->told_arg = arg;
 }
 
 static uint64_t due_ns(const void *ctx)
@@ -126,8 +149,8 @@ static void close_it(void *ctx)
     p->closed++;
 }
 
-static enum tw_code attach(void *ctx, uint64_t pid, bool exact, struct tw_attachment *out,
-                           struct tw_error *err)
+static enum tw_code attach(void *ctx, uint64_t pid, const struct tw_tracking_wish *wish,
+                           struct tw_attachment *out, struct tw_error *err)
 {
     static const struct tw_attachment_ops ops = {
         .watch = watch,
@@ -137,6 +160,9 @@ static enum tw_code attach(void *ctx, uint64_t pid, bool exact, struct tw_attach
         .step = step,
         .settle = settle,
         .due_ns = due_ns,
+        .hold = hold,
+        .go = go,
+        .observe = observe,
         .address = address,
         .device_address = device_address,
         .alive = alive,
@@ -144,7 +170,7 @@ static enum tw_code attach(void *ctx, uint64_t pid, bool exact, struct tw_attach
     };
     struct fake_world *w = ctx;
     const struct tw_device_config config = {.memory_bytes = FAKE_BYTES};
-    (void)exact;
+    (void)wish;
     if (pid < 1 || pid > 2)
         return tw_fail(err, TW_NOT_FOUND, "fake", NULL, NULL, "no such program");
     struct fake_program *p = &w->program[pid - 1];
@@ -163,7 +189,8 @@ void fake_open(struct fake_world *w)
 {
     *w = (struct fake_world){.now_ns = TW_SEC};
     w->clock = (struct tw_clock){now_ns, w};
-    const struct tw_tracking_env env = {&w->clock, attach, w};
+    w->program[0].bytes = w->program[1].bytes = 8;
+    const struct tw_tracking_env env = {.clock = &w->clock, .attach = attach, .ctx = w};
     struct tw_error err;
     if (tw_tracking_open(&env, &w->tracking, &err))
         abort();
@@ -183,7 +210,10 @@ void fake_store(struct fake_world *w, unsigned pid, uint64_t offset)
 
 void fake_whole(struct fake_world *w, unsigned pid, uint64_t offset)
 {
-    tw_device_message_whole(w->program[pid - 1].device, offset / TW_PAGE_SIZE);
+    struct fake_program *p = &w->program[pid - 1];
+    const struct tw_told told = {.device_page = offset / TW_PAGE_SIZE, .whole = true};
+    tw_device_message_whole(p->device, offset / TW_PAGE_SIZE);
+    p->told(p->told_arg, &told);
 }
 
 void fake_run(struct fake_world *w)

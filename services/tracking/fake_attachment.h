@@ -11,10 +11,14 @@
 struct fake_program {
     struct tw_device *device;
     uint64_t stores[FAKE_STORES]; /* addresses, not found yet */
+    unsigned bytes;               /* that each store changes; 0: it stores what was there */
     unsigned count, seen;         /* of them, how many the pass under way will find */
     unsigned steps, steps_left;   /* of a pass */
     unsigned passes, watches, closed;
     uint64_t due_ns;
+    tw_told_fn told;
+    void *told_arg;
+    enum tw_hold hold;
     bool dead;
     enum tw_code pass_error; /* the next pass fails with it */
 };

@@ -14,6 +14,9 @@ void tw_figures_add(struct tw_figures *sum, const struct tw_figures *one)
     sum->regions += one->regions;
     sum->regions_lost += one->regions_lost;
     sum->duration_ns += one->duration_ns;
+    sum->known_lines += one->known_lines;
+    sum->changed_bytes += one->changed_bytes;
+    sum->clean_pages += one->clean_pages;
 }
 
 void tw_regions_free(struct tw_regions *r)
@@ -54,7 +57,7 @@ static bool grow(struct tw_regions *r)
     return true;
 }
 
-bool tw_regions_add(struct tw_regions *r, uint64_t page_address, unsigned lines)
+bool tw_regions_add(struct tw_regions *r, uint64_t page_address, unsigned lines, uint64_t bytes)
 {
     uint64_t address = page_address & ~(TW_REGION_SIZE - 1);
     /* At most half full, so that a search is short. */
@@ -69,7 +72,15 @@ bool tw_regions_add(struct tw_regions *r, uint64_t page_address, unsigned lines)
     }
     slot->pages++;
     slot->lines += lines;
+    slot->bytes += bytes;
     return true;
+}
+
+const struct tw_region *tw_regions_find(const struct tw_regions *r, uint64_t address)
+{
+    const struct tw_region *slot =
+        r->capacity ? slot_of(r->slots, r->capacity, address & ~(TW_REGION_SIZE - 1)) : NULL;
+    return slot && slot->pages ? slot : NULL;
 }
 
 static bool hotter(const struct tw_region *a, const struct tw_region *b)

@@ -22,6 +22,10 @@ struct tw_figures {
     uint64_t regions;
     uint64_t regions_lost; /* pages whose region could not be told apart (TW_REGIONS_MAX) */
     uint64_t duration_ns;  /* from the epoch's beginning to its end */
+    /* Where the attachment compares contents; else 0. */
+    uint64_t known_lines;   /* of `lines`, those whose bytes were compared */
+    uint64_t changed_bytes; /* of these. One that changed in two passes counts twice */
+    uint64_t clean_pages;   /* written, and equal in every byte; not in `pages` */
 };
 
 void tw_figures_add(struct tw_figures *sum, const struct tw_figures *one);
@@ -30,6 +34,7 @@ void tw_figures_add(struct tw_figures *sum, const struct tw_figures *one);
 struct tw_region {
     uint64_t address; /* of its first byte */
     uint32_t lines, pages;
+    uint64_t bytes; /* that changed, as tw_figures.changed_bytes */
 };
 
 struct tw_regions {
@@ -39,8 +44,10 @@ struct tw_regions {
 
 void tw_regions_free(struct tw_regions *r);
 void tw_regions_clear(struct tw_regions *r);
-/* False when the region is new and there is no room for it. */
-bool tw_regions_add(struct tw_regions *r, uint64_t page_address, unsigned lines);
+/* A page. False when its region is new and there is no room for it. */
+bool tw_regions_add(struct tw_regions *r, uint64_t page_address, unsigned lines, uint64_t bytes);
+/* NULL: no page of it was added. */
+const struct tw_region *tw_regions_find(const struct tw_regions *r, uint64_t address);
 /* The hottest first, by lines, then by address; returns how many, at most `max`. */
 size_t tw_regions_hottest(const struct tw_regions *r, struct tw_region *out, size_t max);
 

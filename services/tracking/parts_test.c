@@ -59,14 +59,16 @@ Test(regions, are_bounded_and_ordered)
     struct tw_regions r = {0};
     struct tw_region hot[3];
     for (uint64_t i = 0; i < TW_REGIONS_MAX; i++)
-        cr_assert(tw_regions_add(&r, i * TW_REGION_SIZE + 4096, 1));
-    cr_assert_not(tw_regions_add(&r, TW_REGIONS_MAX * TW_REGION_SIZE, 1));
-    cr_assert(tw_regions_add(&r, 7 * TW_REGION_SIZE, 60), "a known one has room");
-    cr_assert(tw_regions_add(&r, 3 * TW_REGION_SIZE, 9));
+        cr_assert(tw_regions_add(&r, i * TW_REGION_SIZE + 4096, 1, 8));
+    cr_assert_not(tw_regions_add(&r, TW_REGIONS_MAX * TW_REGION_SIZE, 1, 8));
+    cr_assert(tw_regions_add(&r, 7 * TW_REGION_SIZE, 60, 8), "a known one has room");
+    cr_assert(tw_regions_add(&r, 3 * TW_REGION_SIZE, 9, 8));
     cr_assert_eq(tw_regions_hottest(&r, hot, 3), 3);
     cr_assert(hot[0].address == 7 * TW_REGION_SIZE && hot[0].lines == 61 && hot[0].pages == 2);
     cr_assert_eq(hot[1].address, 3 * TW_REGION_SIZE);
     cr_assert_eq(hot[2].address, 0);
     cr_assert_eq(tw_regions_hottest(&r, hot, 0), 0);
+    cr_assert_eq(tw_regions_find(&r, 7 * TW_REGION_SIZE + 4096)->bytes, 16);
+    cr_assert_null(tw_regions_find(&r, TW_REGIONS_MAX * TW_REGION_SIZE));
     tw_regions_free(&r);
 }

@@ -64,6 +64,16 @@ void tw_tracked_ranges_free(struct tw_tracked_ranges *r)
     *r = (struct tw_tracked_ranges){0};
 }
 
+bool tw_tracked_ranges_cut(const struct tw_tracked_ranges *r)
+{
+    uint64_t lines = 0, pages = 0;
+    for (size_t i = 0; i < r->line_count; i++)
+        lines += r->lines[i].length;
+    for (size_t i = 0; i < r->page_count; i++)
+        pages += r->pages[i].length;
+    return lines != pages;
+}
+
 uint64_t tw_tracked_ranges_mask(const struct tw_tracked_ranges *r, uint64_t page_address)
 {
     if (r->line_count == 0)

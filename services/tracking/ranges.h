@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/line.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,9 @@ struct tw_tracked_ranges {
 enum tw_code tw_tracked_ranges_set(struct tw_tracked_ranges *r, const struct tw_range *ranges,
                                    size_t count, struct tw_error *err);
 void tw_tracked_ranges_free(struct tw_tracked_ranges *r);
+
+/* Whether some page is asked for in part only. */
+bool tw_tracked_ranges_cut(const struct tw_tracked_ranges *r);
 
 /* The lines of the page that were asked for. */
 uint64_t tw_tracked_ranges_mask(const struct tw_tracked_ranges *r, uint64_t page_address);

@@ -50,56 +50,74 @@ static void program_release(struct tw_tracked *program)
     free(program);
 }
 
-static enum tw_code program_attach(struct tw_tracking *t, uint64_t pid, bool exact,
-                                   struct tw_tracked **program, struct tw_error *err)
+static enum tw_code program_attach(struct tw_tracking *t, uint64_t pid,
+                                   const struct tw_tracking_wish *wish, struct tw_tracked **program,
+                                   struct tw_error *err)
 {
     struct tw_tracked *p = calloc(1, sizeof *p);
     if (!p)
         return tw_fail_errno(err, ENOMEM, "tracking", "cannot track another program");
-    enum tw_code code = t->env.attach(t->env.ctx, pid, exact, &p->at, err);
+    enum tw_code code = t->env.attach(t->env.ctx, pid, wish, &p->at, err);
     if (code) {
         free(p);
         return code;
     }
     p->tracking = t;
     p->pid = pid;
-    p->exact = exact;
+    p->wish = *wish;
+    if (p->at.ops->observe)
+        p->at.ops->observe(p->at.ctx, tw_tracked_told, p);
     p->next = t->programs;
     t->programs = p;
     *program = p;
     return TW_OK;
 }
 
+static enum tw_code program_fits(const struct tw_tracked *p, const struct tw_tracking_wish *wish,
+                                 struct tw_error *err)
+{
+    const char *what = wish->sharing && !p->wish.sharing ? "sharing"
+                       : wish->exact && !p->wish.exact   ? "exact"
+                                                         : NULL;
+    if (!what || (*what == 'e' && p->at.kind == TW_ATTACHMENT_INSTRUMENTED))
+        return TW_OK;
+    return tw_fail(err, TW_FAILED_PRECONDITION, what, "a program that nobody tracks yet", NULL,
+                   "pid %llu is tracked without already", (unsigned long long)p->pid);
+}
+
 /* A program that has ended keeps its pid here for as long as somebody reads: a new one of the same
  * pid is another program. */
-static enum tw_code program_get(struct tw_tracking *t, uint64_t pid, bool exact,
-                                struct tw_tracked **program, struct tw_error *err)
+static enum tw_code program_get(struct tw_tracking *t, uint64_t pid,
+                                const struct tw_tracking_wish *wish, struct tw_tracked **program,
+                                struct tw_error *err)
 {
     for (struct tw_tracked *p = t->programs; p; p = p->next) {
-        if (p->pid != pid || p->ended || !p->at.ops->alive(p->at.ctx))
+        if (p->pid != pid || p->wish.kind != wish->kind || p->ended || !p->at.ops->alive(p->at.ctx))
             continue;
-        if (exact && !p->exact)
-            return tw_fail(err, TW_FAILED_PRECONDITION, "exact", "a program that nobody tracks yet",
-                           NULL, "pid %llu is tracked inexactly already", (unsigned long long)pid);
         *program = p;
-        return TW_OK;
+        return program_fits(p, wish, err);
     }
-    return program_attach(t, pid, exact, program, err);
+    return program_attach(t, pid, wish, program, err);
 }
 
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
-enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid, bool exact,
-                                      uint32_t owner, struct tw_tracking_session **session,
-                                      struct tw_error *err)
+enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid,
+                                      const struct tw_tracking_wish *wish, uint32_t owner,
+                                      struct tw_tracking_session **session, struct tw_error *err)
 {
+    struct tw_tracking_wish chosen = *wish;
     if (tracking->session_count == TW_TRACKING_SESSIONS_MAX)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "tracking", NULL, NULL,
                        "there are %u sessions already", tracking->session_count);
     struct tw_tracking_session *s = calloc(1, sizeof *s);
     if (!s)
         return tw_fail_errno(err, ENOMEM, "tracking", "cannot open another session");
-    enum tw_code code = program_get(tracking, pid, exact, &s->program, err);
+    enum tw_code code = TW_OK;
+    if (tracking->env.choose)
+        code = tracking->env.choose(tracking->env.ctx, pid, &chosen, s->why, err);
+    if (!code)
+        code = program_get(tracking, pid, &chosen, &s->program, err);
     if (code) {
         free(s);
         return code;
@@ -156,6 +174,7 @@ enum tw_code tw_tracking_watch(struct tw_tracking_session *session, const struct
         session->watch = NULL;
         tw_tracked_ranges_free(&session->ranges);
     }
+    session->counts_bytes = !code && p->at.ops->observe && !tw_tracked_ranges_cut(&session->ranges);
     return code;
 }
 
@@ -166,9 +185,14 @@ void tw_tracking_session_info(const struct tw_tracking_session *session,
         .id = session->id,
         .pid = session->program->pid,
         .owner = session->owner,
-        .exact = session->program->exact,
+        .exact = session->program->wish.exact,
+        .sharing = session->program->wish.sharing,
+        .shared = session->shared,
+        .shared_falsely = session->shared_falsely,
+        .why = session->why,
         .watching = session->watch != NULL,
         .ended = session->program->ended,
+        .counts_bytes = session->counts_bytes,
         .total = session->total,
         .last = session->last,
         .attachment = &session->program->at,

@@ -10,8 +10,9 @@
  *
  *   epoch:  arming -> running <-> collecting        each -> ended, when the program has
  *
- * When the program has ended or executed another one, what is known can be collected and read once
- * more by each epoch; after that the answer is ABORTED, with the reason.
+ * When the program has ended or executed another one, what is known (with an attachment that
+ * outlives it, everything) can be collected and read once more by each epoch; after that the answer
+ * is ABORTED, with the reason.
  *
  * One thread. Attachments and clock come in as tables, so tests run in virtual time. */
 #ifndef TOWLINE_SERVICES_TRACKING_TRACKING_H
@@ -22,6 +23,7 @@
 #include "base/machine.h"
 #include "hosts/attachment.h"
 #include "services/tracking/figures.h"
+#include "services/tracking/shared.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,11 +37,23 @@
 struct tw_tracking;
 struct tw_tracking_session;
 
+/* How a program is to be tracked. */
+struct tw_tracking_wish {
+    bool exact;   /* lines are known from a page's first report on */
+    bool sharing; /* who writes to the same lines is told, too */
+    enum tw_attachment_kind kind;
+};
+
+#define TW_TRACKING_WHY_SIZE 192u
+
 struct tw_tracking_env {
     const struct tw_clock *clock;
-    /* Attaches to program `pid`; `exact`: lines are known from a page's first report on. */
-    enum tw_code (*attach)(void *ctx, uint64_t pid, bool exact, struct tw_attachment *out,
-                           struct tw_error *err);
+    /* Decides for one kind of attachment and says why. NULL: the kind wished for. */
+    enum tw_code (*choose)(void *ctx, uint64_t pid, struct tw_tracking_wish *wish,
+                           char why[TW_TRACKING_WHY_SIZE], struct tw_error *err);
+    /* Attaches to program `pid`. */
+    enum tw_code (*attach)(void *ctx, uint64_t pid, const struct tw_tracking_wish *wish,
+                           struct tw_attachment *out, struct tw_error *err);
     void *ctx;
 };
 
@@ -53,11 +67,11 @@ uint64_t tw_tracking_step(struct tw_tracking *tracking, uint64_t slice_ns);
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
 /* `owner`: whose it is, for lists; not looked at. RESOURCE_EXHAUSTED: too many.
- * FAILED_PRECONDITION: `exact`, and others track the program inexactly already. Else what the
+ * FAILED_PRECONDITION: `exact` or `sharing`, and others track the program without. Else what the
  * attachment says. */
-enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid, bool exact,
-                                      uint32_t owner, struct tw_tracking_session **session,
-                                      struct tw_error *err);
+enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid,
+                                      const struct tw_tracking_wish *wish, uint32_t owner,
+                                      struct tw_tracking_session **session, struct tw_error *err);
 void tw_tracking_session_close(struct tw_tracking_session *session); /* NULL is fine */
 
 /* The program's addresses that are watched, once, before the first epoch; in any order, of any
@@ -72,7 +86,11 @@ struct tw_tracking_session_info {
     uint32_t owner;
     bool exact;
     bool watching;
-    bool ended; /* the program has, or executed another one */
+    bool ended;        /* the program has, or executed another one */
+    bool counts_bytes; /* figures have changed_bytes and clean_pages */
+    bool sharing;
+    uint64_t shared, shared_falsely; /* lines that threads share, in the last collected epoch */
+    const char *why;                 /* this kind of attachment; "" = nobody said */
     unsigned epochs;
     struct tw_figures total;                /* of all epochs that were collected and read */
     struct tw_figures last;                 /* the last of these */
@@ -132,6 +150,12 @@ size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
 /* What the last collect has come to as far as it was read. */
 void tw_tracking_epoch_figures(const struct tw_tracking_session *session, unsigned epoch,
                                struct tw_figures *last);
+/* Lines of the ranges that several threads stored to in the epoch that was collected last, those
+ * that they share falsely first; at most TW_SHARED_LINES_MAX are kept, of *total. A line counts
+ * once for each pass of the program in which it was shared. */
+size_t tw_tracking_shared(const struct tw_tracking_session *session, unsigned epoch,
+                          struct tw_shared_line *out, size_t max, uint64_t *total);
+
 size_t tw_tracking_hottest(const struct tw_tracking_session *session, unsigned epoch,
                            struct tw_region *out, size_t max);
 

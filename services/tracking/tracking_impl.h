@@ -17,16 +17,21 @@ struct tw_epoch {
     struct tw_figures figures;  /* of what was collected, as far as it was read */
     bool unread;                /* figures are not in the session's total yet */
     struct tw_regions regions;
+    /* What was heard of in the present epoch; becomes figures and `bytes` when it ends. */
+    uint64_t heard_bytes, heard_clean;
+    struct tw_regions heard, bytes;
+    struct tw_shared_lines sharing, shared; /* of the present epoch, of the collected one */
 };
 
 /* A program and its attachment; shared by its sessions. */
 struct tw_tracked {
     struct tw_tracking *tracking;
     uint64_t pid;
-    bool exact;
+    struct tw_tracking_wish wish; /* what it was attached with */
     struct tw_attachment at;
     unsigned sessions;
     bool passing;
+    bool let_go; /* the program was held when the pass under way began */
     bool ended;
     struct tw_error end; /* why */
     struct tw_tracked *next;
@@ -36,8 +41,11 @@ struct tw_tracking_session {
     struct tw_tracked *program;
     uint64_t id;
     uint32_t owner;
+    char why[TW_TRACKING_WHY_SIZE];
+    uint64_t shared, shared_falsely; /* in the last collected epoch */
     struct tw_tracked_ranges ranges;
-    void *watch; /* NULL = not watching */
+    bool counts_bytes; /* contents are compared, and no page is asked for in part */
+    void *watch;       /* NULL = not watching */
     struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];
     struct tw_figures total, last;
     struct tw_tracking_session *next;
@@ -57,6 +65,8 @@ static inline enum tw_epoch_state tw_epoch_state(const struct tw_epoch *epoch)
 }
 
 void tw_epoch_free(struct tw_epoch *epoch); /* stops its tracker */
+/* A page that a pass found; for the program's attachment. */
+void tw_tracked_told(void *program, const struct tw_told *told);
 /* The pass that it waited for is complete, has failed, or the program has ended. */
 void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch);
 void tw_epoch_pass_failed(struct tw_epoch *epoch, const struct tw_error *err);

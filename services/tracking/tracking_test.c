@@ -4,6 +4,7 @@
 
 static struct fake_world world;
 static struct tw_error err;
+static const struct tw_tracking_wish plain = {0}, exact = {.exact = true};
 
 static void setup(void)
 {
@@ -21,7 +22,7 @@ static struct tw_tracking_session *open_on(unsigned pid, uint64_t offset, uint64
 {
     struct tw_tracking_session *s;
     struct tw_range range = {FAKE_BASE + offset, length};
-    cr_assert_eq(tw_tracking_session_open(world.tracking, pid, false, 7, &s, &err), TW_OK, "%s",
+    cr_assert_eq(tw_tracking_session_open(world.tracking, pid, &plain, 7, &s, &err), TW_OK, "%s",
                  err.what);
     cr_assert_eq(tw_tracking_watch(s, &range, length ? 1 : 0, &err), TW_OK, "%s", err.what);
     return s;
@@ -195,7 +196,7 @@ Test(tracking, an_ended_program_can_be_read_once_more)
     struct tw_tracking_session *u;
     tw_tracking_session_close(s);
     tw_tracking_session_close(t);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &u, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &u, &err), TW_OK);
     cr_assert_eq(world.attached, 2);
 }
 
@@ -234,17 +235,17 @@ Test(tracking, limits_and_misuse_are_refused)
     cr_assert_eq(tw_tracking_epoch_open(s, "x", &e, &err), TW_RESOURCE_EXHAUSTED);
     cr_assert_eq(tw_tracking_epoch_open(s, "a", &e, &err), TW_ALREADY_EXISTS);
     cr_assert_eq(tw_tracking_epoch_open(s, "", &e, &err), TW_INVALID_ARGUMENT);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, true, 7, &t, &err),
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &exact, 7, &t, &err),
                  TW_FAILED_PRECONDITION);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 9, false, 7, &t, &err), TW_NOT_FOUND);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 2, true, 7, &t, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 9, &plain, 7, &t, &err), TW_NOT_FOUND);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 2, &exact, 7, &t, &err), TW_OK);
     cr_assert_eq(tw_tracking_epoch_open(t, "a", &e, &err), TW_FAILED_PRECONDITION);
     cr_assert_eq(tw_tracking_watch(t, &empty, 1, &err), TW_INVALID_ARGUMENT);
     cr_assert_eq(tw_tracking_watch(t, &below, 1, &err), TW_NOT_FOUND);
     cr_assert_eq(tw_tracking_watch(t, &range, 1, &err), TW_OK, "and can be tried again");
     for (unsigned i = 2; i < TW_TRACKING_SESSIONS_MAX; i++)
-        cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &t, &err), TW_OK);
-    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, false, 7, &t, &err),
+        cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &t, &err), TW_OK);
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &t, &err),
                  TW_RESOURCE_EXHAUSTED);
 }
 
@@ -274,4 +275,108 @@ Test(tracking, figures_are_counted_and_summed)
     tw_tracking_session_info(s, &info);
     cr_assert(info.last.whole_pages == 1 && info.last.lines == 64 && info.total.lines == 68);
     cr_assert(info.total.epochs == 2 && info.total.pages == 4);
+}
+
+/* ---- The meter's bytes ---------------------------------------------------------------------- */
+
+static struct tw_figures figures_of(struct tw_tracking_session *s, unsigned epoch)
+{
+    struct tw_figures f;
+    collect(s, epoch);
+    while (tw_tracking_read(s, epoch, NULL, 64) > 0)
+        continue;
+    tw_tracking_epoch_figures(s, epoch, &f);
+    return f;
+}
+
+Test(tracking, bytes_and_clean_pages_are_those_of_the_epoch)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 0);
+    unsigned a = epoch_on(s, "a"), b = epoch_on(s, "b");
+    struct tw_tracking_session_info info;
+    struct tw_region hot[2];
+    fake_store(&world, 1, 0x1000);
+    fake_store(&world, 1, 0x1040);
+    fake_store(&world, 1, TW_REGION_SIZE);
+    struct tw_figures f = figures_of(s, a);
+    cr_assert(f.changed_bytes == 24 && f.known_lines == 3 && f.clean_pages == 0);
+    cr_assert_eq(tw_tracking_hottest(s, a, hot, 2), 2);
+    cr_assert(hot[0].lines == 2 && hot[0].bytes == 16 && hot[1].bytes == 8);
+    world.program[0].bytes = 0;
+    fake_store(&world, 1, 0x5000);
+    f = figures_of(s, a);
+    cr_assert(f.changed_bytes == 0 && f.clean_pages == 1 && f.pages == 0 && f.lines == 0);
+    f = figures_of(s, b);
+    cr_assert(f.changed_bytes == 24 && f.clean_pages == 1, "an epoch of its own");
+    f = figures_of(s, a);
+    cr_assert(f.changed_bytes == 0 && f.clean_pages == 0);
+    tw_tracking_session_info(s, &info);
+    cr_assert(info.counts_bytes && info.total.changed_bytes == 48 && info.total.clean_pages == 2);
+    tw_tracking_session_close(s);
+}
+
+Test(tracking, bytes_of_whole_pages_and_of_parts_of_pages_are_not_known)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 0), *part = open_on(1, 0x1000, 64);
+    struct tw_tracking_session *other = open_on(1, 0x8000, 0x1000);
+    struct tw_tracking_session_info info;
+    unsigned e = epoch_on(s, "a"), p = epoch_on(part, "a"), o = epoch_on(other, "a");
+    fake_store(&world, 1, 0x1000);
+    fake_whole(&world, 1, 0x3000);
+    struct tw_figures f = figures_of(s, e);
+    cr_assert(f.lines == 65 && f.known_lines == 1 && f.changed_bytes == 8);
+    f = figures_of(part, p);
+    cr_assert(f.lines == 1 && f.known_lines == 0 && f.changed_bytes == 0);
+    tw_tracking_session_info(part, &info);
+    cr_assert_not(info.counts_bytes);
+    f = figures_of(other, o);
+    cr_assert(f.changed_bytes == 0, "not in its ranges");
+    tw_tracking_session_close(s);
+    tw_tracking_session_close(part);
+    tw_tracking_session_close(other);
+}
+
+/* ---- A program that is held ------------------------------------------------------------------ */
+
+Test(tracking, a_held_program_goes_when_it_is_watched_and_when_it_was_read)
+{
+    struct fake_program *p = &world.program[0];
+    struct tw_tracking_session *s = open_on(1, 0, 0);
+    p->hold = TW_HOLD_START;
+    fake_run(&world);
+    cr_assert(p->hold == TW_HOLD_START && p->passes == 0, "nobody watches yet");
+    unsigned e = epoch_on(s, "a");
+    cr_assert(p->hold == TW_HOLD_LATER && p->passes == 1);
+    p->due_ns = world.now_ns + 30 * TW_SEC;
+    fake_store(&world, 1, 0x1000);
+    p->hold = TW_HOLD_END;
+    fake_run(&world);
+    cr_assert(p->hold == TW_HOLD_LATER && p->passes == 2, "its last pass, whatever the budget");
+    p->dead = true;
+    cr_assert_eq(tw_tracking_collect(s, e, true, &err), TW_OK);
+    fake_run(&world);
+    cr_assert_eq(lines_at(s, e, 0x1000), 1u, "what it wrote last is known");
+    tw_tracking_session_close(s);
+}
+
+Test(tracking, a_failed_pass_holds_nobody)
+{
+    struct fake_program *p = &world.program[0];
+    struct tw_tracking_session *s = open_on(1, 0, 0);
+    epoch_on(s, "a");
+    p->hold = TW_HOLD_END;
+    p->pass_error = TW_INTERNAL;
+    fake_run(&world);
+    cr_assert_eq(p->hold, TW_HOLD_LATER);
+    tw_tracking_session_close(s);
+}
+
+Test(tracking, one_that_may_be_held_is_looked_at_again_soon)
+{
+    struct tw_tracking_session *s = open_on(1, 0, 0);
+    epoch_on(s, "a");
+    cr_assert_eq(tw_tracking_step(world.tracking, TW_MS), TW_NEVER);
+    world.program[0].hold = TW_HOLD_LATER;
+    cr_assert_leq(tw_tracking_step(world.tracking, TW_MS), world.now_ns + 10 * TW_MS);
+    tw_tracking_session_close(s);
 }

@@ -47,6 +47,16 @@ Test(contract, instrumented_owned)
     expect_kept(&world_owned);
 }
 
+Test(contract, instrumented_through_the_agents_sessions)
+{
+    expect_kept(&world_session_instrumented);
+}
+
+Test(contract, process_through_the_agents_sessions)
+{
+    expect_kept(&world_session_process);
+}
+
 /* The suite is worth something only if it objects to each wrong statement. */
 static void expect_noticed(const struct world_kind *kind)
 {

@@ -1,5 +1,6 @@
 /* A real program with threads, tracked from outside or by its own instrumentation. */
 #include "base/clock.h"
+#include "client/fixture.h"
 #include "hosts/instrumented/instrumented.h"
 #include "hosts/process/process.h"
 #include "tests/attachments/program.h"
@@ -22,10 +23,14 @@
 enum { EXACT = 1 }; /* variants of the process attachment */
 
 struct own {
+    uint64_t region; /* its address in the program */
     pid_t pid;
     int to, from; /* its standard input and output */
     char folder[64], socket[96];
     struct tw_instrumented_server *server;
+    struct identity identity; /* through a session: */
+    struct tw_device *device;
+    towline_session *session;
 };
 
 static void fail(const char *what)
@@ -89,8 +94,9 @@ static void start_program(struct own *own, const char *path)
 static void learn_region(struct world *w)
 {
     char text[17] = {0};
-    hear(w->own, text, 16);
-    w->region = strtoull(text, NULL, 16);
+    struct own *own = w->own;
+    hear(own, text, 16);
+    w->region = own->region = strtoull(text, NULL, 16);
 }
 
 static struct own *own_new(struct world *w)
@@ -113,7 +119,7 @@ static void perform(struct world *w, const struct contract_store *store)
     for (uint32_t i = 0; i < store->size; i++)
         bytes[i] = (uint8_t)(store->value + i);
     const struct iovec local = {bytes, store->size};
-    const struct iovec remote = {(void *)(uintptr_t)(w->region + store->offset), store->size};
+    const struct iovec remote = {(void *)(uintptr_t)(own->region + store->offset), store->size};
     if (process_vm_writev(own->pid, &local, 1, &remote, 1, 0) != (ssize_t)store->size)
         fail("writing into the program");
 }
@@ -122,7 +128,7 @@ static void read_region(struct world *w, uint8_t copy[CONTRACT_BYTES])
 {
     const struct own *own = w->own;
     const struct iovec local = {copy, CONTRACT_BYTES};
-    const struct iovec remote = {(void *)(uintptr_t)w->region, CONTRACT_BYTES};
+    const struct iovec remote = {(void *)(uintptr_t)own->region, CONTRACT_BYTES};
     if (process_vm_readv(own->pid, &local, 1, &remote, 1, 0) != CONTRACT_BYTES)
         fail("reading the program");
 }
@@ -192,7 +198,7 @@ static void instrumented_open(struct world *w)
         fail("mkdtemp");
     snprintf(own->socket, sizeof own->socket, "%s/agent.sock", own->folder);
     setenv(TW_INST_SOCKET_ENV, own->socket, 1);
-    must(tw_instrumented_listen(own->socket, &own->server, &err), &err);
+    must(tw_instrumented_listen(own->socket, false, &own->server, &err), &err);
     start_program(own, TEST_INSTRUMENTED);
     must(tw_instrumented_accept(own->server, &config, tw_after(tw_now(&tw_monotonic), PATIENCE),
                                 &program, &err),
@@ -202,18 +208,109 @@ static void instrumented_open(struct world *w)
 }
 
 /* What the compiler did not write is not seen; what libc and the kernel do on its behalf is. */
+#define INSTRUMENTED_VERDICTS                                                                      \
+    .verdicts = {                                                                                  \
+        [CONTRACT_NONTEMPORAL] = HIDDEN,                                                           \
+        [CONTRACT_ASSEMBLY] = HIDDEN,                                                              \
+        [CONTRACT_OUTSIDE] = HIDDEN,                                                               \
+        [CONTRACT_LOAD] = HIDDEN,                                                                  \
+    }
 #define INSTRUMENTED_WORLD(title, how)                                                             \
     {                                                                                              \
         .name = title, .open = instrumented_open, PROGRAM_WORLD, .same_value_is_dirty = true,      \
-        .variant = how, .verdicts = {                                                              \
-            [CONTRACT_NONTEMPORAL] = HIDDEN,                                                       \
-            [CONTRACT_ASSEMBLY] = HIDDEN,                                                          \
-            [CONTRACT_OUTSIDE] = HIDDEN,                                                           \
-            [CONTRACT_LOAD] = HIDDEN,                                                              \
-        }                                                                                          \
+        .variant = how, INSTRUMENTED_VERDICTS                                                      \
     }
 
 const struct world_kind world_mark = INSTRUMENTED_WORLD("instrumented, mark", TW_INST_MARK);
 const struct world_kind world_sharing =
     INSTRUMENTED_WORLD("instrumented, sharing", TW_INST_SHARING);
 const struct world_kind world_owned = INSTRUMENTED_WORLD("instrumented, owned", TW_INST_OWNED);
+
+/* ---- Through the agent's sessions ------------------------------------------------------------ */
+
+/* What a collect of the session tells becomes the write-backs of a device of the region alone: the
+ * consumers of the contract stand on that one. */
+static void session_sync(void *ctx)
+{
+    const struct own *own = ctx;
+    struct towline_lines lines[CONTRACT_PAGES];
+    uint64_t cursor = 0;
+    size_t count;
+    do {
+        if (towline_dirty(own->session, NULL, lines, CONTRACT_PAGES, &count, &cursor))
+            fail(towline_last_error());
+        for (size_t i = 0; i < count; i++) {
+            const uint64_t page = (lines[i].address - own->region) / TW_PAGE_SIZE;
+            if (page >= CONTRACT_PAGES)
+                fail("pages of the region only");
+            if (lines[i].flags & TOWLINE_WHOLE)
+                tw_device_message_whole(own->device, page);
+            else
+                tw_device_message_page(own->device, TW_MEM_WR, page, lines[i].lines);
+        }
+    } while (cursor);
+}
+
+static void session_start(struct own *own, uint32_t attachment)
+{
+    struct towline_options options = {.size = sizeof options,
+                                      .socket = fixture_socket,
+                                      .pid = own->pid,
+                                      .timeout_ms = 60000,
+                                      .attachment = attachment};
+    const struct towline_range region = {own->region, CONTRACT_BYTES};
+    struct towline_info info;
+    if (towline_open(&options, &own->session) || towline_register(own->session, &region, 1) ||
+        towline_start(own->session, NULL) || towline_info(own->session, &info))
+        fail(towline_last_error());
+    if (info.attachment != attachment)
+        fail(info.why);
+}
+
+static void session_open(struct world *w)
+{
+    const struct tw_device_config device = {.memory_bytes = CONTRACT_BYTES};
+    static const char *const blind_spots[] = {"see the session's", NULL};
+    struct tw_error err;
+    struct own *own = own_new(w);
+    const bool instrumented = w->kind->variant == TOWLINE_INSTRUMENTED;
+    fixture_open();
+    setenv(TW_INST_SOCKET_ENV, fixture_instrumented, 1);
+    start_program(own, instrumented ? TEST_INSTRUMENTED : TEST_PROGRAM);
+    learn_region(w);
+    session_start(own, (uint32_t)w->kind->variant);
+    must(tw_device_open(&device, &own->device, &err), &err);
+    own->identity = (struct identity){.sync = session_sync, .own = own};
+    w->attachment = identity_attachment(&own->identity, own->device, blind_spots);
+    w->attachment.same_value_is_dirty = instrumented;
+    w->attachment.whole_pages = !instrumented;
+    w->region = 0;
+}
+
+static void session_close(struct world *w)
+{
+    struct own *own = w->own;
+    towline_close(own->session);
+    tw_device_close(own->device);
+    world_close(w);
+    fixture_close();
+}
+
+const struct world_kind world_session_instrumented = {.name = "session, instrumented",
+                                                      .open = session_open,
+                                                      .perform = perform,
+                                                      .read = read_region,
+                                                      .storm = storm,
+                                                      .close = session_close,
+                                                      .same_value_is_dirty = true,
+                                                      .variant = TOWLINE_INSTRUMENTED,
+                                                      INSTRUMENTED_VERDICTS};
+const struct world_kind world_session_process = {.name = "session, process",
+                                                 .open = session_open,
+                                                 .perform = perform,
+                                                 .read = read_region,
+                                                 .storm = storm,
+                                                 .close = session_close,
+                                                 .whole_pages = true,
+                                                 .variant = TOWLINE_PROCESS,
+                                                 PROCESS_VERDICTS};

@@ -40,6 +40,7 @@ struct world {
 extern const struct world_kind world_cache, world_uncached;
 extern const struct world_kind world_process, world_process_exact;
 extern const struct world_kind world_mark, world_sharing, world_owned;
+extern const struct world_kind world_session_instrumented, world_session_process;
 extern const struct world_kind world_qemu, world_qemu_cache;
 
 /* ---- Attachments whose addresses are the device's own (identity.c) --------------------------- */

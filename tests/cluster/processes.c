@@ -58,8 +58,8 @@ static void door_text(const struct tw_cluster *c, const char *name, char *out, s
     if (c->tls)
         snprintf(out, size,
                  "tls: {ca: %s/tls/%s/ca.crt, certificate: %s/tls/%s/tls.crt, "
-                 "key: %s/tls/%s/tls.key}\n",
-                 c->dir, name, c->dir, name, c->dir, name);
+                 "key: %s/tls/%s/tls.key, crl: %s/tls/%s/ca.crl}\n",
+                 c->dir, name, c->dir, name, c->dir, name, c->dir, name);
     else
         snprintf(out, size, "insecure: true\n");
 }

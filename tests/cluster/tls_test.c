@@ -205,6 +205,53 @@ Test(cluster_tls, an_agent_with_the_certificate_of_another_does_not_start)
     cr_expect(log_has(TW_AGENT_B, "expected agent node-b, given agent node-a"));
 }
 
+/* ---- How long they are good ----------------------------------------------------------------- */
+
+/* The page of a process's metrics, in `said`; where it is served stands in its log. */
+static void metrics(enum tw_role role)
+{
+    char command[512];
+    snprintf(command, sizeof command,
+             "url=$(grep -o 'http=http://[^ \"]*' %s/%s.log | tail -n 1) && "
+             "busybox timeout 30 busybox wget -q -O - \"${url#http=}/metrics\"",
+             c.dir, c.processes[role].name);
+    FILE *f = popen(command, "r");
+    cr_assert(f);
+    const size_t n = fread(said, 1, sizeof said - 1, f);
+    said[n] = 0;
+    while (fgetc(f) != EOF)
+        continue;
+    cr_assert_eq(pclose(f), 0, "%s", command);
+}
+
+/* What the metric of a process says; INT64_MIN = nothing. */
+static int64_t expires_s(enum tw_role role)
+{
+    static const char name[] = "\ntowline_certificate_expires_seconds ";
+    metrics(role);
+    const char *line = strstr(said, name);
+    return line ? strtoll(line + sizeof name - 1, NULL, 10) : INT64_MIN;
+}
+
+Test(cluster_tls, the_end_of_a_certificate_is_a_metric_and_a_warning)
+{
+    for (unsigned i = 0; i < TW_ROLES; i++)
+        snprintf(c.settings[i], sizeof c.settings[i], "http: \"http://127.0.0.1:0\"\n");
+    issue("pki", "longer", TW_ROLE_AGENT, "node-b", 20 * DAY);
+    tw_cluster_start(&c);
+    for (unsigned i = 0; i < TW_ROLES; i++) {
+        const enum tw_role role = (enum tw_role)i;
+        const int64_t left_s = expires_s(role);
+        cr_expect(left_s > DAY - 600 && left_s <= DAY, "%u: %lld in\n%s", i, (long long)left_s,
+                  said);
+        cr_expect(log_has(role, "certificate or authority expires soon"), "%u", i);
+    }
+    shell("node-b", "mv ../longer/tls.* .");
+    for (unsigned ms = 0; ms < 30000 && expires_s(TW_AGENT_B) <= DAY; ms += 100)
+        tw_sleep_ms(100);
+    cr_expect_gt(expires_s(TW_AGENT_B), 19 * DAY, "%s", said);
+}
+
 /* ---- Rotation ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -232,7 +279,8 @@ static void rotate_everything(void)
 {
     authority("next");
     for (size_t i = 0; i < EVERYBODY; i++)
-        shell(everybody[i].folder, "cat ../../pki/ca.crt ../../next/ca.crt >new && mv new ca.crt");
+        shell(everybody[i].folder, "for f in ca.crl ca.crt; do"
+                                   " cat ../../pki/$f ../../next/$f >new && mv new $f; done");
     reload_all();
     for (size_t i = 0; i < EVERYBODY; i++) {
         char text[64];
@@ -243,7 +291,8 @@ static void rotate_everything(void)
     }
     reload_all();
     for (size_t i = 0; i < EVERYBODY; i++)
-        shell(everybody[i].folder, "cp ../../next/ca.crt new && mv new ca.crt");
+        shell(everybody[i].folder, "cp ../../next/ca.crl new && mv new ca.crl &&"
+                                   " cp ../../next/ca.crt new && mv new ca.crt");
     reload_all();
 }
 
@@ -312,8 +361,41 @@ Test(cluster_tls, certificates_and_authority_are_replaced_in_a_migration)
     cr_expect_eq(c.two_running, 0);
     /* The old authority counts no more. */
     issue("pki", "late", TW_ROLE_OPERATOR, "test", 3600);
-    shell("late", "cp ../../next/ca.crt ca.crt");
+    shell("late", "cp ../../next/ca.cr[lt] .");
     refused("late", "host list", DENIED, "unknown ca");
+}
+
+/* By the operators' command, as docs/security.md says, in processes that run. */
+Test(cluster_tls, the_revoked_are_refused)
+{
+    char arguments[256];
+    tw_cluster_start(&c);
+    issue("pki", "lost", TW_ROLE_OPERATOR, "test", DAY);
+    cr_assert_eq(tow("lost", "host list"), 0, "%s", said);
+    snprintf(arguments, sizeof arguments, "pki revoke --dir %s/pki %s/tls/lost", c.dir, c.dir);
+    cr_assert_eq(tow("test", arguments), 0, "%s", said);
+    cr_expect(strstr(said, "ca.crl has 1 now"), "%s", said);
+    cr_expect_neq(tow("test", arguments), 0, "%s", said);
+    cr_expect(strstr(said, "is revoked already"), "%s", said);
+    snprintf(arguments, sizeof arguments, "pki revoke --dir %s/pki %s/tls/node-b/tls.crt", c.dir,
+             c.dir);
+    cr_assert_eq(tow("test", arguments), 0, "%s", said);
+    for (size_t i = 0; i < EVERYBODY; i++)
+        if (everybody[i].role != TW_ROLE_AGENT || strcmp(everybody[i].name, "node-b") != 0)
+            shell(everybody[i].folder, "cp ../../pki/ca.crl new && mv new ca.crl");
+    bool gone = false;
+    for (unsigned ms = 0; ms < 60000 && !gone; ms += 200) {
+        tw_sleep_ms(200);
+        gone = tow("lost", "host list") == DENIED;
+    }
+    refused("lost", "host list", DENIED, "certificate revoked");
+    cr_expect_eq(tow("test", "host list"), 0, "%s", said);
+    /* The agent is a host no more. */
+    for (unsigned ms = 0;
+         ms < 60000 && !(tow("test", "host show node-b") == 0 && strstr(said, "dead")); ms += 200)
+        tw_sleep_ms(200);
+    cr_expect(strstr(said, "state          dead"), "%s", said);
+    cr_expect(log_has(TW_AGENT_B, "certificate revoked"));
 }
 
 Test(cluster_tls, broken_files_change_nothing)

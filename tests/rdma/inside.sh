@@ -48,6 +48,12 @@ add_devices() {
     rdma link add "${TOWLINE_RDMA_KIND}1" type "$TOWLINE_RDMA_KIND" netdev wire-b
 }
 
+renew_devices() {
+    rdma link delete "${TOWLINE_RDMA_KIND}0"
+    rdma link delete "${TOWLINE_RDMA_KIND}1"
+    add_devices
+}
+
 # Waits until a process listens on a port by the devices' connection manager.
 await_listener() { # PORT PID
     local try

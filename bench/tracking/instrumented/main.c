@@ -191,7 +191,7 @@ static void measure(unsigned runs)
     self[length] = 0;
     *strrchr(self, '/') = 0;
     snprintf(socket, sizeof socket, "%s/agent.sock", folder);
-    if (tw_instrumented_listen(socket, &server, NULL))
+    if (tw_instrumented_listen(socket, false, &server, NULL))
         die("cannot listen");
     for (size_t i = 0; i < CONTENDERS; i++) {
         start(&contenders[i], self, socket);

@@ -60,7 +60,7 @@ static uint64_t byte_mask(unsigned from, unsigned count)
 static void note_line(struct tw_inst_thread *record, uint64_t line, uint64_t bytes, uintptr_t pc)
 {
     const uint32_t index = tw_rt_index(record);
-    const uint8_t tag = tw_inst_tag(index);
+    const uint8_t tag = tw_inst_tag(record->tid);
     const uint8_t old = __atomic_load_n(&tw_rt.lines[line], __ATOMIC_RELAXED);
     if (old != tag && old != TW_INST_SEVERAL)
         __atomic_store_n(&tw_rt.lines[line], old ? TW_INST_SEVERAL : tag, __ATOMIC_RELAXED);
@@ -69,10 +69,10 @@ static void note_line(struct tw_inst_thread *record, uint64_t line, uint64_t byt
         (struct tw_inst_recent *)(void *)(tw_rt.base + TW_INST_RECENT_AT +
                                           index * TW_INST_RECENT_STRIDE);
     const struct tw_inst_header *header = (const struct tw_inst_header *)(const void *)tw_rt.base;
-    const uint64_t epoch = __atomic_load_n(&header->epoch, __ATOMIC_RELAXED);
+    const uint32_t epoch = (uint32_t)__atomic_load_n(&header->epoch, __ATOMIC_RELAXED);
     recent += line % TW_INST_RECENT;
-    if (recent->line != line || recent->epoch != epoch)
-        *recent = (struct tw_inst_recent){.line = line, .epoch = epoch};
+    if (recent->line != line || recent->epoch != epoch || recent->tid != record->tid)
+        *recent = (struct tw_inst_recent){.line = line, .epoch = epoch, .tid = record->tid};
     recent->pc = pc;
     recent->bytes |= bytes;
 }

@@ -1,8 +1,8 @@
-/* Finding the agent, taking its file, losing it again.
+/* Finding the agent, being tracked by it, losing it again.
  *
  * One thread of the runtime's own holds the connection. Without an agent it looks for one now and
- * then; the program runs on. With one it waits for the connection's end. The file is mapped at a
- * place that is never given up: a thread that has read the mode may store a little later. */
+ * then; the program runs on. With one it does what it is told. The file is mapped at a place that
+ * is never given up: a thread that has read the mode may store a little later. */
 #include "hosts/instrumented/runtime/runtime.h"
 
 #include <errno.h>
@@ -20,7 +20,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ANSWER_MS  2000 /* an agent that says nothing is none */
 #define RETRY_MS   500
 #define SETTLE_MS  100
 #define STACK_SIZE (128u << 10)
@@ -47,44 +46,47 @@ static bool readable_within(int fd, int timeout_ms)
     return poll(&p, 1, timeout_ms) > 0 && (p.revents & POLLIN);
 }
 
-/* The agent's answer and the file with it; -1 when it is not one. */
-static int receive_file(int fd, struct tw_inst_welcome *welcome)
+/* The descriptor that came with a message; -1: none. */
+static int descriptor_of(struct msghdr *message)
+{
+    int file = -1;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(message);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+        c->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(&file, CMSG_DATA(c), sizeof file);
+    return file;
+}
+
+static bool is_usable(const struct tw_inst_order *order, int file)
+{
+    struct stat st;
+    if (order->magic != TW_INST_MAGIC || order->version != TW_INST_VERSION)
+        return false;
+    if (order->mode == TW_INST_DETACHED || (order->flags & TW_INST_GO))
+        return file < 0;
+    return order->mode <= TW_INST_OWNED && order->file_bytes == TW_INST_FILE_BYTES && file >= 0 &&
+           fstat(file, &st) == 0 && (uint64_t)st.st_size == TW_INST_FILE_BYTES;
+}
+
+/* The next order, which is there, and its file. False: the agent has gone, or is none. */
+static bool receive(int fd, struct tw_inst_order *order, int *file)
 {
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec part = {.iov_base = welcome, .iov_len = sizeof *welcome};
+    struct iovec part = {.iov_base = order, .iov_len = sizeof *order};
     struct msghdr message = {.msg_iov = &part,
                              .msg_iovlen = 1,
                              .msg_control = control.bytes,
                              .msg_controllen = sizeof control.bytes};
-    if (!readable_within(fd, ANSWER_MS) ||
-        recvmsg(fd, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *welcome)
-        return -1;
-    const struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    if (c == NULL || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-        c->cmsg_len != CMSG_LEN(sizeof(int)))
-        return -1;
-    int file;
-    memcpy(&file, CMSG_DATA(c), sizeof file);
-    struct stat st;
-    if (welcome->magic == TW_INST_MAGIC && welcome->version == TW_INST_VERSION &&
-        welcome->file_bytes == TW_INST_FILE_BYTES && welcome->mode >= TW_INST_MARK &&
-        welcome->mode <= TW_INST_OWNED && fstat(file, &st) == 0 &&
-        (uint64_t)st.st_size == TW_INST_FILE_BYTES)
-        return file;
-    close(file);
-    return -1;
-}
-
-static int handshake(int fd, struct tw_inst_welcome *welcome)
-{
-    const struct tw_inst_hello hello = {
-        .magic = TW_INST_MAGIC, .version = TW_INST_VERSION, .pid = (uint32_t)getpid()};
-    if (send(fd, &hello, sizeof hello, MSG_NOSIGNAL) != (ssize_t)sizeof hello)
-        return -1;
-    return receive_file(fd, welcome);
+    const ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    *file = got < 0 ? -1 : descriptor_of(&message);
+    if (got == (ssize_t)sizeof *order && is_usable(order, *file))
+        return true;
+    if (*file >= 0)
+        close(*file);
+    return false;
 }
 
 static bool map_file(int file)
@@ -114,22 +116,27 @@ static uint32_t settle(void)
     return unsettled;
 }
 
-static bool attach(int fd)
+/* Memory of nobody takes the file's place: its pages go back to the system. */
+static void untrack(void)
 {
-    struct tw_inst_welcome welcome;
-    const int file = handshake(fd, &welcome);
-    if (file < 0)
-        return false;
-    const bool mapped = map_file(file);
-    close(file);
-    if (!mapped)
+    if (tw_rt_mode() == TW_INST_DETACHED)
+        return;
+    __atomic_store_n(&tw_rt.mode, TW_INST_DETACHED, __ATOMIC_SEQ_CST);
+    mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+static bool track(int fd, const struct tw_inst_order *order, int file)
+{
+    untrack();
+    if (!map_file(file))
         return false;
     struct tw_inst_header *header = (struct tw_inst_header *)(void *)tw_rt.base;
     const bool barrier =
         syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
     __atomic_store_n(&header->barrier_ready, barrier, __ATOMIC_RELAXED);
     __atomic_store_n(&tw_rt.generation, tw_rt.generation + 1, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&tw_rt.mode, welcome.mode, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&tw_rt.mode, order->mode, __ATOMIC_SEQ_CST);
     tw_rt_objects_scan();
     __atomic_store_n(&header->threads_unsettled, settle(), __ATOMIC_RELAXED);
     __atomic_store_n(&header->attached, 1, __ATOMIC_RELEASE);
@@ -137,55 +144,72 @@ static bool attach(int fd)
     return send(fd, &ready, sizeof ready, MSG_NOSIGNAL) == (ssize_t)sizeof ready;
 }
 
-/* Memory of nobody takes the file's place: its pages go back to the system. */
+/* Does what the agent says. False: the connection is of no more use. */
+static bool obey(int fd, struct tw_inst_order *order)
+{
+    int file;
+    if (!receive(fd, order, &file))
+        return false;
+    if (order->flags & TW_INST_GO)
+        return true;
+    if (order->mode == TW_INST_DETACHED) {
+        untrack();
+        return true;
+    }
+    const bool tracked = track(fd, order, file);
+    close(file);
+    return tracked;
+}
+
 static void detach(void)
 {
-    __atomic_store_n(&tw_rt.mode, TW_INST_DETACHED, __ATOMIC_SEQ_CST);
-    if (tw_rt.base)
-        mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    untrack();
     if (connection >= 0)
         close(connection);
     connection = -1;
 }
 
-static bool try_agent(void)
+/* Makes the program known. The first order is waited for, and where it says so the one to go. */
+static void meet_agent(void)
 {
+    const struct tw_inst_hello hello = {
+        .magic = TW_INST_MAGIC, .version = TW_INST_VERSION, .pid = (uint32_t)getpid()};
+    struct tw_inst_order order = {0};
     connection = connect_to_agent();
     if (connection < 0)
-        return false;
-    if (attach(connection))
-        return true;
-    detach();
-    return false;
+        return;
+    bool good = send(connection, &hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello;
+    if (good && readable_within(connection, TW_INST_ANSWER_MS))
+        good = obey(connection, &order);
+    if (good && (order.flags & TW_INST_HOLD) && readable_within(connection, TW_INST_HOLD_MS))
+        good = obey(connection, &order);
+    if (!good)
+        detach();
 }
 
-static void wait_for_the_end(void)
+/* True when there is an order; false when the agent has gone. */
+static bool wait_for_order(void)
 {
-    struct pollfd p = {.fd = connection, .events = POLLRDHUP};
+    struct pollfd p = {.fd = connection, .events = POLLIN | POLLRDHUP};
     while (poll(&p, 1, -1) < 0 && errno == EINTR)
         ;
+    return (p.revents & POLLIN) != 0;
 }
 
 static void *keep_connected(void *unused)
 {
+    struct tw_inst_order order;
     (void)unused;
     pthread_setname_np(pthread_self(), "towline");
     for (;;) {
-        if (connection >= 0) {
-            wait_for_the_end();
-            detach();
+        while (connection >= 0) {
+            if (!wait_for_order() || !obey(connection, &order))
+                detach();
         }
         nanosleep(&(struct timespec){.tv_nsec = RETRY_MS * 1000000L}, NULL);
-        try_agent();
+        meet_agent();
     }
     return NULL;
-}
-
-/* The child has the parent's marks mapped: its stores are not the parent's. */
-static void leave_in_child(void)
-{
-    detach();
 }
 
 static bool choose_socket(void)
@@ -215,11 +239,19 @@ static void start_thread(void)
     pthread_attr_destroy(&attributes);
 }
 
+/* The child has the parent's marks mapped: its stores are not the parent's. It is another program,
+ * which makes itself known in a while: most children execute something before that. */
+static void leave_in_child(void)
+{
+    detach();
+    start_thread();
+}
+
 void tw_rt_connect_init(void)
 {
     if (!choose_socket())
         return;
     pthread_atfork(NULL, NULL, leave_in_child);
-    try_agent();
+    meet_agent();
     start_thread();
 }

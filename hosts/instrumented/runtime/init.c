@@ -3,6 +3,14 @@
 #include <pthread.h>
 #include <unistd.h>
 
+__attribute__((section(TW_INST_NOTE_SECTION), used,
+               aligned(4))) static const struct tw_inst_note note = {
+    .name_bytes = sizeof TW_INST_NOTE_NAME,
+    .description_bytes = sizeof(uint32_t),
+    .type = TW_INST_NOTE_TYPE,
+    .name = TW_INST_NOTE_NAME,
+    .version = TW_INST_VERSION};
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void set_up(void)

@@ -3,15 +3,19 @@
 #include "hosts/instrumented/runtime/real.h"
 #include "hosts/instrumented/runtime/runtime.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
+
+#define LARGE (64u << 10) /* bytes of an allocation that may come from the system as zeros */
 
 static void wrote(const void *buffer, ssize_t count, uintptr_t pc)
 {
@@ -146,11 +150,37 @@ TW_RT_EXPORT ssize_t getline(char **restrict line, size_t *restrict size, FILE *
 
 /* ---- The allocator's writes of contents (not its bookkeeping), and sorting ------------------- */
 
+/* An allocator that gets its memory as zeros from the system does not write them: pages that are
+ * not there were not written. */
+static void stored_where_present(uintptr_t address, size_t size, uintptr_t pc)
+{
+    enum { PAGES = 256 };
+    unsigned char present[PAGES];
+    const uintptr_t end = address + size;
+    const int saved_errno = errno;
+    while (address < end) {
+        const uintptr_t first = address & ~((uintptr_t)TW_PAGE_SIZE - 1);
+        const uintptr_t rest = (end - first + TW_PAGE_SIZE - 1) / TW_PAGE_SIZE;
+        const uintptr_t pages = rest < PAGES ? rest : PAGES;
+        const bool known = mincore((void *)first, pages * TW_PAGE_SIZE, present) == 0;
+        for (uintptr_t i = 0; i < pages; i++) {
+            const uintptr_t next = first + (i + 1) * TW_PAGE_SIZE;
+            const uintptr_t stop = next < end ? next : end;
+            if (!known || (present[i] & 1))
+                tw_rt_stored(address, stop - address, pc);
+            address = stop;
+        }
+    }
+    errno = saved_errno;
+}
+
 TW_RT_EXPORT void *calloc(size_t count, size_t size)
 {
     void *memory = tw_real(calloc)(count, size);
-    if (memory)
+    if (memory && count * size < LARGE)
         tw_rt_stored((uintptr_t)memory, count * size, TW_RT_PC);
+    else if (memory && tw_rt_mode() != TW_INST_DETACHED)
+        stored_where_present((uintptr_t)memory, count * size, TW_RT_PC);
     return memory;
 }
 

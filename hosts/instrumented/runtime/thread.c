@@ -39,10 +39,15 @@ static bool take(struct tw_inst_thread *record, uint32_t from, uint32_t tid)
                                        __ATOMIC_RELAXED);
 }
 
-/* A free record, or one whose thread ended without returning it. */
+/* A free one, or one whose thread ended without returning it. With TW_INST_SHARING rather one that
+ * nobody had before: what ended threads have written stays apart from what others write. */
 static struct tw_inst_thread *find_record(uint32_t tid)
 {
     struct tw_inst_thread *all = records();
+    for (uint32_t i = 0; i < TW_INST_THREADS_MAX && tw_rt_mode() == TW_INST_SHARING; i++) {
+        if (__atomic_load_n(&all[i].used, __ATOMIC_RELAXED) == 0 && take(&all[i], 0, tid))
+            return &all[i];
+    }
     for (uint32_t i = 0; i < TW_INST_THREADS_MAX; i++) {
         if (__atomic_load_n(&all[i].tid, __ATOMIC_RELAXED) == 0 && take(&all[i], 0, tid))
             return &all[i];
@@ -64,10 +69,12 @@ struct tw_inst_thread *tw_rt_register(void)
     pthread_sigmask(SIG_SETMASK, &all, &old); /* a handler's accesses wait for the record */
     if (tw_rt_self.generation != generation) {
         tw_rt_self.record = find_record(own_tid());
-        if (tw_rt_self.record)
+        if (tw_rt_self.record) {
+            __atomic_store_n(&tw_rt_self.record->used, 1, __ATOMIC_RELAXED);
             tw_rt_announce(tw_rt_self.record, 0);
-        else
+        } else {
             __atomic_add_fetch(&header()->threads_refused, 1, __ATOMIC_RELAXED);
+        }
         tw_rt_self.generation = generation;
         if (key_ready)
             pthread_setspecific(key, &tw_rt_self);

@@ -1,5 +1,5 @@
 /* Program counters for people. The object comes from /proc/PID/maps, its names from addr2line. */
-#include "hosts/instrumented/private.h"
+#include "base/symbol.h"
 
 #include "base/clock.h"
 
@@ -10,12 +10,15 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define PATIENCE_NS (2 * TW_SEC)
+#define MAPS_MAX    (1u << 20) /* bytes that are looked at */
 
 extern char **environ;
 
@@ -38,18 +41,36 @@ static bool parse_mapping(const char *line, uint64_t pc, struct place *place)
     return true;
 }
 
-static bool find_object(pid_t pid, uint64_t pc, struct place *place)
+static bool find_object(const char *maps, uint64_t pc, struct place *place)
 {
-    char path[64], line[1024];
-    bool found = false;
+    for (const char *line = maps; line && *line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (parse_mapping(line, pc, place))
+            return true;
+    }
+    return false;
+}
+
+char *tw_symbol_maps(pid_t pid)
+{
+    char path[64];
     snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
-    FILE *maps = fopen(path, "re");
-    if (maps == NULL)
-        return false;
-    while (!found && fgets(line, sizeof line, maps))
-        found = parse_mapping(line, pc, place);
-    fclose(maps);
-    return found;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text = fd < 0 ? NULL : malloc(MAPS_MAX);
+    size_t size = 0;
+    ssize_t got = 1;
+    while (text && got > 0 && size < MAPS_MAX - 1) {
+        got = read(fd, text + size, MAPS_MAX - 1 - size);
+        size += got > 0 ? (size_t)got : 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (text)
+        text[size] = 0;
+    if (size)
+        return text;
+    free(text); /* it has ended */
+    return NULL;
 }
 
 /* The address that the linker gave to what lies at this offset of the file. */
@@ -123,18 +144,17 @@ static bool join_lines(char *output, char *buffer, size_t size)
     if (second == NULL || output[0] == '?')
         return false;
     *second++ = 0;
-    second[strcspn(second, "\n")] = 0;
+    second[strcspn(second, "\n (")] = 0; /* without "(discriminator 4)" */
     const char *name = strrchr(second, '/');
     snprintf(buffer, size, "%s at %s", output, name ? name + 1 : second);
     return true;
 }
 
-const char *tw_instrumented_symbol(const struct tw_instrumented *p, uint64_t pc, char *buffer,
-                                   size_t size)
+const char *tw_symbol(const char *maps, uint64_t pc, char *buffer, size_t size)
 {
     struct place place;
     char offset[32], output[2048];
-    if (pc == 0 || !find_object(p->pid, pc, &place)) {
+    if (pc == 0 || !find_object(maps, pc, &place)) {
         snprintf(buffer, size, "%#" PRIx64, pc);
         return buffer;
     }

@@ -1,0 +1,63 @@
+/* Guests without machines, and what must hold of them.
+ *
+ * A guest does one operation after the other: it looks at a line, which must hold what was last
+ * written to it anywhere, and writes to it. The *life* of a VM is its memory as the world has seen
+ * it and how many operations there were; a *machine* is one copy, a process that outlives its
+ * agent. How many operations a copy has done is its CPU state: it travels with the device state. */
+#ifndef TOWLINE_TESTS_CLUSTER_VIRTUAL_GUEST_H
+#define TOWLINE_TESTS_CLUSTER_VIRTUAL_GUEST_H
+
+#include "base/line.h"
+#include "hosts/qemu/qemu.h"
+#include "tests/cluster/virtual/world.h"
+
+#define VT_VCPUS   3u
+#define VT_WAITERS (VT_VCPUS + 1) /* the last is the machine itself while it loads */
+
+struct vt_life {
+    char vm[64];
+    uint8_t *image; /* what its memory has to hold */
+    uint64_t bytes, pages;
+    uint64_t span; /* bytes that a guest ever stores to */
+    uint64_t operations;
+    struct vt_machine *runner;
+    bool acknowledged, deleting, lost, killed;
+    bool follows; /* its memory follows it in post-copy, or is about to */
+};
+
+struct vt_waiter {
+    bool waits, told;
+    uint64_t address;
+};
+
+struct vt_machine {
+    struct vt_machine *next;
+    struct vt_life *life;
+    unsigned host;
+    char run_dir[512];
+    pid_t pid;
+    bool alive, running, incoming, loaded;
+    uint64_t up_ns; /* when it has started */
+    uint64_t operations;
+    uint8_t *memory;
+    uint64_t *marks; /* the link: lines stored to and not yet delivered, a bitmap a page */
+    bool *data;      /* pages that are not holes */
+    bool *opened;    /* pages that may be touched under guard */
+    bool guarded;
+    struct vt_waiter waiters[VT_WAITERS];
+    uint64_t ran_ns, synced_ns;
+    bool ticking;
+    struct tw_qemu *handle; /* of the agent that has it; NULL = none */
+};
+
+struct vt_machine *vt_machine_new(struct vt_life *life, const char *run_dir, bool incoming);
+struct vt_machine *vt_machine_by_pid(pid_t pid);
+struct vt_life *vt_life_of(const char *vm, uint64_t bytes);
+/* The process ends; checks that nothing is lost by it. */
+void vt_machine_end(struct vt_machine *m, const char *why);
+void vt_machine_continue(struct vt_machine *m);
+void vt_machine_ready(struct vt_machine *m, uint64_t page, uint64_t pages);
+bool vt_machine_may_touch(struct vt_machine *m, struct vt_waiter *w);
+extern struct vt_machine *vt_machines;
+
+#endif

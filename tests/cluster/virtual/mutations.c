@@ -1,0 +1,68 @@
+/* Rules that are broken on purpose, one at a time, to see that the seeds notice: in the hand-over
+ * (services/migration/mutations.h, by the fault points "break.*"), and here in what the controller
+ * decides and in what is written down. */
+#include "tests/cluster/virtual/mutations.h"
+
+#include "agentd/record.h"
+#include "controller/resolve.h"
+#include "tests/cluster/virtual/world.h"
+
+const char *const vt_mutations[] = {
+    "start_early",      /* hand-over: a prepared destination runs */
+    "skip_final_sweep", /* hand-over: the last lines are not sent */
+    "drop_record",      /* hand-over: a record is not sent */
+    "reclaim_owned",    /* resolve: the source takes back what the destination owns */
+    "commit_active",    /* resolve: the destination is told to run while the source is silent */
+    "lost_in_doubt",    /* resolve: a silent host is taken for an empty one */
+    "forget_given_up",  /* records: the give-up is acknowledged and not written */
+    "forget_committed", /* records: the same of the take-over */
+    "forget_outcome",   /* records: how a migration ended is not written */
+    NULL,
+};
+
+/* Of the linker. */
+struct tw_verdict __wrap_tw_resolve(const struct tw_resolve_view *view);
+struct tw_verdict __real_tw_resolve(const struct tw_resolve_view *view);
+enum tw_code __wrap_tw_record_vm_save(struct tw_record_store *store,
+                                      const Towline__V1__VmRecord *record, struct tw_error *err);
+enum tw_code __real_tw_record_vm_save(struct tw_record_store *store,
+                                      const Towline__V1__VmRecord *record, struct tw_error *err);
+
+enum tw_code __wrap_tw_record_migration_save(struct tw_record_store *store,
+                                             const Towline__V1__MigrationRecord *record,
+                                             struct tw_error *err);
+enum tw_code __real_tw_record_migration_save(struct tw_record_store *store,
+                                             const Towline__V1__MigrationRecord *record,
+                                             struct tw_error *err);
+
+enum tw_code __wrap_tw_record_migration_save(struct tw_record_store *store,
+                                             const Towline__V1__MigrationRecord *record,
+                                             struct tw_error *err)
+{
+    return vt_mutated("forget_outcome") ? TW_OK
+                                        : __real_tw_record_migration_save(store, record, err);
+}
+
+struct tw_verdict __wrap_tw_resolve(const struct tw_resolve_view *view)
+{
+    struct tw_verdict v = __real_tw_resolve(view);
+    if (vt_mutated("reclaim_owned") && v.action == TW_ACTION_FINISH)
+        v.action = TW_ACTION_RECLAIM;
+    if (vt_mutated("commit_active") && v.action == TW_ACTION_DOUBT && !view->source.answers &&
+        view->destination.known == TW_KNOWN_PREPARED)
+        v.action = TW_ACTION_COMMIT;
+    if (vt_mutated("lost_in_doubt") && v.action == TW_ACTION_DOUBT)
+        v.action = TW_ACTION_LOST;
+    return v;
+}
+
+enum tw_code __wrap_tw_record_vm_save(struct tw_record_store *store,
+                                      const Towline__V1__VmRecord *record, struct tw_error *err)
+{
+    Towline__V1__Ownership o = record->ownership;
+    if ((vt_mutated("forget_given_up") && o == TOWLINE__V1__OWNERSHIP__OWNERSHIP_GIVEN_UP) ||
+        (vt_mutated("forget_committed") && o == TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED &&
+         record->hand_over == TW_KNOWN_COMMITTED))
+        return TW_OK;
+    return __real_tw_record_vm_save(store, record, err);
+}

@@ -1,0 +1,353 @@
+/* Who asks for things: creates VMs, moves them about, cancels, deletes. What was answered with OK
+ * is a promise, and is held against the cluster. */
+#include "tests/cluster/virtual/world.h"
+
+#include "rpc/rpc.h"
+#include "towline/v1/migration.pb-c.h"
+#include "towline/v1/vm.pb-c.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MEMORY_BYTES (UINT64_C(4) << 20)
+#define CALL_MS      3000u
+#define AGAIN_NS     (150 * TW_MS)
+#define TRIES        400u
+#define TIMEOUT_MS   20000u /* of a migration */
+
+struct task {
+    unsigned vm;
+    char name[16];
+    char host[64];
+    char migration[64]; /* the last that was accepted; "" = none */
+    bool created, deleted, done;
+    Towline__V1__MigrationState state;
+};
+
+static struct task tasks[VT_VMS_MAX];
+static struct tw_rpc_client *client;
+static bool wants_cancel, wants_switch;
+
+/* Frees the answer with protobuf_c_message_free_unpacked. */
+static enum tw_code call(const ProtobufCServiceDescriptor *service, const char *method,
+                         const ProtobufCMessage *request, bool repeat, ProtobufCMessage **answer,
+                         struct tw_error *err)
+{
+    return tw_rpc_call(client, service, method, request, CALL_MS,
+                       repeat ? TW_RPC_IDEMPOTENT : TW_RPC_ONCE, answer, err);
+}
+
+/* ---- VMs ------------------------------------------------------------------------------------- */
+
+static enum tw_code vm_get(struct task *t, Towline__V1__VmState *state, bool *moving)
+{
+    Towline__V1__GetVmRequest r = TOWLINE__V1__GET_VM_REQUEST__INIT;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    r.name = t->name;
+    enum tw_code code = call(&towline__v1__vm_service__descriptor, "Get", &r.base, true, &m, &err);
+    if (code != TW_OK)
+        return code;
+    const Towline__V1__Vm *vm = ((Towline__V1__GetVmResponse *)m)->vm;
+    *state = vm->state;
+    *moving = vm->migration[0] != 0;
+    snprintf(t->host, sizeof t->host, "%s", vm->host);
+    protobuf_c_message_free_unpacked(m, NULL);
+    return TW_OK;
+}
+
+static enum tw_code vm_delete(struct task *t)
+{
+    Towline__V1__DeleteVmRequest r = TOWLINE__V1__DELETE_VM_REQUEST__INIT;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    r.name = t->name;
+    vt_guest_deleting(t->name);
+    enum tw_code code =
+        call(&towline__v1__vm_service__descriptor, "Delete", &r.base, false, &m, &err);
+    if (code == TW_OK)
+        protobuf_c_message_free_unpacked(m, NULL);
+    return code;
+}
+
+static enum tw_code vm_create(struct task *t)
+{
+    Towline__V1__CreateVmRequest r = TOWLINE__V1__CREATE_VM_REQUEST__INIT;
+    Towline__V1__VmSpec spec = TOWLINE__V1__VM_SPEC__INIT;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    spec.name = t->name;
+    spec.memory_bytes = MEMORY_BYTES;
+    spec.vcpus = 1;
+    spec.kernel = (char *)(uintptr_t) "/boot/kernel";
+    r.spec = &spec;
+    r.host = (char *)(uintptr_t)vt_world.nodes[t->vm % VT_AGENTS].name;
+    enum tw_code code =
+        call(&towline__v1__vm_service__descriptor, "Create", &r.base, false, &m, &err);
+    if (code == TW_OK)
+        protobuf_c_message_free_unpacked(m, NULL);
+    return code;
+}
+
+/* Until it runs, and that was said. */
+static bool create(struct task *t)
+{
+    Towline__V1__VmState state = 0;
+    bool moving;
+    for (unsigned i = 0; i < TRIES; i++) {
+        enum tw_code code = vm_create(t);
+        if (code != TW_OK)
+            code = vm_get(t, &state, &moving);
+        else
+            state = TOWLINE__V1__VM_STATE__VM_STATE_RUNNING;
+        if (code == TW_OK && state == TOWLINE__V1__VM_STATE__VM_STATE_RUNNING) {
+            vt_guest_acknowledged(t->name);
+            return true;
+        }
+        if (code == TW_OK && state == TOWLINE__V1__VM_STATE__VM_STATE_FAILED)
+            vm_delete(t);
+        vt_sleep(AGAIN_NS);
+    }
+    vt_problem("%s was never created", t->name);
+    return false;
+}
+
+static void delete (struct task *t)
+{
+    for (unsigned i = 0; i < TRIES; i++) {
+        enum tw_code code = vm_delete(t);
+        if (code == TW_OK || code == TW_NOT_FOUND) {
+            t->deleted = true;
+            return;
+        }
+        vt_sleep(AGAIN_NS);
+    }
+    vt_problem("%s could not be deleted", t->name);
+}
+
+/* ---- Migrations ------------------------------------------------------------------------------ */
+
+static bool ended(Towline__V1__MigrationState state)
+{
+    return state >= TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
+}
+
+static enum tw_code migration_start(struct task *t, unsigned move, const char *destination)
+{
+    Towline__V1__StartMigrationRequest r = TOWLINE__V1__START_MIGRATION_REQUEST__INIT;
+    Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    limits.method = (Towline__V1__MigrationMethod[]){
+        TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
+        TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY,
+        TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID,
+    }[vt_world.scenario->method[t->vm][move]];
+    limits.bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
+    limits.timeout_ms = TIMEOUT_MS;
+    limits.downtime_ms = vt_world.scenario->downtime_ms;
+    limits.max_rounds = 5;
+    limits.on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
+    r.vm = t->name;
+    r.destination = (char *)(uintptr_t)destination;
+    r.limits = &limits;
+    enum tw_code code =
+        call(&towline__v1__migration_service__descriptor, "Start", &r.base, false, &m, &err);
+    if (code != TW_OK) {
+        vt_say("operator: migration of %s not begun: %s", t->name, err.what);
+        return code;
+    }
+    snprintf(t->migration, sizeof t->migration, "%s",
+             ((Towline__V1__StartMigrationResponse *)m)->migration->id);
+    t->state = TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_PENDING;
+    vt_say("operator: %s moves %s to %s", t->migration, t->name, destination);
+    protobuf_c_message_free_unpacked(m, NULL);
+    return TW_OK;
+}
+
+static enum tw_code migration_get(struct task *t)
+{
+    Towline__V1__GetMigrationRequest r = TOWLINE__V1__GET_MIGRATION_REQUEST__INIT;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    r.id = t->migration;
+    enum tw_code code =
+        call(&towline__v1__migration_service__descriptor, "Get", &r.base, true, &m, &err);
+    if (code == TW_NOT_FOUND)
+        vt_problem("migration %s was accepted and is forgotten", t->migration);
+    if (code != TW_OK)
+        return code;
+    Towline__V1__MigrationState state = ((Towline__V1__GetMigrationResponse *)m)->migration->state;
+    if (ended(t->state) && state != t->state)
+        vt_problem("migration %s had ended as %d and is %d now", t->migration, (int)t->state,
+                   (int)state);
+    t->state = state;
+    protobuf_c_message_free_unpacked(m, NULL);
+    return TW_OK;
+}
+
+static void migration_tell(struct task *t, const char *method)
+{
+    Towline__V1__CancelMigrationRequest cancel = TOWLINE__V1__CANCEL_MIGRATION_REQUEST__INIT;
+    Towline__V1__SwitchMigrationRequest now = TOWLINE__V1__SWITCH_MIGRATION_REQUEST__INIT;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    cancel.id = now.id = t->migration;
+    if (call(&towline__v1__migration_service__descriptor, method,
+             strcmp(method, "Cancel") == 0 ? &cancel.base : &now.base, true, &m, &err) == TW_OK)
+        protobuf_c_message_free_unpacked(m, NULL);
+}
+
+static bool undisturbed(void)
+{
+    const struct vt_scenario *s = vt_world.scenario;
+    return (s->keep & ((UINT64_C(1) << s->fault_count) - 1)) == 0;
+}
+
+static void follow(struct task *t)
+{
+    while (!ended(t->state) && !vt_world.ending) {
+        vt_sleep(AGAIN_NS / 3);
+        if (wants_cancel)
+            migration_tell(t, "Cancel");
+        if (wants_switch)
+            migration_tell(t, "SwitchNow");
+        wants_cancel = wants_switch = false;
+        migration_get(t);
+    }
+    vt_say("operator: %s ended as %d", t->migration, (int)t->state);
+    if (ended(t->state) && undisturbed() &&
+        t->state != TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED)
+        vt_problem("nothing went wrong, and migration %s ended as %d", t->migration, (int)t->state);
+}
+
+static void move(struct task *t, unsigned index)
+{
+    Towline__V1__VmState state = 0;
+    bool moving = false;
+    for (unsigned i = 0; i < TRIES && !vt_world.ending; i++) {
+        if (vm_get(t, &state, &moving) == TW_OK) {
+            if (state == TOWLINE__V1__VM_STATE__VM_STATE_FAILED)
+                return;
+            unsigned to = (vt_index(vt_node_of(t->host)) + 1 +
+                           (vt_world.scenario->vms > 1 ? (unsigned)vt_below(VT_AGENTS - 1) : 0)) %
+                          VT_AGENTS;
+            if (!moving && migration_start(t, index, vt_world.nodes[to].name) == TW_OK) {
+                follow(t);
+                return;
+            }
+        }
+        vt_sleep(AGAIN_NS);
+        if (vt_world.healing && i > TRIES / 4)
+            return; /* the VM's host may refuse it for good reasons */
+    }
+}
+
+static void *work(void *arg)
+{
+    struct task *t = arg;
+    t->created = create(t);
+    for (unsigned i = 0; t->created && i < vt_world.scenario->moves && !vt_world.problem[0]; i++) {
+        vt_sleep(vt_below(300 * TW_MS));
+        move(t, i);
+    }
+    if (t->created && t->vm == 0 && vt_world.scenario->deletes)
+        delete (t);
+    t->done = true;
+    return NULL;
+}
+
+/* ---- For the world --------------------------------------------------------------------------- */
+
+static void *begin(void *arg)
+{
+    const struct tw_rpc_client_config config = {.url = "sim://controller"};
+    (void)arg;
+    if (tw_rpc_client_open(&config, &client, NULL) != TW_OK)
+        abort();
+    for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
+        tasks[i] = (struct task){.vm = i};
+        snprintf(tasks[i].name, sizeof tasks[i].name, "vm-%u", i);
+        vt_spawn_free(vt_here(), work, &tasks[i]);
+    }
+    return NULL;
+}
+
+void vt_operator_begin(void)
+{
+    memset(tasks, 0, sizeof tasks);
+    wants_cancel = wants_switch = false;
+    vt_spawn_free(&vt_world.nodes[VT_OPERATOR], begin, NULL);
+}
+
+void vt_operator_end(void)
+{
+    tw_rpc_client_close(client);
+    client = NULL;
+}
+
+void vt_operator_cancel(void)
+{
+    wants_cancel = true;
+}
+
+void vt_operator_switch(void)
+{
+    wants_switch = true;
+}
+
+bool vt_operator_done(void)
+{
+    for (unsigned i = 0; i < vt_world.scenario->vms; i++)
+        if (!tasks[i].done)
+            return false;
+    return true;
+}
+
+bool vt_operator_settled(void)
+{
+    for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
+        const struct task *t = &tasks[i];
+        unsigned copies = vt_guest_copies(t->name);
+        if (!t->done || copies > 1 || (t->deleted && copies) ||
+            (!t->deleted && !vt_guest_lost(t->name) && vt_guest_runs_on(t->name) < 0))
+            return false;
+    }
+    return true;
+}
+
+/* What the controller says in the end against what is. Runs on a fiber of the operator. */
+void vt_operator_check(void)
+{
+    for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
+        struct task *t = &tasks[i];
+        Towline__V1__VmState state = 0;
+        bool moving = false;
+        enum tw_code code = vm_get(t, &state, &moving);
+        vt_guest_check_end(t->name, t->deleted);
+        if (t->deleted) {
+            if (code != TW_NOT_FOUND)
+                vt_problem("%s is deleted and the controller still has it", t->name);
+            continue;
+        }
+        if (code != TW_OK) {
+            vt_problem("the controller does not know %s: %s", t->name, tw_code_name(code));
+            continue;
+        }
+        int runs = vt_guest_runs_on(t->name);
+        if (moving)
+            vt_problem("%s is still said to be in a migration", t->name);
+        if (vt_guest_lost(t->name)) {
+            if (state != TOWLINE__V1__VM_STATE__VM_STATE_FAILED)
+                vt_problem("%s is lost and said to be in state %d", t->name, (int)state);
+        } else if (state != TOWLINE__V1__VM_STATE__VM_STATE_RUNNING || runs < 0 ||
+                   strcmp(t->host, vt_world.nodes[runs].name) != 0) {
+            vt_problem("%s runs on %s and is said to be on %s in state %d", t->name,
+                       runs < 0 ? "no host" : vt_world.nodes[runs].name, t->host, (int)state);
+        }
+        if (t->migration[0])
+            migration_get(t);
+        if (t->migration[0] && !ended(t->state))
+            vt_problem("migration %s has not ended", t->migration);
+    }
+}

@@ -1,0 +1,99 @@
+/* From a seed to a cluster and what goes wrong in it. */
+#include "tests/cluster/virtual/world.h"
+
+#include "services/migration/migration.h"
+
+#include <string.h>
+
+const char *const vt_method_names[VT_METHODS] = {"precopy", "postcopy", "hybrid"};
+
+#define FAULTS_UNTIL (4 * TW_SEC)
+
+static uint64_t below(struct tw_random *r, uint64_t bound)
+{
+    return tw_random_below(r, bound);
+}
+
+/* A state of one of the machines, or a point of the controller. */
+static void choose_point(struct tw_random *r, char point[40])
+{
+    static const char *const others[] = {
+        "vm.recorded",         "vm.started",        "migration.decided",   "migration.told",
+        "migration.preparing", "migration.copying", "migration.switching", "migration.resolving"};
+    unsigned kind = (unsigned)below(r, 5);
+    if (kind == 0) {
+        snprintf(point, 40, "%s", others[below(r, sizeof others / sizeof *others)]);
+        return;
+    }
+    const struct tw_machine_table *t = kind < 3 ? &tw_source_table : &tw_destination_table;
+    snprintf(point, 40, "%s.%s", t->name, t->states[1 + below(r, t->count - 1)].name);
+}
+
+static unsigned amount_of(struct tw_random *r, enum vt_fault_kind kind)
+{
+    switch (kind) {
+    case VT_KILL_AT_WRITE:
+        return (unsigned)below(r, 16);
+    case VT_LOSS:
+        return 5 + (unsigned)below(r, 40);
+    case VT_DELAY:
+        return 10 + (unsigned)below(r, 1500);
+    case VT_TWINS:
+        return 20 + (unsigned)below(r, 60);
+    case VT_DROP:
+        return 1 + (unsigned)below(r, 4);
+    case VT_DISK_SLOW:
+        return 5 + (unsigned)below(r, 300);
+    default:
+        return 0;
+    }
+}
+
+static void choose_fault(struct tw_random *r, struct vt_fault *f)
+{
+    static const enum vt_fault_kind kinds[] = {
+        VT_KILL,  VT_KILL, VT_KILL,      VT_KILL,      VT_KILL_AT_WRITE, VT_KILL_AT_WRITE,
+        VT_CUT,   VT_CUT,  VT_CUT,       VT_ISOLATE,   VT_LOSS,          VT_DELAY,
+        VT_TWINS, VT_DROP, VT_DISK_FULL, VT_DISK_SLOW, VT_CANCEL,        VT_SWITCH,
+    };
+    *f = (struct vt_fault){.kind = kinds[below(r, sizeof kinds / sizeof *kinds)]};
+    if (below(r, 40) == 0)
+        f->kind = VT_KILL_GUEST;
+    f->node = (unsigned)below(r, VT_AGENTS + 1);
+    f->other = (f->node + 1 + (unsigned)below(r, VT_AGENTS)) % (VT_AGENTS + 1);
+    f->amount = amount_of(r, f->kind);
+    f->lasts_ns = 10 * TW_MS + below(r, below(r, 3) ? 400 * TW_MS : 4 * TW_SEC);
+    if (below(r, 2)) {
+        f->at_ns = below(r, FAULTS_UNTIL);
+        return;
+    }
+    choose_point(r, f->point);
+    f->nth = 1 + (unsigned)below(r, 2);
+    f->at_ns = below(r, 2) ? 0 : below(r, 20 * TW_MS);
+    if (f->kind == VT_KILL && below(r, 2)) {
+        f->node = VT_WHOEVER;
+        f->at_ns = 0;
+    }
+}
+
+void vt_scenario_of_seed(struct vt_scenario *s, uint64_t seed, int method)
+{
+    struct tw_random r = {seed * 2 + 1};
+    *s = (struct vt_scenario){.seed = seed, .keep = ~UINT64_C(0)};
+    s->vms = 1 + (below(&r, 3) == 0);
+    s->moves = 1 + (unsigned)below(&r, VT_MOVES_MAX);
+    s->data_pages = 4 + (unsigned)below(&r, 60);
+    s->stores_per_s = 200 + below(&r, 20000);
+    s->bandwidth = below(&r, 3) ? UINT64_C(256) << (10 + below(&r, 4)) : 0;
+    s->all_writers_seen = below(&r, 2);
+    s->hook = below(&r, 4) == 0;
+    s->downtime_ms = below(&r, 3) ? 0 : 1;
+    s->deletes = below(&r, 6) == 0;
+    for (unsigned v = 0; v < VT_VMS_MAX; v++)
+        for (unsigned m = 0; m < VT_MOVES_MAX; m++)
+            s->method[v][m] =
+                method >= 0 ? (enum vt_method)method : (enum vt_method)below(&r, VT_METHODS);
+    s->fault_count = (unsigned)below(&r, 7);
+    for (unsigned i = 0; i < s->fault_count; i++)
+        choose_fault(&r, &s->faults[i]);
+}
