@@ -47,8 +47,9 @@ static enum tw_code start_all(struct bench_cluster *c, const struct bench_settin
         snprintf(text, sizeof text,
                  "name: %s\nlisten: \"ipc://%s/%s.sock\"\nfabric_listen: \"127.0.0.1:0\"\n"
                  "controller: \"ipc://%s/controller.sock\"\nstate_dir: %s/%s-state\n"
-                 "run_dir: %s/%s-run\nmemory: 1GiB\nplugin: %s\nqemu: %s\n",
-                 n, c->dir, n, c->dir, s->state, n, c->dir, n, s->plugin, s->qemu);
+                 "run_dir: %s/%s-run\nmemory: 1GiB\nplugin: %s\nqemu: %s\nmiss_streams: \"%s\"\n",
+                 n, c->dir, n, c->dir, s->state, n, c->dir, n, s->plugin, s->qemu,
+                 s->miss_streams ? s->miss_streams : "");
         code = start_one(c, &c->agents[i], s->agent, n, text, err);
     }
     return code;

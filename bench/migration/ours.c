@@ -85,8 +85,8 @@ enum tw_code bench_ours_run(struct bench_cluster *cluster, struct bench_run *run
     enum tw_code code = begin(cluster, run->guest, &watch, err);
     if (!code && bench_sleep_ms(run->guest->warm_up_ms)) {
         began = bench_now_ns();
-        code =
-            bench_cluster_migrate(cluster, BENCH_BANDWIDTH, run->method, run->predictor, id, err);
+        code = bench_cluster_migrate(cluster, run->bandwidth ? run->bandwidth : BENCH_BANDWIDTH,
+                                     run->method, run->predictor, id, err);
     }
     if (!code && !bench_interrupted())
         code = bench_cluster_await_end(cluster, id, &m, err);

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "bench/migration/postcopy.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -11,13 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FAILURES_MAX 3u /* runs that may go wrong before the benchmark gives up */
+/* So slow that most of what the guest touches has not come yet; who waits knows no limit. */
+#define RECORD_BANDWIDTH (UINT64_C(16) << 20)
+#define FAILURES_MAX     3u /* runs that may go wrong before the benchmark gives up */
 
 static const char *const cases[] = {"sparse", "redis", "dense"};
 #define CASES (sizeof cases / sizeof *cases)
 
 struct state {
-    const char *json;
+    const char *json, *record;
     unsigned runs;
     bool wanted[CASES];
     struct bench_setting setting;
@@ -28,7 +31,10 @@ struct state {
 
 static const char usage[] =
     "usage: towline-bench-postcopy --json FILE [--runs N] [--case NAME]...\n"
-    "  --case  sparse, redis, dense; default all\n";
+    "       towline-bench-postcopy --record FOLDER [--case NAME]...\n"
+    "  --case    sparse, redis, dense; default all\n"
+    "  --record  writes down what the guests wait for, as FOLDER/CASE.misses, and measures "
+    "nothing\n";
 
 /* ---- Command line ---------------------------------------------------------------------------- */
 
@@ -55,6 +61,7 @@ static bool choose_runs(struct state *s, const char *text)
 static bool parse(struct state *s, int argc, char **argv)
 {
     static const struct option options[] = {{"json", required_argument, NULL, 'j'},
+                                            {"record", required_argument, NULL, 'r'},
                                             {"runs", required_argument, NULL, 'n'},
                                             {"case", required_argument, NULL, 'c'},
                                             {NULL, 0, NULL, 0}};
@@ -63,6 +70,8 @@ static bool parse(struct state *s, int argc, char **argv)
     for (int letter; (letter = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (letter == 'j')
             s->json = optarg;
+        else if (letter == 'r')
+            s->setting.miss_streams = s->record = optarg;
         else if (letter == '?' ||
                  !(letter == 'n' ? choose_runs(s, optarg) : choose_case(s, optarg)))
             return false;
@@ -71,7 +80,7 @@ static bool parse(struct state *s, int argc, char **argv)
         any |= s->wanted[i];
     for (size_t i = 0; i < CASES && !any; i++)
         s->wanted[i] = true;
-    return optind == argc && s->json;
+    return optind == argc && !s->json != !s->record;
 }
 
 /* ---- Runs -------------------------------------------------------------------------------------
@@ -127,6 +136,35 @@ static enum tw_code one_case(struct state *s, const char *name, struct tw_error 
     return TW_OK;
 }
 
+/* The agent calls the file by the migration: the only one there. */
+static enum tw_code keep_recording(const struct state *s, const char *name, struct tw_error *err)
+{
+    char from[512] = "", to[512];
+    DIR *d = opendir(s->record);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strncmp(e->d_name, "m-", 2) == 0)
+            snprintf(from, sizeof from, "%s/%s", s->record, e->d_name);
+    if (d)
+        closedir(d);
+    snprintf(to, sizeof to, "%s/%s.misses", s->record, name);
+    if (!from[0] || rename(from, to) != 0)
+        return tw_fail_errno(err, from[0] ? errno : ENOENT, s->record, "no recording of %s", name);
+    return TW_OK;
+}
+
+static enum tw_code record(struct state *s, const char *name, struct tw_error *err)
+{
+    struct bench_run run = {.guest = bench_guest_find(name), .number = 1};
+    bench_sample_clear(&run.sample);
+    bench_mover_setup(BENCH_PURE_BLIND, &run);
+    run.bandwidth = RECORD_BANDWIDTH;
+    enum tw_code code = bench_ours_run(s->cluster, &run, err);
+    if (code)
+        return code;
+    say(BENCH_PURE_BLIND, &run);
+    return keep_recording(s, name, err);
+}
+
 /* ---- Main ------------------------------------------------------------------------------------ */
 
 static enum tw_code check_files(const struct state *s, struct tw_error *err)
@@ -172,11 +210,11 @@ static enum tw_code run(struct state *s, struct tw_error *err)
         code = bench_cluster_start(&s->setting, &s->cluster, err);
     for (size_t i = 0; i < CASES && !code; i++)
         if (s->wanted[i])
-            code = one_case(s, cases[i], err);
+            code = s->record ? record(s, cases[i], err) : one_case(s, cases[i], err);
     bench_cluster_stop(s->cluster);
     bench_folder_remove(s->setting.dir);
     bench_folder_remove(s->setting.state);
-    if (code)
+    if (code || s->record)
         return code;
     json_t *all = document(s);
     code = bench_json_write(s->json, all, err);

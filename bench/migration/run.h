@@ -20,6 +20,7 @@ struct bench_setting {
     const char *qemu;
     struct bench_files files;
     const char *agent, *controller, *plugin;
+    const char *miss_streams; /* folder for recordings of the guests' waits; NULL = none */
 };
 
 /* What a guest waited for that ran before its memory was there; NAN = not measured. */
@@ -37,6 +38,7 @@ struct bench_run {
     unsigned number;
     struct bench_sample sample;
     int method, predictor; /* ours: as in the contract; 0 = its default */
+    uint64_t bandwidth;    /* ours; 0 = BENCH_BANDWIDTH */
     bool follow;           /* looks for waits, and longer for what comes behind the move */
     struct bench_following following;
     uint64_t guest_errors;

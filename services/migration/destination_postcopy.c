@@ -262,7 +262,10 @@ enum tw_code tw_destination_take_rest(struct tw_destination *d,
         for (; code == TW_OK && !d->refused && page < end; page++)
             code = take_page(d, &r, page, header->tag == TW_REST_AHEAD, err);
     }
-    tw_meter_sent(&d->meter, sizeof *header + header->length, tw_now(d->env.clock));
+    const uint64_t now_ns = tw_now(d->env.clock);
+    tw_meter_sent(&d->meter, sizeof *header + header->length, now_ns);
+    if (code == TW_OK && !d->refused)
+        tw_destination_serve(d, now_ns); /* the next step may be many chunks away */
     return code;
 }
 

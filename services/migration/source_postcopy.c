@@ -6,10 +6,10 @@
 
 #include <string.h>
 
-#define MARK_PAGES     (1u << 16)   /* in a step */
-#define REST_CHUNK     (16u << 10)  /* payload: what a demand on a line under way has to wait for */
-#define REST_IN_FLIGHT 8u           /* chunks */
-#define REST_SLICE     (512u << 10) /* bytes in a step: the next demand is looked for behind it */
+#define MARK_PAGES     (1u << 16)  /* in a step */
+#define REST_CHUNK     (16u << 10) /* payload: what a demand on a line under way has to wait for */
+#define REST_IN_FLIGHT 8u          /* chunks */
+#define REST_SLICE     (64u << 10) /* bytes in a step: the next demand is looked for behind it */
 #define WHOLE_LIMIT_NS (30 * TW_SEC) /* from the last line to the destination's word */
 
 enum tw_code tw_source_rest_begin(struct tw_source *s, struct tw_error *err)
@@ -135,32 +135,6 @@ uint64_t tw_source_step_sending_map(struct tw_source *s, uint64_t now_ns)
     return tw_source_finish_lines(s, now_ns);
 }
 
-/* ---- What the destination says ----------------------------------------------------------------
- */
-
-bool tw_source_rest_hears(struct tw_source *s, uint32_t kind, const union tw_control *m)
-{
-    struct tw_rest *r = &s->rest;
-    if (kind == TW_CONTROL_ROOM && m->epoch.epoch == s->params.epoch) {
-        r->room = s->machine.state == TW_SOURCE_ANNOUNCING && r->announced;
-        return r->room;
-    }
-    /* A demand may overtake the map of what is missing; it is answered behind it. */
-    bool mapped = r->map_said || r->asking;
-    if (kind == TW_CONTROL_WANT && mapped && m->want.page < s->host->memory_bytes / TW_PAGE_SIZE &&
-        r->count < TW_WANTS_MAX) {
-        r->wants[(r->first + r->count++) % TW_WANTS_MAX] = m->want;
-        return true;
-    }
-    if (kind == TW_CONTROL_WHOLE && r->map_said && m->whole.epoch == s->params.epoch &&
-        s->running) {
-        r->whole = true;
-        r->report = m->whole;
-        return true;
-    }
-    return false;
-}
-
 /* ---- Lines ------------------------------------------------------------------------------------
  */
 
@@ -217,6 +191,15 @@ static bool answer(struct tw_source *s, uint64_t now_ns)
     return send_rest(s, TW_LANE_URGENT, TW_REST_WANTED, &writer, now_ns);
 }
 
+/* False when the lane has no room now, or the connection has broken. */
+static bool answer_all(struct tw_source *s, uint64_t now_ns)
+{
+    while (s->rest.count)
+        if (!answer(s, now_ns))
+            return false;
+    return true;
+}
+
 /* The next page of the background: what is likely to be touched, then by address. */
 static bool next_page(struct tw_rest *r, enum tw_rest_tag why, uint64_t *page)
 {
@@ -263,9 +246,8 @@ uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns)
     struct tw_rest *r = &s->rest;
     if (!r->map_said || !s->conn || s->farewell.until)
         return TW_NEVER;
-    while (r->count)
-        if (!answer(s, now_ns))
-            return s->conn && r->map_said ? r->retry_ns : now_ns;
+    if (!answer_all(s, now_ns))
+        return s->conn && r->map_said ? r->retry_ns : now_ns;
     if (!s->state_said)
         return TW_NEVER;
     if (!r->limited) /* it was lifted for what prolongs the pause; this does not */
@@ -277,6 +259,34 @@ uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns)
         if (!send_background(s, now_ns))
             return s->conn && r->map_said ? r->retry_ns : now_ns;
     return r->lines.count ? now_ns : TW_NEVER;
+}
+
+/* ---- What the destination says ----------------------------------------------------------------
+ */
+
+bool tw_source_rest_hears(struct tw_source *s, uint32_t kind, const union tw_control *m)
+{
+    struct tw_rest *r = &s->rest;
+    if (kind == TW_CONTROL_ROOM && m->epoch.epoch == s->params.epoch) {
+        r->room = s->machine.state == TW_SOURCE_ANNOUNCING && r->announced;
+        return r->room;
+    }
+    /* A demand may overtake the map of what is missing; it is answered behind it. */
+    bool mapped = r->map_said || r->asking;
+    if (kind == TW_CONTROL_WANT && mapped && m->want.page < s->host->memory_bytes / TW_PAGE_SIZE &&
+        r->count < TW_WANTS_MAX) {
+        r->wants[(r->first + r->count++) % TW_WANTS_MAX] = m->want;
+        if (r->map_said && !s->farewell.until) /* at once: the next step may be some chunks away */
+            answer_all(s, tw_now(s->env.clock));
+        return true;
+    }
+    if (kind == TW_CONTROL_WHOLE && r->map_said && m->whole.epoch == s->params.epoch &&
+        s->running) {
+        r->whole = true;
+        r->report = m->whole;
+        return true;
+    }
+    return false;
 }
 
 /* ---- The VM runs over there -------------------------------------------------------------------

@@ -179,10 +179,15 @@ static void say(enum tw_control_kind kind, const union tw_control *m)
     turns(6, 60 * TW_US);
 }
 
+static void say_begin_with(enum tw_migration_method method)
+{
+    union tw_control m = {.begin = {PAGES * TW_PAGE_SIZE, d.params.epoch, 1, (uint32_t)method}};
+    say(TW_CONTROL_BEGIN, &m);
+}
+
 static void say_begin(void)
 {
-    union tw_control m = {.begin = {PAGES * TW_PAGE_SIZE, d.params.epoch, 1, 0}};
-    say(TW_CONTROL_BEGIN, &m);
+    say_begin_with(TW_METHOD_PRE_COPY);
 }
 
 static void say_line(uint64_t page)
@@ -433,6 +438,122 @@ Test(hostile, a_second_source_is_refused)
     duel_close();
 }
 
+/* ---- Maps of what is to come ------------------------------------------------------------------
+ */
+
+static void say_map(const struct tw_record_header *records, uint32_t count)
+{
+    if (d.peer)
+        tw_conn_send(d.peer, TW_LANE_BULK, TW_CHUNK_BLOB, TW_BLOB_MAP, 0, records,
+                     count * (uint32_t)sizeof *records, NULL);
+    turns(6, 60 * TW_US);
+}
+
+static void say_map_end(uint64_t lines, uint32_t final)
+{
+    union tw_control m = {.map_end = {lines, final, 0}};
+    say(TW_CONTROL_MAP_END, &m);
+}
+
+static void meet_for_post_copy(void)
+{
+    duel_open(1, true);
+    struct tw_hello hello = hello_of(&d.params);
+    meet_destination(&hello);
+    say_begin_with(TW_METHOD_POST_COPY);
+}
+
+static void expect_refused(const char *text)
+{
+    turns(50, TW_MS);
+    cr_assert(d.peer_down, "%s", text);
+    cr_assert_eq(tw_destination_hand_over(d.destination), TW_HAND_OVER_ABORTED);
+    const struct tw_error *why = tw_destination_error(d.destination);
+    cr_assert(why && strstr(why->what, text), "%s: %s", text, why ? why->what : "no error");
+    cr_assert_not(d.host.running);
+    duel_close();
+}
+
+#define RECORD(page, kind, word)                                                                   \
+    {                                                                                              \
+        (page) * UINT64_C(4096) | (kind), (word)                                                   \
+    }
+
+Test(hostile, maps_that_are_wrong_are_refused)
+{
+    static const struct {
+        const char *text;
+        struct tw_record_header records[2];
+        uint32_t count;
+    } wrong[] = {
+        {"named twice",
+         {RECORD(3, TW_RECORD_ZERO_LINES, 6), RECORD(3, TW_RECORD_ZERO_LINES, 4)},
+         2},
+        {"named twice",
+         {RECORD(9, TW_RECORD_ZERO_PAGES, 3), RECORD(11, TW_RECORD_ZERO_LINES, 1)},
+         2},
+        {"", {RECORD(3, TW_RECORD_LINES, 1)}, 1},               /* data, and none there */
+        {"", {RECORD(PAGES, TW_RECORD_ZERO_LINES, 1)}, 1},      /* behind the memory */
+        {"", {RECORD(1, TW_RECORD_ZERO_PAGES, PAGES)}, 1},      /* across its end */
+        {"", {RECORD(1, TW_RECORD_ZERO_PAGES, UINT64_MAX)}, 1}, /* and round it */
+        {"", {RECORD(1, TW_RECORD_ZERO_LINES, 0)}, 1},          /* nothing */
+        {"", {{1 << 12 | 7, 1}}, 1},                            /* an unknown kind */
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        meet_for_post_copy();
+        say_map(wrong[i].records, wrong[i].count);
+        expect_refused(wrong[i].text);
+    }
+}
+
+Test(hostile, a_map_out_of_place_is_refused)
+{
+    static const struct tw_record_header one = RECORD(3, TW_RECORD_ZERO_LINES, 6);
+    meet_for_post_copy();
+    say_map(&one, 1);
+    say_map_end(3, 0);
+    expect_refused("names other lines than its end says");
+
+    meet_for_post_copy();
+    say_map_end(0, 1); /* the announcement comes first */
+    expect_refused("out of place");
+
+    duel_open(1, true); /* pre-copy knows no map */
+    struct tw_hello hello = hello_of(&d.params);
+    meet_destination(&hello);
+    say_begin();
+    say_map(&one, 1);
+    expect_refused("out of place");
+
+    meet_for_post_copy();
+    say_map(&one, 1);
+    say_map_end(2, 0);
+    turns(20, TW_MS);
+    cr_assert_eq(d.heard[TW_CONTROL_ROOM], 1);
+    say_map(&one, 1);
+    say_map_end(2, 1);
+    say_map(&one, 1); /* final is final */
+    expect_refused("out of place");
+
+    meet_for_post_copy();
+    union tw_control want = {.want = {.page = 1, .lines = 1}};
+    say(TW_CONTROL_WANT, &want); /* nothing that a source says */
+    expect_refused("out of place");
+}
+
+Test(hostile, lines_behind_a_map_need_a_reason_and_a_state_before_them)
+{
+    static const struct tw_record_header one = RECORD(3, TW_RECORD_ZERO_LINES, 6);
+    meet_for_post_copy();
+    say_map(&one, 1);
+    say_map_end(2, 0);
+    turns(20, TW_MS);
+    say_map(&one, 1);
+    say_map_end(2, 1);
+    say_line(3);
+    expect_refused("before the device state");
+}
+
 /* ---- Against a source -------------------------------------------------------------------------
  */
 
@@ -472,6 +593,63 @@ Test(hostile, a_source_survives_anything_and_its_vm_runs_on)
         cr_assert(d.host.running, "seed %lu", (unsigned long)seed);
         duel_close();
     }
+}
+
+static bool source_refuses(uint64_t page, uint64_t lines, uint32_t critical, unsigned times)
+{
+    union tw_control want = {.want = {page, lines, critical, 0}};
+    for (unsigned i = 0; i < times; i++)
+        say(TW_CONTROL_WANT, &want);
+    turns(100, 10 * TW_MS);
+    bool refused = d.peer_down && d.durable == TW_HAND_OVER_ABORTED && d.host.running;
+    duel_close();
+    return refused;
+}
+
+static void meet_post_copy_source(bool mapped)
+{
+    duel_open(6, false);
+    d.params.limits.method = TW_METHOD_POST_COPY;
+    struct tw_migration_env e = env();
+    cr_assert_eq(tw_fabric_listen(d.fabric[1], "peer", NULL), TW_OK);
+    cr_assert_eq(tw_source_start(&e, &d.params, &d.host.host, "peer", &d.source, NULL), TW_OK);
+    for (unsigned n = 0; n < 400 && d.heard[TW_CONTROL_MAP_END] == 0; n++)
+        turn(100 * TW_US);
+    cr_assert_eq(d.heard[TW_CONTROL_MAP_END], 1);
+    union tw_control room = {.epoch = {.epoch = d.params.epoch}};
+    if (mapped)
+        say(TW_CONTROL_ROOM, &room);
+    for (unsigned n = 0; mapped && n < 2000 && d.heard[TW_CONTROL_STATE_END] == 0; n++)
+        turn(100 * TW_US);
+    cr_assert_eq(d.heard[TW_CONTROL_STATE_END], mapped);
+}
+
+Test(hostile, wants_that_are_wrong_are_refused_and_the_vm_runs_on)
+{
+    meet_post_copy_source(false);
+    cr_expect(source_refuses(1, 1, 0, 1), "before the map is final");
+    meet_post_copy_source(true);
+    cr_expect(source_refuses(PAGES, 1, 0, 1), "a page behind the memory");
+    meet_post_copy_source(true);
+    cr_expect(source_refuses(UINT64_MAX, 1, 0, 1), "a page behind everything");
+    meet_post_copy_source(true);
+    cr_expect(source_refuses(1, 0, 0, 1), "no line");
+    meet_post_copy_source(true);
+    cr_expect(source_refuses(1, 1, 64, 1), "a line that no page has");
+}
+
+/* The same page again and again: it crosses once, and nothing grows. */
+Test(hostile, a_want_said_again_is_answered_once)
+{
+    struct tw_migration_progress p;
+    union tw_control want = {.want = {1, TW_ALL_LINES, 5, 0}};
+    meet_post_copy_source(true);
+    for (unsigned i = 0; i < 200; i++)
+        say(TW_CONTROL_WANT, &want);
+    tw_source_progress(d.source, &p);
+    cr_expect_leq(p.lines_on_demand, TW_LINES_PER_PAGE);
+    cr_expect_not(d.peer_down);
+    duel_close();
 }
 
 Test(hostile, a_destination_that_falls_silent_does_not_keep_the_vm_stopped)

@@ -198,8 +198,8 @@ Test(foresight, a_guest_that_goes_page_by_page_waits_less)
     unsigned told = reach_with(TW_FORESIGHT_SPATIAL, FAKE_TOUCH_ASCENDING, &spatial);
     unsigned trial = reach_with(TW_FORESIGHT_AUTO, FAKE_TOUCH_ASCENDING, &chosen);
     cr_expect_eq(none.ahead, 0);
-    cr_expect_gt(told, untold * 3 / 2, "%u and %u pages", told, untold);
-    cr_expect_gt(trial, untold * 5 / 4, "%u and %u pages", trial, untold);
+    cr_expect_gt(told, untold * 5 / 4, "%u and %u pages", told, untold);
+    cr_expect_gt(trial, untold * 9 / 8, "%u and %u pages", trial, untold);
     cr_expect_gt(spatial.touched * 2, spatial.watched, "most guesses were right");
 }
 
