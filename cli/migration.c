@@ -125,7 +125,7 @@ int tow_migration_switch(struct tow *tow, const struct tow_arguments *arguments)
     return status;
 }
 
-int tow_migration_resume(struct tow *tow, const struct tow_arguments *arguments)
+int tow_migration_reconnect(struct tow *tow, const struct tow_arguments *arguments)
 {
     Towline__V1__ResumeMigrationRequest request = TOWLINE__V1__RESUME_MIGRATION_REQUEST__INIT;
     int status;

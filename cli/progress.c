@@ -304,7 +304,7 @@ static void print_path(const Towline__V1__MigrationProgress *p, FILE *out)
         if (p->path_left_ms)
             fprintf(out, " (%llu s left)\n", (unsigned long long)(p->path_left_ms + 999) / 1000);
         else
-            fprintf(out, "; no more is tried: tow migration resume\n");
+            fprintf(out, "; no more is tried: tow migration reconnect\n");
     }
     if (p->reconnects)
         fprintf(out, "reconnected    %llu times, %s without a path, %llu lines sent again\n",

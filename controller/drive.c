@@ -241,7 +241,7 @@ static struct tw_verdict path_verdict(const struct tw_drive *d, const struct tw_
     struct tw_verdict v = *from;
     if (t->paused)
         snprintf(v.reason, sizeof v.reason,
-                 "no path to the source in time; the VM waits: tow migration resume %s", d->id);
+                 "no path to the source in time; the VM waits: tow migration reconnect %s", d->id);
     else if (t->path_lost)
         snprintf(v.reason, sizeof v.reason,
                  "the path is lost; the destination connects to the source again");
