@@ -408,6 +408,18 @@ HANDLER(on_switch)
     return code;
 }
 
+HANDLER(on_resume)
+{
+    struct fake_controller *fake = ctx;
+    const char *id = ((const Towline__V1__ResumeMigrationRequest *)request)->id;
+    Towline__V1__ResumeMigrationResponse *r = (Towline__V1__ResumeMigrationResponse *)response;
+    UNUSED(call);
+    pthread_mutex_lock(&fake->lock);
+    enum tw_code code = migration_answer(fake, id, &r->migration, err);
+    pthread_mutex_unlock(&fake->lock);
+    return code;
+}
+
 HANDLER(on_recover)
 {
     struct fake_controller *fake = ctx;
@@ -483,9 +495,10 @@ static const struct tw_rpc_method vms[] = {{"Create", on_create},
                                            {"Get", on_vm},
                                            {"Stop", on_stop},
                                            {"Delete", on_delete}};
-static const struct tw_rpc_method migrations[] = {
-    {"Start", on_start},   {"List", on_migrations},  {"Get", on_migration},
-    {"Cancel", on_cancel}, {"SwitchNow", on_switch}, {"Recover", on_recover}};
+static const struct tw_rpc_method migrations[] = {{"Start", on_start},      {"List", on_migrations},
+                                                  {"Get", on_migration},    {"Cancel", on_cancel},
+                                                  {"SwitchNow", on_switch}, {"Resume", on_resume},
+                                                  {"Recover", on_recover}};
 static const struct tw_rpc_method events[] = {{"Watch", on_watch}};
 
 static void serve(struct fake_controller *fake, const char *url)
@@ -496,7 +509,7 @@ static void serve(struct fake_controller *fake, const char *url)
         tw_rpc_server_add(s, &towline__v1__health_service__descriptor, health, 1, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__host_service__descriptor, hosts, 4, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__vm_service__descriptor, vms, 5, fake, NULL) ||
-        tw_rpc_server_add(s, &towline__v1__migration_service__descriptor, migrations, 6, fake,
+        tw_rpc_server_add(s, &towline__v1__migration_service__descriptor, migrations, 7, fake,
                           NULL) ||
         tw_rpc_server_add(s, &towline__v1__event_service__descriptor, events, 1, fake, NULL) ||
         tw_rpc_server_start(s, NULL) != TW_OK)

@@ -321,6 +321,13 @@ HANDLER(switch_now, Towline__V1__AgentSwitchRequest, Towline__V1__AgentSwitchRes
     return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
 }
 
+HANDLER(reconnect, Towline__V1__AgentReconnectRequest, Towline__V1__AgentReconnectResponse)
+{
+    const struct fake_side *s = fake_side_find(a, r->migration);
+    (void)p;
+    return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
+}
+
 HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigrationResponse)
 {
     struct fake_side *s = fake_side_find(a, r->migration);
@@ -355,6 +362,7 @@ const struct tw_rpc_method fake_methods[] = {
     {"StartVm", start_vm},           {"RemoveVm", remove_vm},
     {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
     {"GetMigration", get_migration}, {"CancelMigration", cancel},
-    {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
+    {"SwitchMigration", switch_now}, {"ReconnectMigration", reconnect},
+    {"ResolveMigration", resolve},
 };
 const size_t fake_method_count = sizeof fake_methods / sizeof *fake_methods;
