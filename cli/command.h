@@ -65,7 +65,7 @@ int tow_vm_migrate(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_list(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_show(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_switch(struct tow *tow, const struct tow_arguments *arguments);
-int tow_migration_resume(struct tow *tow, const struct tow_arguments *arguments);
+int tow_migration_reconnect(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_cancel(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_set(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_pause(struct tow *tow, const struct tow_arguments *arguments);

@@ -420,6 +420,19 @@ HANDLER(on_switch)
     return code;
 }
 
+HANDLER(on_reconnect)
+{
+    struct fake_controller *fake = ctx;
+    const char *id = ((const Towline__V1__ReconnectMigrationRequest *)request)->id;
+    Towline__V1__ReconnectMigrationResponse *r =
+        (Towline__V1__ReconnectMigrationResponse *)response;
+    UNUSED(call);
+    pthread_mutex_lock(&fake->lock);
+    enum tw_code code = migration_answer(fake, id, &r->migration, err);
+    pthread_mutex_unlock(&fake->lock);
+    return code;
+}
+
 HANDLER(on_adjust)
 {
     struct fake_controller *fake = ctx;
@@ -606,9 +619,10 @@ static const struct tw_rpc_method vms[] = {{"Create", on_create},
                                            {"Stop", on_stop},
                                            {"Delete", on_delete}};
 static const struct tw_rpc_method migrations[] = {
-    {"Start", on_start},      {"List", on_migrations}, {"Get", on_migration}, {"Cancel", on_cancel},
-    {"SwitchNow", on_switch}, {"Recover", on_recover}, {"Adjust", on_adjust}, {"Plan", on_plan},
-    {"GetPlan", on_get_plan}, {"Why", on_why}};
+    {"Start", on_start},   {"List", on_migrations},    {"Get", on_migration},
+    {"Cancel", on_cancel}, {"SwitchNow", on_switch},   {"Recover", on_recover},
+    {"Adjust", on_adjust}, {"Plan", on_plan},          {"GetPlan", on_get_plan},
+    {"Why", on_why},       {"Reconnect", on_reconnect}};
 static const struct tw_rpc_method events[] = {{"Watch", on_watch}};
 
 static void serve(struct fake_controller *fake, const char *url)

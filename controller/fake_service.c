@@ -399,6 +399,13 @@ HANDLER(measure, Towline__V1__MeasureVmRequest, Towline__V1__MeasureVmResponse)
     return TW_OK;
 }
 
+HANDLER(reconnect, Towline__V1__AgentReconnectRequest, Towline__V1__AgentReconnectResponse)
+{
+    const struct fake_side *s = fake_side_find(a, r->migration);
+    (void)p;
+    return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
+}
+
 HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigrationResponse)
 {
     struct fake_side *s = fake_side_find(a, r->migration);
@@ -429,11 +436,18 @@ HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigra
 }
 
 const struct tw_rpc_method fake_methods[] = {
-    {"Describe", describe},          {"Diagnose", diagnose},
-    {"StartVm", start_vm},           {"RemoveVm", remove_vm},
-    {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
-    {"GetMigration", get_migration}, {"CancelMigration", cancel},
-    {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
-    {"AdjustMigration", adjust},     {"MeasureVm", measure},
+    {"Describe", describe},
+    {"Diagnose", diagnose},
+    {"StartVm", start_vm},
+    {"RemoveVm", remove_vm},
+    {"PrepareIncoming", prepare},
+    {"StartOutgoing", start_outgoing},
+    {"GetMigration", get_migration},
+    {"CancelMigration", cancel},
+    {"SwitchMigration", switch_now},
+    {"ResolveMigration", resolve},
+    {"AdjustMigration", adjust},
+    {"MeasureVm", measure},
+    {"ReconnectMigration", reconnect},
 };
 const size_t fake_method_count = sizeof fake_methods / sizeof *fake_methods;

@@ -93,7 +93,7 @@ struct tw_rest {
     bool marked, packed;           /* steps of a map that are done */
     bool announced, map_said, room, whole;
     struct tw_line_set asked; /* what a destination that came back is naming as missing */
-    uint64_t asked_ns;        /* since when it does */
+    uint64_t asked_ns;        /* when it was heard last */
     bool asking;
     bool partly_compared;           /* an agent has ended meanwhile: the digest is of a part */
     bool limited;                   /* the bandwidth limit holds again */

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define MISSING_LIMIT_NS (30 * TW_SEC) /* from the new connection to all that is missing */
+#define MISSING_LIMIT_NS (10 * TW_SEC) /* from one part of what is missing to the next */
 
 /* ---- The path is lost, and back ---------------------------------------------------------------
  */
@@ -65,6 +65,7 @@ enum tw_code tw_source_take_missing(struct tw_source *s, const struct tw_chunk_h
     if (!s->rest.asking || header->tag != TW_BLOB_MAP)
         return tw_fail(err, TW_INVALID_ARGUMENT, s->params.id, NULL,
                        tw_machine_state_name(&s->machine), "a map out of place");
+    s->rest.asked_ns = tw_now(s->env.clock);
     return tw_line_set_unpack(&s->rest.asked, payload, header->length, err);
 }
 

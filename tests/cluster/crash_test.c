@@ -82,8 +82,9 @@ static void arm(struct tw_cluster *c, const struct crash *k)
         add_fault(b, "journal.prepared", "fail");
     if (k->way == LOSE_DESTINATION)
         add_fault(b, "destination.resuming", early);
-    if (is_cut(k->way))
-        add_fault(b, "destination.fetching", early);
+    if (is_cut(k->way)) /* each side has to know that the VM runs */
+        add_fault(at_source(k) ? a : b, at_source(k) ? "source.serving" : "destination.fetching",
+                  early);
 }
 
 static void cancel(struct tw_cluster *c, const char *id)
@@ -317,9 +318,9 @@ static void run(const struct crash *k)
     go_the_way(c, k, id);
     await_point(c, k);
     kill_victim(c, k);
-    restart(c);
-    if (is_cut(k->way))
+    if (is_cut(k->way)) /* before: an agent that starts needs its address */
         tw_cluster_mend(c);
+    restart(c);
     Towline__V1__Migration *m = await_end(c, k, id);
     cr_assert(m, "%s killed at %s: the migration did not end; logs in %s", victim_names[k->victim],
               k->point, c->dir);

@@ -4,15 +4,15 @@
  * machine; here those that matter for ownership, under the names of the tables (source.c,
  * destination.c): what lies between them is one step. Messages go by channels whose connection may
  * be cut at any moment, once, with all that is under way lost. Each of the two agents and the
- * controller may crash once, at any moment, and starts again from what is durable. A controller
+ * controller may crash once, at any moment, and starts again from what is durable. A destination
+ * whose memory is still on its way connects again, whoever was lost. A controller
  * decides as controller/resolve.c does, of answers that may be old.
  *
  *   spin -DPOST=0 -search -safety -ltl never_two handover.pml      pre-copy
  *   spin -DPOST=1 -search -a -f -DNFAIR=3 -ltl ends handover.pml   post-copy
  *
  * Checked: never two owners (an invariant of each step), the destination never before the source
- * has durably given up, and when nothing moves any more, exactly one owner has the VM (or, in
- * post-copy, it is lost after a cut or crash behind the hand-over, and says so).
+ * has durably given up, and in the end exactly one owner has the VM, with all of its memory.
  *
  * source, folded into verifying: new connecting announcing full_copy waiting round precompare
  * source, folded into verifying: stopping final_pass compare sending_map saving_state sending_state
@@ -20,11 +20,12 @@
  * source, folded into aborted: lost
  * destination, folded into receiving: new waiting guarding loading_state verifying preparing
  * destination, folded into resuming: committing
- * destination, folded into aborted: aborting
+ * destination, folded into aborted: aborting lost
  *
  * BREAK breaks one rule each, for the proof that the checks bite: 1 = a prepared destination whose
  * connection is cut takes over by itself, 2 = a source that has given up resumes when its peer is
- * lost, 3 = nobody tells a source that it may reclaim. */
+ * lost, 3 = nobody tells a source that it may reclaim, 4 = a source is told to finish while memory
+ * is still on its way. */
 #ifndef POST
 #define POST 0
 #endif
@@ -36,10 +37,11 @@
 mtype = {ACTIVE, GIVEN_UP, PREPARED, COMMITTED, COMMITTED_PARTLY, ABORTED};
 
 /* States: the tables' names; handover_test compares them. "down" = its agent does not run. */
-mtype = {source_verifying, source_given_up, source_serving, source_completed, source_resuming,
+mtype = {source_verifying, source_given_up, source_serving, source_path_lost, source_completed, source_resuming,
          source_aborted, source_down};
-mtype = {destination_receiving, destination_prepared, destination_resuming, destination_fetching,
-         destination_committed, destination_aborted, destination_lost, destination_down};
+mtype = {destination_receiving, destination_prepared, destination_rejoining, destination_resuming,
+         destination_fetching, destination_path_lost, destination_paused, destination_committed,
+         destination_aborted, destination_down};
 
 /* Messages. */
 mtype = {prepared, commit, running, whole};
@@ -50,6 +52,7 @@ bool link = true;
 bool source_runs = false, destination_runs = false; /* the VM was stopped before this begins */
 bool source_crashed = false, destination_crashed = false, controller_crashed = false;
 bool here = false; /* all of the memory is at the destination */
+bool paused = false; /* it has given up to connect, and was told to try again */
 chan to_source = [2] of {mtype};
 chan to_destination = [1] of {mtype};
 
@@ -58,7 +61,7 @@ mtype = {undecided, to_commit, to_abort, to_reclaim, to_finish};
 mtype decided = undecided;
 
 #define OWNS(word) (word == COMMITTED || word == COMMITTED_PARTLY)
-#define LOST       (d == destination_lost)
+#define SERVES     (s == source_given_up || s == source_serving || s == source_path_lost)
 
 inline check()
 {
@@ -106,11 +109,12 @@ active proctype source()
            fi }
     :: atomic { s == source_serving && link && to_source?[whole] ->
            to_source?whole; sj = COMMITTED; s = source_completed }
+    :: atomic { s == source_serving && !link -> s = source_path_lost }
     :: atomic { s == source_verifying && !link -> s = source_resuming }
     :: atomic { s == source_verifying -> s = source_resuming } /* cancelled, or out of time */
     :: atomic { s == source_resuming -> link = false; source_resume() }
     /* Orders. */
-    :: atomic { decided == to_finish && !link && (s == source_given_up || s == source_serving) ->
+    :: atomic { decided == to_finish && !link && SERVES ->
            sj = COMMITTED; s = source_completed }
     :: atomic { decided == to_reclaim && !link && s == source_given_up && BREAK != 3 -> source_resume() }
     :: atomic { BREAK == 2 && s == source_given_up && !link -> s = source_resuming }
@@ -135,7 +139,8 @@ active proctype destination()
     :: atomic { d == destination_prepared && link && to_destination?[commit] ->
            to_destination?commit; destination_take_over() }
     :: atomic { POST && d == destination_prepared && !link && !here -> destination_abort() }
-    :: atomic { d == destination_resuming && !link && POST && !here -> d = destination_lost }
+    :: atomic { d == destination_resuming && !link && POST && !here ->
+           destination_runs = true; check(); d = destination_path_lost }
     :: atomic { d == destination_resuming && !(POST && !link && !here) ->
            destination_runs = true; check();
            if
@@ -154,8 +159,19 @@ active proctype destination()
            :: link && nfull(to_source) -> to_source!whole
            :: else
            fi }
-    :: atomic { d == destination_fetching && !here && !link ->
-           destination_runs = false; d = destination_lost }
+    /* Behind it the VM runs on, and who touches what is not here waits. */
+    :: atomic { d == destination_fetching && !here && !link -> d = destination_path_lost }
+    :: atomic { d == destination_path_lost && !link && SERVES && empty(to_source) &&
+           empty(to_destination) -> link = true; s = source_serving; d = destination_fetching }
+    :: atomic { d == destination_path_lost && !link && !paused ->
+           paused = true; d = destination_paused }
+    :: atomic { d == destination_paused -> d = destination_path_lost }
+    :: atomic { d == destination_rejoining ->
+           destination_runs = true; check();
+           if
+           :: here -> d = destination_fetching
+           :: else -> d = destination_path_lost
+           fi }
     /* Orders. */
     :: atomic { decided == to_commit && d == destination_prepared && !link && !(POST && !here) ->
            destination_take_over() }
@@ -168,7 +184,7 @@ active proctype destination()
     :: atomic { d == destination_down ->
            if
            :: dj == COMMITTED -> destination_runs = true; check(); d = destination_committed
-           :: dj == COMMITTED_PARTLY -> destination_runs = false; d = destination_lost
+           :: dj == COMMITTED_PARTLY -> d = destination_rejoining
            :: dj == PREPARED && !POST -> d = destination_prepared
            :: else -> destination_abort()
            fi }
@@ -183,12 +199,13 @@ active proctype controller()
     bool source_stuck, destination_stuck;
     do
     :: atomic { s != source_down -> saw_source = sj;
-           source_stuck = (s == source_given_up || s == source_serving) && !link }
+           source_stuck = SERVES && !link }
        if
        :: atomic { d != destination_down -> saw_destination = dj;
               destination_stuck = d == destination_prepared && !link }
           if
-          :: atomic { source_stuck && OWNS(saw_destination) -> decided = to_finish }
+          :: atomic { source_stuck && (saw_destination == COMMITTED ||
+                 (BREAK == 4 && OWNS(saw_destination))) -> decided = to_finish }
           :: atomic { source_stuck && saw_destination == ABORTED -> decided = to_reclaim }
           :: atomic { source_stuck && destination_stuck && saw_destination == PREPARED ->
                  decided = to_commit }
@@ -203,9 +220,9 @@ active proctype controller()
 /* Once, everything that is under way is lost. */
 active proctype wire()
 {
-    atomic { link ->
-        link = false }
+    bool cut = false;
     do
+    :: atomic { link && !cut -> cut = true; link = false }
     :: atomic { !link && nempty(to_source) -> to_source?_ }
     :: atomic { !link && nempty(to_destination) -> to_destination?_ }
     od
@@ -215,8 +232,9 @@ active proctype wire()
 #define destination_owns (destination_runs && d == destination_committed)
 #define settled          ((source_owns && !destination_runs) || (destination_owns && !source_runs))
 
-/* Never none for ever: from every point on, the VM gets an owner that runs it, or is known as lost,
- * which pre-copy never is, and post-copy only behind the hand-over. */
-ltl ends { <> (settled || (POST && LOST)) }
+/* Never none for ever, and nothing is lost: from every point on, the VM gets an owner that runs it,
+ * with all of its memory. */
+ltl ends { <> settled }
 ltl never_two { [] !(source_runs && destination_runs) }
-ltl lost_is_late { [] (LOST -> (POST && (sj == GIVEN_UP || sj == COMMITTED))) }
+/* Whoever runs it at the destination has all of its memory there or a source that still has it. */
+ltl memory_stays { [] ((OWNS(dj) && !here && POST) -> (sj == GIVEN_UP)) }
