@@ -26,6 +26,7 @@
 #define TW_AGENT_VMS_MAX 256u
 
 struct tw_agent;
+struct tw_rpc_call;
 
 /* One side of one migration in this agent. */
 struct tw_job {
@@ -86,6 +87,7 @@ struct tw_agent {
     struct tw_vm *vms;
     unsigned vm_count;
     struct tw_job *jobs;
+    struct tw_plan *plans; /* VMs being measured, or measured lately */
     struct tw_agent_totals totals;
 };
 
@@ -142,6 +144,18 @@ enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct
 enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err);
 extern const struct tw_fabric_events tw_job_fabric_events;
 
+/* ---- plan.c: VMs that are measured, and what their migration would come to
+ * -----------------------
+ */
+
+struct tw_plan;
+/* Begins, or tells how far it is. */
+enum tw_code tw_plan_ask(struct tw_agent *agent, const Towline__V1__MeasureVmRequest *request,
+                         Towline__V1__MeasureVmResponse *response, struct tw_error *err);
+/* Advances all of them; returns when it wants to be called again. */
+uint64_t tw_plans_step(struct tw_agent *agent);
+void tw_plans_free(struct tw_agent *agent);
+
 /* ---- convert.c ------------------------------------------------------------------------------- */
 
 /* malloc'ed; freed with the message that holds them. */
@@ -150,6 +164,7 @@ Towline__V1__VmReport *tw_vm_report(const struct tw_vm *vm);
 /* `job` adds the path that it takes; NULL = none. */
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *progress,
                                                      const struct tw_job *job);
+Towline__V1__MigrationMethod tw_method_to_proto(enum tw_migration_method method);
 Towline__V1__HostDescription *tw_agent_description(const struct tw_agent *agent);
 /* `predictor`: enum tw_foresight_choice where the limits name none. */
 void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned predictor,
@@ -159,6 +174,13 @@ enum tw_code tw_spec_check(const Towline__V1__VmSpec *spec, struct tw_error *err
 /* ---- handlers.c, heartbeat.c, metrics.c --------------------------------------------------------
  */
 
+/* plan_handlers.c */
+enum tw_code tw_agent_measure_vm(void *ctx, const struct tw_rpc_call *call,
+                                 const ProtobufCMessage *request, ProtobufCMessage *response,
+                                 struct tw_error *err);
+enum tw_code tw_agent_adjust(void *ctx, const struct tw_rpc_call *call,
+                             const ProtobufCMessage *request, ProtobufCMessage *response,
+                             struct tw_error *err);
 struct tw_rpc_server;
 enum tw_code tw_agent_serve(struct tw_agent *agent, struct tw_rpc_server **server,
                             struct tw_error *err);

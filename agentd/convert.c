@@ -106,7 +106,7 @@ static Towline__V1__Round *round_to_proto(const struct tw_round *round)
     return r;
 }
 
-static Towline__V1__MigrationMethod method_to_proto(enum tw_migration_method method)
+Towline__V1__MigrationMethod tw_method_to_proto(enum tw_migration_method method)
 {
     static const Towline__V1__MigrationMethod methods[] = {
         [TW_METHOD_PRE_COPY] = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
@@ -162,7 +162,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->memory_equal = p->memory_equal;
     r->final_pass_us = p->final_pass_ns / TW_US;
     r->device_state_us = p->device_state_ns / TW_US;
-    r->method = method_to_proto(p->method);
+    r->method = tw_method_to_proto(p->method);
     r->lines_to_come = p->lines_to_come;
     r->lines_left = p->lines_left;
     r->lines_on_demand = p->lines_on_demand;
@@ -176,6 +176,10 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->compare_us = p->compare_ns / TW_US;
     r->saving_us = p->saving_ns / TW_US;
     r->hand_over_us = p->hand_over_ns / TW_US;
+    r->link_bytes_per_s = p->link_bytes_per_s;
+    r->start_us = p->start_ns / TW_US;
+    r->paused = p->paused;
+    r->paused_us = p->paused_ns / TW_US;
     if (job) {
         r->fabric = strdup(job->path);
         r->fabric_reason = strdup(job->path_reason);

@@ -501,11 +501,18 @@ static enum tw_code check(void *ctx, const struct tw_rpc_call *call,
 }
 
 static const struct tw_rpc_method agent_methods[] = {
-    {"Describe", describe},          {"Diagnose", diagnose},
-    {"StartVm", start_vm},           {"RemoveVm", remove_vm},
-    {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
-    {"GetMigration", get_migration}, {"CancelMigration", cancel},
-    {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
+    {"Describe", describe},
+    {"Diagnose", diagnose},
+    {"StartVm", start_vm},
+    {"RemoveVm", remove_vm},
+    {"PrepareIncoming", prepare},
+    {"StartOutgoing", start_outgoing},
+    {"GetMigration", get_migration},
+    {"CancelMigration", cancel},
+    {"SwitchMigration", switch_now},
+    {"ResolveMigration", resolve},
+    {"MeasureVm", tw_agent_measure_vm},
+    {"AdjustMigration", tw_agent_adjust},
 };
 static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 

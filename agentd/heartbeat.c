@@ -59,6 +59,7 @@ static unsigned beat(struct tw_heartbeat *h)
     towline__v1__heartbeat_request__init(r);
     enum tw_code code =
         tw_mailbox_call(agent->mailbox, gather, r, tw_after(tw_now(&tw_monotonic), TW_SEC), &err);
+    r->unix_ms = tw_wall_ms();
     ProtobufCMessage *answer = NULL;
     if (!code)
         code = tw_rpc_call(h->client, &towline__v1__host_service__descriptor, "Heartbeat", &r->base,

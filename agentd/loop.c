@@ -82,6 +82,7 @@ void tw_agent_close(struct tw_agent *agent)
         return;
     tw_agent_tracking_close(agent->tracking);
     tw_diagnose_close(agent->diagnose);
+    tw_plans_free(agent);
     while (agent->jobs)
         tw_job_free(agent->jobs);
     while (agent->vms)
@@ -130,6 +131,9 @@ static uint64_t turn(struct tw_agent *a)
         if (due < next)
             next = due;
     }
+    uint64_t planned = tw_plans_step(a);
+    if (planned < next)
+        next = planned;
     uint64_t took = tw_now(&tw_monotonic) - start;
     a->totals.turns++;
     if (took > a->totals.longest_turn_ns)

@@ -33,21 +33,43 @@ static const struct tow_option vm_list_options[] = {
     {0, NULL, NULL, NULL, NULL},
 };
 
+#define LIMIT_OPTIONS                                                                              \
+    {0, "to", "HOST", NULL, "where it goes; auto: the service chooses"},                           \
+        {0, "bandwidth", "RATE", NULL,                                                             \
+         "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},                \
+        {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms [300ms]"},         \
+        {0, "downtime-ms", "N", NULL, "the same in milliseconds"},                                 \
+        {0, "total", "DURATION", NULL, "budget of the whole; counts for a choice [none]"},         \
+        {0, "slow-down", "PERCENT", NULL, "budget of the guest's slow-down, 1 to 90 [none]"},      \
+        {0, "max-rounds", "N", NULL, "rounds after the full copy [30]"},                           \
+        {0, "on-no-convergence", "WHAT", "abort stop",                                             \
+         "when the rounds are used up: leave the VM at the source, or stop it all the same "       \
+         "[abort]"},                                                                               \
+        {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},              \
+        {0, "method", "WHAT", "precopy postcopy hybrid auto",                                      \
+         "memory first, the VM first, or rounds and then the VM; auto: by the forecast"},          \
+        {0, "predictor", "WHAT", "none spatial stride sequence auto",                              \
+         "what orders the lines that follow the VM [as the source's agent is configured]"},        \
+    {                                                                                              \
+        0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"                \
+    }
+
 static const struct tow_option migrate_options[] = {
     {'w', "wait", NULL, NULL, "follow it to its end and show the progress"},
-    {0, "bandwidth", "RATE", NULL,
-     "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},
-    {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms [300ms]"},
-    {0, "downtime-ms", "N", NULL, "the same in milliseconds"},
-    {0, "max-rounds", "N", NULL, "rounds after the full copy [30]"},
-    {0, "on-no-convergence", "WHAT", "abort stop",
-     "when the rounds are used up: leave the VM at the source, or stop it all the same [abort]"},
-    {0, "give-up-after", "DURATION", NULL, "bound on the whole migration [10m]"},
-    {0, "method", "WHAT", "precopy postcopy hybrid",
-     "memory first, the VM first, or rounds and then the VM [precopy]"},
-    {0, "predictor", "WHAT", "none spatial stride sequence auto",
-     "what orders the lines that follow the VM [as the source's agent is configured]"},
-    {0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"},
+    {0, "plan", "TOKEN", NULL, "run exactly this plan; then nothing else is given"},
+    LIMIT_OPTIONS,
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option plan_options[] = {
+    {0, "for", "DURATION", NULL, "how long the VM is measured, 100ms to 60s [5s]"},
+    LIMIT_OPTIONS,
+    {0, NULL, NULL, NULL, NULL},
+};
+
+static const struct tow_option set_options[] = {
+    {0, "bandwidth", "RATE", NULL, "as 64MiB/s, or unlimited"},
+    {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms"},
     {0, NULL, NULL, NULL, NULL},
 };
 
@@ -197,9 +219,44 @@ static const char create_details[] =
     "    kind: mesi              # none: at once; mesi: through the caches below\n"
     "    l1: {size: 32KiB, ways: 8}\n"
     "    l2: {size: 256KiB, ways: 8}\n"
-    "    last_level: {size: 8MiB, ways: 16}\n";
+    "    last_level: {size: 8MiB, ways: 16}\n"
+    "  migration:                # where the options of vm migrate say nothing\n"
+    "    method: auto            # precopy, postcopy, hybrid, auto\n"
+    "    downtime: 300ms         # budgets; also total: 1m, slow_down: 20 (per cent)\n"
+    "    bandwidth: 128MiB       # a second; also on_no_convergence, max_rounds and\n"
+    "    give_up_after: 10m\n";
+
+static const char plan_details[] =
+    "Measures the running VM for a few seconds and forecasts what its migration would come to, by\n"
+    "each method: rounds, bytes, total time, downtime. Nothing is moved, and the VM is not "
+    "slowed.\n"
+    "The token runs exactly that (tow vm migrate --plan TOKEN), or says what has changed: the VM "
+    "has\n"
+    "moved, its host is gone, it writes far more. It expires after 10 minutes.\n"
+    "\n"
+    "Only what the guest writes is seen, not what it reads. What follows a VM by post-copy is "
+    "asked\n"
+    "for by reads, too, so the slow-down told is a lower bound.\n"
+    "\n"
+    "Exit status: 0 planned, 6 the plan is refused (the reasons say by which rule).\n";
+
+static const char pause_details[] =
+    "While the VM is at the source, nothing is sent until the resume; what it writes is tracked "
+    "on.\n"
+    "Once its memory follows it, only the background stands still: what the guest waits for is "
+    "always\n"
+    "sent. A pause ends by itself after 5 minutes, and --give-up-after counts on.\n";
+
+static const char why_details[] =
+    "ID is of a migration, a plan (p-...) or a refusal (r-...): every host and method that was "
+    "judged,\n"
+    "by which rule, the value that was found, the limit, and the verdict.\n";
 
 static const char migrate_details[] =
+    "VM HOST, VM --to HOST, VM --to auto, or --plan TOKEN. What no option says comes from the "
+    "VM's\n"
+    "file (migration:), then from the controller's configuration.\n"
+    "\n"
     "Without --wait it returns as soon as the migration is recorded. With --wait it ends with the\n"
     "figures and with exit status 0 when the VM has moved, 6 when it has not. An interruption "
     "ends\n"
@@ -278,9 +335,17 @@ const struct tow_command tow_commands[] = {
      .help = "end the VM's process and forget it",
      .run = tow_vm_delete},
     {.group = "vm",
+     .name = "plan",
+     .arguments = "VM [HOST]",
+     .words_min = 1,
+     .words_max = 2,
+     .help = "what moving a running VM would come to",
+     .details = plan_details,
+     .options = plan_options,
+     .run = tow_vm_plan},
+    {.group = "vm",
      .name = "migrate",
-     .arguments = "VM HOST",
-     .words_min = 2,
+     .arguments = "[VM [HOST]]",
      .words_max = 2,
      .help = "move a running VM to another host",
      .details = migrate_details,
@@ -312,6 +377,38 @@ const struct tow_command tow_commands[] = {
      .words_max = 1,
      .help = "hybrid: move the VM now, the rest of its memory follows",
      .run = tow_migration_switch},
+    {.group = "migration",
+     .name = "set",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "change bandwidth or downtime budget while it runs",
+     .options = set_options,
+     .run = tow_migration_set},
+    {.group = "migration",
+     .name = "pause",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "send nothing but what the guest waits for",
+     .details = pause_details,
+     .run = tow_migration_pause},
+    {.group = "migration",
+     .name = "resume",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "end a pause",
+     .details = pause_details,
+     .run = tow_migration_resume},
+    {.group = "migration",
+     .name = "why",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "why it went there and so, or why it was refused",
+     .details = why_details,
+     .run = tow_migration_why},
     {.group = "migration",
      .name = "recover",
      .arguments = "ID",

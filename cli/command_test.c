@@ -185,6 +185,62 @@ Test(command, migrate_refuses_unusable_limits)
     cr_expect_eq(fake.starts, 0);
 }
 
+Test(command, plan_and_migrate_by_it)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "plan", "web-1", "--to", "auto", "--for", "200ms",
+                     "--total", "1m", "--slow-down", "20"),
+                 0);
+    cr_expect_eq(fake.planned_for_ms, 200);
+    cr_expect_eq(fake.limits.total_ms, 60000);
+    cr_expect_eq(fake.limits.slow_down_percent, 20);
+    cr_expect_str_eq(fake.migrated_to, "");
+    cr_expect(said("p-1  vm web-1  node-a -> node-b\n"), "%s", run.out_text);
+    cr_expect(said("path           512 MiB/s, as in m-9\n"));
+    cr_expect(said("tow vm migrate --plan p-1\n"));
+    cr_expect(said("because of the test"));
+    cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "--plan", "p-1"), 0);
+    cr_expect_str_eq(fake.migrated_plan, "p-1");
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "--plan", "p-1", "web-1"), 2);
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "--plan", "p-1", "--downtime", "1s"), 2);
+    fake.plan_refused = true;
+    cr_expect_eq(TOW(&run, &fake, "vm", "plan", "web-1", "node-b"), 6);
+    cr_expect(said("refused: see the reasons\n"));
+}
+
+Test(command, migrate_to_any_host)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "--to", "auto", "--method", "auto"), 0);
+    cr_expect_str_eq(fake.migrated_to, "");
+    cr_expect_eq(fake.limits.method, TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_AUTO);
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1"), 2);
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate"), 2);
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--to", "node-b"), 2);
+    cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--slow-down", "91"), 2);
+}
+
+Test(command, migration_set_pause_why)
+{
+    cr_assert_eq(TOW(&run, &fake, "migration", "set", "m-1", "--bandwidth", "64MiB/s"), 0);
+    cr_expect(fake.adjusted.set_bandwidth && !fake.adjusted.set_downtime);
+    cr_expect_eq(fake.adjusted.bandwidth_bytes_per_s, 64u << 20);
+    cr_assert_eq(TOW(&run, &fake, "migration", "set", "m-1", "--bandwidth", "unlimited",
+                     "--downtime", "80ms"),
+                 0);
+    cr_expect_eq(fake.adjusted.bandwidth_bytes_per_s, 0);
+    cr_expect_eq(fake.adjusted.downtime_ms, 80);
+    cr_assert_eq(TOW(&run, &fake, "migration", "pause", "m-1"), 0);
+    cr_expect(fake.adjusted.set_paused && fake.adjusted.paused);
+    cr_assert_eq(TOW(&run, &fake, "migration", "resume", "m-1"), 0);
+    cr_expect(fake.adjusted.set_paused && !fake.adjusted.paused);
+    cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1"), 2);
+    cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1", "--bandwidth", "0"), 2);
+    cr_expect_eq(fake.adjusts, 4);
+    cr_assert_eq(TOW(&run, &fake, "migration", "why", "r-1"), 0);
+    cr_expect(said("r-1: vm web-1, to any host: refused\n"), "%s", run.out_text);
+    cr_expect(said("64.0 MiB"));
+    cr_expect_eq(TOW(&run, &fake, "migration", "why", "r-2"), 4);
+}
+
 Test(command, migrate_that_is_refused)
 {
     cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-a"), 5);
@@ -283,7 +339,7 @@ Test(command, help_fits_a_terminal)
 Test(command, help_and_version)
 {
     cr_assert_eq(TOW(&run, &fake, "help"), 0);
-    cr_expect(said("vm migrate VM HOST") && said("--controller URL"));
+    cr_expect(said("vm migrate [VM [HOST]]") && said("--controller URL"));
     cr_assert_eq(TOW(&run, &fake, "vm", "create", "--help"), 0);
     cr_expect(said("kind: mesi"));
     cr_assert_eq(TOW(&run, &fake, "help", "vm", "migrate"), 0);

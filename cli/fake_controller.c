@@ -328,6 +328,13 @@ HANDLER(on_start)
     struct fake_controller *fake = ctx;
     const Towline__V1__StartMigrationRequest *q = (const void *)request;
     UNUSED(call);
+    if (q->plan[0]) {
+        pthread_mutex_lock(&fake->lock);
+        copy(fake->migrated_plan, sizeof fake->migrated_plan, q->plan);
+        ((Towline__V1__StartMigrationResponse *)response)->migration = migration_new(fake);
+        pthread_mutex_unlock(&fake->lock);
+        return TW_OK;
+    }
     if (vm_find(q->vm, err) != TW_OK)
         return TW_NOT_FOUND;
     if (strcmp(q->destination, "node-a") == 0)
@@ -408,6 +415,116 @@ HANDLER(on_switch)
     return code;
 }
 
+HANDLER(on_adjust)
+{
+    struct fake_controller *fake = ctx;
+    const Towline__V1__AdjustMigrationRequest *q = (const void *)request;
+    UNUSED(call);
+    pthread_mutex_lock(&fake->lock);
+    enum tw_code code = migration_answer(
+        fake, q->id, &((Towline__V1__AdjustMigrationResponse *)response)->migration, err);
+    if (code == TW_OK) {
+        fake->adjusts++;
+        fake->adjusted = *q;
+    }
+    pthread_mutex_unlock(&fake->lock);
+    return code;
+}
+
+static Towline__V1__Reason *reason_new(const char *about, const char *rule,
+                                       Towline__V1__ReasonVerdict verdict, uint64_t value,
+                                       uint64_t limit, const char *unit)
+{
+    Towline__V1__Reason *r = NEW(Towline__V1__Reason, towline__v1__reason);
+    r->about = strdup(about);
+    r->rule = strdup(rule);
+    r->verdict = verdict;
+    r->value = value;
+    r->limit = limit;
+    r->unit = strdup(unit);
+    r->text = strdup("because of the test");
+    return r;
+}
+
+static Towline__V1__Plan *plan_new(const struct fake_controller *fake, bool ready)
+{
+    Towline__V1__Plan *p = NEW(Towline__V1__Plan, towline__v1__plan);
+    p->token = strdup("p-1");
+    p->vm = strdup("web-1");
+    p->source = strdup("node-a");
+    p->destination = strdup("node-b");
+    p->state = ready ? TOWLINE__V1__PLAN_STATE__PLAN_STATE_READY
+                     : TOWLINE__V1__PLAN_STATE__PLAN_STATE_MEASURING;
+    p->left_ms = 5;
+    if (!ready)
+        return p;
+    p->refused = fake->plan_refused;
+    p->method = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID;
+    p->measurement = NEW(Towline__V1__Measurement, towline__v1__measurement);
+    p->measurement->path_source = TOWLINE__V1__FIGURE_SOURCE__FIGURE_SOURCE_HISTORY;
+    p->measurement->path_from = strdup("m-9");
+    p->measurement->path_bytes_per_s = UINT64_C(512) << 20;
+    p->n_forecasts = 1;
+    p->forecasts = malloc(sizeof *p->forecasts);
+    p->forecasts[0] = NEW(Towline__V1__Forecast, towline__v1__forecast);
+    p->forecasts[0]->method = p->method;
+    p->forecasts[0]->rounds = 3;
+    p->forecasts[0]->bytes = UINT64_C(12) << 20;
+    p->forecasts[0]->downtime_us = 50000;
+    p->n_reasons = 1;
+    p->reasons = malloc(sizeof *p->reasons);
+    p->reasons[0] =
+        reason_new("hybrid", "downtime", TOWLINE__V1__REASON_VERDICT__REASON_VERDICT_WARN, 400000,
+                   300000, "us");
+    return p;
+}
+
+HANDLER(on_plan)
+{
+    struct fake_controller *fake = ctx;
+    const Towline__V1__PlanMigrationRequest *q = (const void *)request;
+    UNUSED(call);
+    if (vm_find(q->vm, err) != TW_OK)
+        return TW_NOT_FOUND;
+    pthread_mutex_lock(&fake->lock);
+    fake->planned_for_ms = q->for_ms;
+    fake->limits = *q->limits;
+    copy(fake->migrated_to, sizeof fake->migrated_to, q->destination);
+    ((Towline__V1__PlanMigrationResponse *)response)->plan = plan_new(fake, false);
+    pthread_mutex_unlock(&fake->lock);
+    return TW_OK;
+}
+
+HANDLER(on_get_plan)
+{
+    struct fake_controller *fake = ctx;
+    const char *token = ((const Towline__V1__GetPlanRequest *)request)->token;
+    UNUSED(call);
+    if (strcmp(token, "p-1") != 0)
+        return tw_fail(err, TW_NOT_FOUND, token, NULL, NULL, "no such plan");
+    pthread_mutex_lock(&fake->lock);
+    ((Towline__V1__GetPlanResponse *)response)->plan = plan_new(fake, fake->plan_looks++ > 0);
+    pthread_mutex_unlock(&fake->lock);
+    return TW_OK;
+}
+
+HANDLER(on_why)
+{
+    Towline__V1__WhyMigrationResponse *r = (Towline__V1__WhyMigrationResponse *)response;
+    const char *id = ((const Towline__V1__WhyMigrationRequest *)request)->id;
+    UNUSED(ctx, call);
+    if (strcmp(id, "r-1") != 0)
+        return tw_fail(err, TW_NOT_FOUND, id, NULL, NULL, "no reasons are kept about it");
+    r->id = strdup(id);
+    r->vm = strdup("web-1");
+    r->n_reasons = 1;
+    r->reasons = malloc(sizeof *r->reasons);
+    r->reasons[0] =
+        reason_new("node-b", "memory", TOWLINE__V1__REASON_VERDICT__REASON_VERDICT_REFUSE,
+                   UINT64_C(64) << 20, UINT64_C(256) << 20, "bytes");
+    return TW_OK;
+}
+
 HANDLER(on_recover)
 {
     struct fake_controller *fake = ctx;
@@ -484,8 +601,9 @@ static const struct tw_rpc_method vms[] = {{"Create", on_create},
                                            {"Stop", on_stop},
                                            {"Delete", on_delete}};
 static const struct tw_rpc_method migrations[] = {
-    {"Start", on_start},   {"List", on_migrations},  {"Get", on_migration},
-    {"Cancel", on_cancel}, {"SwitchNow", on_switch}, {"Recover", on_recover}};
+    {"Start", on_start},      {"List", on_migrations}, {"Get", on_migration}, {"Cancel", on_cancel},
+    {"SwitchNow", on_switch}, {"Recover", on_recover}, {"Adjust", on_adjust}, {"Plan", on_plan},
+    {"GetPlan", on_get_plan}, {"Why", on_why}};
 static const struct tw_rpc_method events[] = {{"Watch", on_watch}};
 
 static void serve(struct fake_controller *fake, const char *url)
@@ -496,8 +614,8 @@ static void serve(struct fake_controller *fake, const char *url)
         tw_rpc_server_add(s, &towline__v1__health_service__descriptor, health, 1, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__host_service__descriptor, hosts, 4, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__vm_service__descriptor, vms, 5, fake, NULL) ||
-        tw_rpc_server_add(s, &towline__v1__migration_service__descriptor, migrations, 6, fake,
-                          NULL) ||
+        tw_rpc_server_add(s, &towline__v1__migration_service__descriptor, migrations,
+                          sizeof migrations / sizeof *migrations, fake, NULL) ||
         tw_rpc_server_add(s, &towline__v1__event_service__descriptor, events, 1, fake, NULL) ||
         tw_rpc_server_start(s, NULL) != TW_OK)
         abort();

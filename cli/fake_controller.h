@@ -35,7 +35,11 @@ struct fake_controller {
     Towline__V1__MigrationLimits limits;
     char cancelled[64], switched[64], recovered[64], removed[64];
     Towline__V1__RecoverTo recovered_to;
-    unsigned starts;
+    unsigned starts, adjusts, plan_looks;
+    bool plan_refused;
+    uint32_t planned_for_ms;
+    char migrated_plan[64];
+    Towline__V1__AdjustMigrationRequest adjusted; /* its texts are not to be read */
 };
 
 void fake_controller_open(struct fake_controller *fake);

@@ -2,12 +2,10 @@
 #include "cli/command.h"
 #include "cli/follow.h"
 #include "cli/format.h"
-#include "cli/options.h"
+#include "cli/limits.h"
 #include "cli/progress.h"
 
 #include "base/clock.h"
-#include "base/units.h"
-
 #include "towline/v1/event.pb-c.h"
 #include "towline/v1/migration.pb-c.h"
 
@@ -19,80 +17,6 @@
 #define CALL_MS      2000u /* for one look at the migration */
 #define LOOK_MS      250u  /* between two looks on a terminal */
 #define LOOK_LONG_MS 1000u /* and elsewhere */
-
-/* ---- Limits from options -------------------------------------------------------------------- */
-
-static enum tw_code bandwidth_take(const struct tow_arguments *arguments,
-                                   Towline__V1__MigrationLimits *limits, struct tw_error *err)
-{
-    const char *text = tow_option_value(arguments, "bandwidth");
-    if (!text)
-        return TW_OK;
-    if (!tw_size_parse(text, &limits->bandwidth_bytes_per_s) || limits->bandwidth_bytes_per_s == 0)
-        return tw_fail(err, TW_INVALID_ARGUMENT, "--bandwidth", "a rate above 0, as 128MiB/s", text,
-                       "not usable");
-    return TW_OK;
-}
-
-static enum tw_code downtime_take(const struct tow_arguments *arguments,
-                                  Towline__V1__MigrationLimits *limits, struct tw_error *err)
-{
-    const char *duration = tow_option_value(arguments, "downtime");
-    const char *ms = tow_option_value(arguments, "downtime-ms");
-    uint64_t number = 0;
-    if (duration && ms)
-        return tw_fail(err, TW_INVALID_ARGUMENT, "vm migrate", "--downtime or --downtime-ms",
-                       "both", "downtime given twice");
-    if (duration)
-        return tow_milliseconds_parse("--downtime", duration, &limits->downtime_ms, err);
-    enum tw_code code =
-        ms ? tow_number_parse("--downtime-ms", ms, 1, UINT32_MAX, &number, err) : TW_OK;
-    limits->downtime_ms = (uint32_t)number;
-    return code;
-}
-
-static Towline__V1__MigrationMethod method_of(const char *name)
-{
-    if (name && strcmp(name, "postcopy") == 0)
-        return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY;
-    if (name && strcmp(name, "hybrid") == 0)
-        return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID;
-    return TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY;
-}
-
-static Towline__V1__Predictor predictor_of(const char *name)
-{
-    static const char *const names[] = {"none", "spatial", "stride", "sequence", "auto"};
-    for (int i = 0; name && i < 5; i++)
-        if (strcmp(name, names[i]) == 0)
-            return (Towline__V1__Predictor)(TOWLINE__V1__PREDICTOR__PREDICTOR_NONE + i);
-    return TOWLINE__V1__PREDICTOR__PREDICTOR_UNSPECIFIED;
-}
-
-static enum tw_code limits_take(const struct tow_arguments *arguments,
-                                Towline__V1__MigrationLimits *limits, struct tw_error *err)
-{
-    const char *rounds = tow_option_value(arguments, "max-rounds");
-    const char *give_up = tow_option_value(arguments, "give-up-after");
-    const char *policy = tow_option_value(arguments, "on-no-convergence");
-    uint64_t number = 0;
-    enum tw_code code = bandwidth_take(arguments, limits, err);
-    if (code == TW_OK)
-        code = downtime_take(arguments, limits, err);
-    if (code == TW_OK && rounds)
-        code = tow_number_parse("--max-rounds", rounds, 1, 1000, &number, err);
-    limits->max_rounds = (uint32_t)number;
-    if (code == TW_OK && give_up)
-        code = tow_milliseconds_parse("--give-up-after", give_up, &limits->timeout_ms, err);
-    if (policy)
-        limits->on_no_convergence = strcmp(policy, "stop") == 0
-                                        ? TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP
-                                        : TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_ABORT;
-    limits->method = method_of(tow_option_value(arguments, "method"));
-    limits->predictor = predictor_of(tow_option_value(arguments, "predictor"));
-    limits->skip_verify = tow_option_value(arguments, "skip-verify") != NULL;
-    return code;
-}
 
 /* ---- Following ------------------------------------------------------------------------------ */
 
@@ -224,17 +148,40 @@ static int start_failed(struct tow *tow, const struct tw_error *err)
     return status;
 }
 
+/* VM and host by words or --to, or a plan and none of them. */
+static enum tw_code wish_take(const struct tow_arguments *arguments,
+                              Towline__V1__StartMigrationRequest *request,
+                              Towline__V1__MigrationLimits *limits, struct tw_error *err)
+{
+    const char *plan = tow_option_value(arguments, "plan");
+    if (!plan) {
+        enum tw_code code = tow_limits_take(arguments, limits, err);
+        request->limits = limits;
+        return code == TW_OK ? tow_target_take(arguments, &request->vm, &request->destination, err)
+                             : code;
+    }
+    if (arguments->word_count > 0)
+        return tw_fail(err, TW_INVALID_ARGUMENT, "vm migrate", "--plan TOKEN alone",
+                       arguments->words[0], "VM and host are in the plan");
+    for (unsigned i = 0; i < arguments->option_count; i++) {
+        const struct tow_option *o = arguments->options[i].option;
+        for (const struct tow_option *m = arguments->command->options; m->name; m++)
+            if (m == o && strcmp(o->name, "plan") != 0 && strcmp(o->name, "wait") != 0)
+                return tw_fail(err, TW_INVALID_ARGUMENT, "vm migrate", "--plan TOKEN alone",
+                               o->name, "limits are in the plan");
+    }
+    request->plan = tow_text(plan);
+    return TW_OK;
+}
+
 int tow_vm_migrate(struct tow *tow, const struct tow_arguments *arguments)
 {
     Towline__V1__StartMigrationRequest request = TOWLINE__V1__START_MIGRATION_REQUEST__INIT;
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
     struct tw_error err = {0};
     ProtobufCMessage *response;
-    if (limits_take(arguments, &limits, &err) != TW_OK)
+    if (wish_take(arguments, &request, &limits, &err) != TW_OK)
         return tow_fail(tow, &err);
-    request.vm = tow_text(arguments->words[0]);
-    request.destination = tow_text(arguments->words[1]);
-    request.limits = &limits;
     if (tow_call(tow, SERVICE, "Start", &request.base, &response, &err) != TW_OK)
         return start_failed(tow, &err);
     int status = TOW_EXIT_OK;

@@ -2,6 +2,7 @@
 
 #include "cli/format.h"
 #include "cli/json.h"
+#include "cli/outcome.h"
 #include "cli/table.h"
 #include "rpc/rpc.h"
 
@@ -258,6 +259,9 @@ static void print_times(const Towline__V1__MigrationProgress *p, FILE *out)
     }
     if (p->hook_us)
         fprintf(out, "hook           %s\n", tw_duration_format(p->hook_us * TW_US, text));
+    if (p->paused_us)
+        fprintf(out, "paused         %s%s\n", tw_duration_format(p->paused_us * TW_US, text),
+                p->paused ? ", and still is" : "");
     if (p->total_us)
         fprintf(out, "total          %s\n", tw_duration_format(p->total_us * TW_US, text));
 }
@@ -316,6 +320,20 @@ static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
             (unsigned long long)p->lines_found_by_compare_only);
 }
 
+/* Which method, and why when it was chosen. */
+static void print_choice(const Towline__V1__Migration *m, FILE *out)
+{
+    char text[BLOCK_TEXT], safe[BLOCK_TEXT];
+    for (size_t i = 0; i < m->n_reasons; i++) {
+        if (strcmp(m->reasons[i]->rule, "choice") != 0)
+            continue;
+        snprintf(text, sizeof text, "%s; see: tow migration why %s", m->reasons[i]->text, m->id);
+        fprintf(out, "method         %s\n", tow_safe_text(text, safe, sizeof safe));
+    }
+    if (m->plan[0])
+        fprintf(out, "plan           %s\n", tow_safe_text(m->plan, safe, sizeof safe));
+}
+
 void tow_migration_print(const Towline__V1__Migration *m, bool color, FILE *out)
 {
     const Towline__V1__MigrationProgress *p = progress_of(m);
@@ -336,4 +354,7 @@ void tow_migration_print(const Towline__V1__Migration *m, bool color, FILE *out)
     fputc('\n', out);
     print_rounds(p, color, out);
     print_figures(p, out);
+    print_choice(m, out);
+    tow_forecast_print(m, color, out);
+    tow_audit_print(m, color, out);
 }

@@ -1,5 +1,6 @@
 #include "cli/vmfile.h"
 
+#include "base/clock.h"
 #include "base/line.h"
 #include "config/config.h"
 
@@ -24,11 +25,18 @@ struct cache {
     struct level l1, l2, last_level;
 };
 
+/* Of the VM's migrations; 0 = not in the file. */
+struct migration {
+    unsigned method, on_no_convergence;
+    uint64_t bandwidth, downtime, total, slow_down, give_up_after, max_rounds;
+};
+
 struct vm_file {
     char name[NAME_SIZE];
     uint64_t memory, vcpus;
     char kernel[PATH_SIZE], initrd[PATH_SIZE], command_line[COMMAND_SIZE];
     struct cache cache;
+    struct migration migration;
 };
 
 /* ---- Keys ----------------------------------------------------------------------------------- */
@@ -70,6 +78,24 @@ static const struct tw_config_key cache_keys[] = {
     {LEVEL(last_level)},
 };
 
+/* In the order of the contract's numbers, so that 0 is "not in the file". */
+static const char *const methods[] = {"default", "precopy", "postcopy", "hybrid", "auto", NULL};
+static const char *const policies[] = {"default", "abort", "stop", NULL};
+
+#define TIME(m)                                                                                    \
+    MEMBER(migration, m), .type = TW_CONFIG_DURATION, .min = TW_MS, .max = 86400 * TW_SEC
+
+static const struct tw_config_key migration_keys[] = {
+    {MEMBER(migration, method), .type = TW_CONFIG_CHOICE, .names = methods},
+    {MEMBER(migration, on_no_convergence), .type = TW_CONFIG_CHOICE, .names = policies},
+    {MEMBER(migration, bandwidth), .type = TW_CONFIG_SIZE, .min = 1024, .max = UINT64_C(1) << 50},
+    {TIME(downtime)},
+    {TIME(total)},
+    {TIME(give_up_after)},
+    {MEMBER(migration, slow_down), .type = TW_CONFIG_UINT, .min = 1, .max = 90},
+    {MEMBER(migration, max_rounds), .type = TW_CONFIG_UINT, .min = 1, .max = 63},
+};
+
 static const struct tw_config_key keys[] = {
     {TEXT(vm_file, name), .required = true, .valid = name_valid,
      .expected = "a-z, 0-9 and -, not - first"},
@@ -80,6 +106,8 @@ static const struct tw_config_key keys[] = {
     {TEXT(vm_file, initrd), .may_be_empty = true},
     {TEXT(vm_file, command_line), .may_be_empty = true},
     {MEMBER(vm_file, cache), .type = TW_CONFIG_MAPPING, .keys = cache_keys, .key_count = 4},
+    {MEMBER(vm_file, migration), .type = TW_CONFIG_MAPPING, .keys = migration_keys,
+     .key_count = sizeof migration_keys / sizeof *migration_keys},
 };
 
 /* ---- To the contract's message -------------------------------------------------------------- */
@@ -133,6 +161,26 @@ static bool cache_fill(const struct cache *cache, Towline__V1__CacheModel **fiel
            level_fill(&cache->last_level, &(*field)->last_level);
 }
 
+static bool migration_fill(const struct migration *m, Towline__V1__MigrationLimits **field)
+{
+    static const struct migration none;
+    if (memcmp(m, &none, sizeof none) == 0)
+        return true;
+    *field = malloc(sizeof **field);
+    if (!*field)
+        return false;
+    towline__v1__migration_limits__init(*field);
+    (*field)->method = (Towline__V1__MigrationMethod)m->method;
+    (*field)->on_no_convergence = (Towline__V1__ConvergencePolicy)m->on_no_convergence;
+    (*field)->bandwidth_bytes_per_s = m->bandwidth;
+    (*field)->downtime_ms = (uint32_t)(m->downtime / TW_MS);
+    (*field)->total_ms = (uint32_t)(m->total / TW_MS);
+    (*field)->timeout_ms = (uint32_t)(m->give_up_after / TW_MS);
+    (*field)->slow_down_percent = (uint32_t)m->slow_down;
+    (*field)->max_rounds = (uint32_t)m->max_rounds;
+    return true;
+}
+
 static bool text_fill(const char *text, char **field)
 {
     char *copy = text[0] ? strdup(text) : NULL;
@@ -163,7 +211,8 @@ static Towline__V1__VmSpec *spec_new(const struct vm_file *file, const char *fol
     if (text_fill(file->name, &spec->name) && path_fill(folder, file->kernel, &spec->kernel) &&
         path_fill(folder, file->initrd, &spec->initrd) &&
         text_fill(file->command_line, &spec->command_line) &&
-        cache_fill(&file->cache, &spec->cache))
+        cache_fill(&file->cache, &spec->cache) &&
+        migration_fill(&file->migration, &spec->migration))
         return spec;
     towline__v1__vm_spec__free_unpacked(spec, NULL);
     return NULL;

@@ -240,6 +240,8 @@ static enum tw_code heartbeat_locked(struct tw_catalogue *c, const Towline__V1__
     struct tw_catalogue_host *h = tw_catalogue_find(c, r->host->name);
     struct tw_report *reports = read_reports(r, h);
     describe(&now, r->host);
+    now.clock_known = r->unix_ms != 0;
+    now.clock_ahead_ms = (int64_t)(r->unix_ms - now.last_seen_unix_ms);
     bool fresh = !h;
     if (fresh && c->count < TW_HOSTS_MAX)
         h = calloc(1, sizeof *h);

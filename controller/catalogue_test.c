@@ -384,3 +384,47 @@ Test(controller_config, keys_and_what_no_key_shows)
                                      tw_controller_key_count, &c, &err),
                      TW_INVALID_ARGUMENT, "%s", bad[i]);
 }
+
+static bool judged(const tw_why *why, const char *host, const char *rule,
+                   Towline__V1__ReasonVerdict verdict)
+{
+    for (size_t i = 0; i < why->n_reasons; i++)
+        if (strcmp(why->reasons[i]->about, host) == 0 && strcmp(why->reasons[i]->rule, rule) == 0)
+            return why->reasons[i]->verdict == verdict;
+    return false;
+}
+
+Test(placement, a_move_is_judged_host_by_host)
+{
+    static struct tw_host_view hosts[5];
+    static const char *const names[] = {"a", "b", "c", "d", "e"};
+    const struct tw_host_view *chosen;
+    for (unsigned i = 0; i < 5; i++) {
+        struct tw_host_record *r = &hosts[i].record;
+        strcpy(r->name, names[i]);
+        strcpy(r->version, i == 2 ? "2" : "1");
+        strcpy(r->fabric_address, "127.0.0.1:1");
+        r->alive = i != 3;
+        r->clock_known = true;
+        r->clock_ahead_ms = i == 4 ? -5000 : 3;
+        hosts[i].free_bytes = (i + 1) * (UINT64_C(100) << 20);
+    }
+    const struct tw_move move = {"a", "", UINT64_C(150) << 20, 1000};
+    tw_why *why = tw_why_new("web", "");
+    cr_assert_eq(tw_place_move(hosts, 5, &move, why, &chosen, &err), TW_OK);
+    cr_assert_eq(chosen, &hosts[1], "others have more room, and a warning: %s",
+                 chosen->record.name);
+    cr_expect(judged(why, "a", "another_host", TW_REFUSE));
+    cr_expect(judged(why, "b", "memory", TW_PASS) && judged(why, "b", "path", TW_PASS));
+    cr_expect(judged(why, "c", "version", TW_WARN));
+    cr_expect(judged(why, "d", "heartbeat", TW_REFUSE));
+    cr_expect(judged(why, "e", "clock", TW_WARN));
+    hosts[1].record.fabric_address[0] = 0;
+    cr_assert_eq(tw_place_move(hosts, 5, &move, NULL, &chosen, &err), TW_OK);
+    cr_assert_eq(chosen, &hosts[4], "as many warnings as c, and more room");
+    const struct tw_move large = {"a", "", UINT64_C(900) << 20, 1000};
+    cr_assert_eq(tw_place_move(hosts, 5, &large, NULL, &chosen, &err), TW_RESOURCE_EXHAUSTED);
+    const struct tw_move named = {"a", "d", UINT64_C(1) << 20, 1000};
+    cr_assert_eq(tw_place_move(hosts, 5, &named, NULL, &chosen, &err), TW_UNAVAILABLE);
+    towline__v1__why_migration_response__free_unpacked(why, NULL);
+}

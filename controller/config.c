@@ -25,6 +25,28 @@ static const char *const levels[] = {"debug", "info", "warn", "error", "off", NU
     .offset = offsetof(struct tw_controller_config, member),                                       \
     .size = sizeof(((struct tw_controller_config *)0)->member)
 
+/* In the order of the contract's numbers. */
+static const char *const methods[] = {"default", "precopy", "postcopy", "hybrid", "auto", NULL};
+static const char *const policies[] = {"default", "abort", "stop", NULL};
+
+#define DEFAULT(key, member)                                                                       \
+    .name = key, .offset = offsetof(struct tw_migration_defaults, member),                         \
+    .size = sizeof(((struct tw_migration_defaults *)0)->member)
+#define TIME(key, member)                                                                          \
+    DEFAULT(key, member), .type = TW_CONFIG_DURATION, .min = TW_MS, .max = 86400 * TW_SEC
+
+static const struct tw_config_key migration_keys[] = {
+    {DEFAULT("method", method), .type = TW_CONFIG_CHOICE, .names = methods},
+    {DEFAULT("on_no_convergence", on_no_convergence), .type = TW_CONFIG_CHOICE, .names = policies},
+    {DEFAULT("bandwidth", bandwidth), .type = TW_CONFIG_SIZE, .min = 1024,
+     .max = UINT64_C(1) << 50},
+    {TIME("downtime", downtime_ns)},
+    {TIME("total", total_ns)},
+    {TIME("give_up_after", give_up_after_ns)},
+    {DEFAULT("slow_down", slow_down), .type = TW_CONFIG_UINT, .min = 1, .max = 90},
+    {DEFAULT("max_rounds", max_rounds), .type = TW_CONFIG_UINT, .min = 1, .max = 63},
+};
+
 const struct tw_config_key tw_controller_keys[] = {
     {.name = "listen",
      .type = TW_CONFIG_STRING,
@@ -59,6 +81,11 @@ const struct tw_config_key tw_controller_keys[] = {
      MEMBER(tls),
      .keys = tw_tls_keys,
      .key_count = TW_TLS_KEYS},
+    {.name = "migration",
+     .type = TW_CONFIG_MAPPING,
+     MEMBER(migration),
+     .keys = migration_keys,
+     .key_count = sizeof migration_keys / sizeof *migration_keys},
     {.name = "insecure", .type = TW_CONFIG_BOOL, MEMBER(insecure)},
     {.name = "log_level", .type = TW_CONFIG_CHOICE, MEMBER(log_level), .names = levels},
 };

@@ -7,14 +7,21 @@
 #include "config/config.h"
 #include "pki/tls.h"
 
+/* Of migrations for which neither operator nor VM say any; 0 = none. */
+struct tw_migration_defaults {
+    unsigned method, on_no_convergence; /* as in the contract */
+    uint64_t bandwidth, downtime_ns, total_ns, give_up_after_ns, slow_down, max_rounds;
+};
+
 struct tw_controller_config {
     char listen[256]; /* URL of the RPC server */
     char http[256];   /* URL of /metrics, /healthz, /readyz; empty = none */
     char store[1024]; /* path of the SQLite file */
     uint64_t store_limit_bytes;
-    uint64_t lease_ns;       /* a host that is silent that long is dead */
-    uint64_t heartbeat_ns;   /* how often agents report */
-    uint64_t workers;        /* RPC calls handled at once */
+    uint64_t lease_ns;     /* a host that is silent that long is dead */
+    uint64_t heartbeat_ns; /* how often agents report */
+    uint64_t workers;      /* RPC calls handled at once */
+    struct tw_migration_defaults migration;
     struct tw_tls_files tls; /* all empty = none: then only plain text on loopback */
     bool insecure;           /* plain text is meant */
     unsigned log_level;      /* enum tw_log_level */

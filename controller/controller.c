@@ -115,13 +115,32 @@ static enum tw_code open_ground(struct tw_controller *c, const struct tw_control
     return code == TW_OK ? tw_jobs_open(JOB_THREADS, &c->jobs, err) : code;
 }
 
-static enum tw_code open_work(struct tw_controller *c, struct tw_error *err)
+static Towline__V1__MigrationLimits limits_of(const struct tw_migration_defaults *d)
+{
+    Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
+    limits.method = (Towline__V1__MigrationMethod)d->method;
+    limits.on_no_convergence = (Towline__V1__ConvergencePolicy)d->on_no_convergence;
+    limits.bandwidth_bytes_per_s = d->bandwidth;
+    limits.downtime_ms = (uint32_t)(d->downtime_ns / TW_MS);
+    limits.total_ms = (uint32_t)(d->total_ns / TW_MS);
+    limits.timeout_ms = (uint32_t)(d->give_up_after_ns / TW_MS);
+    limits.slow_down_percent = (uint32_t)d->slow_down;
+    limits.max_rounds = (uint32_t)d->max_rounds;
+    return limits;
+}
+
+static enum tw_code open_work(struct tw_controller *c, const struct tw_controller_config *config,
+                              struct tw_error *err)
 {
     const struct tw_reach reach = {c->agents, c->catalogue};
     enum tw_code code = tw_vms_open(c->store, &reach, &c->vms, err);
     c->settle = (struct tw_settle){.store = c->store, .reach = reach, .vms = c->vms};
-    const struct tw_migrations_config migrations = {
-        .store = c->store, .reach = reach, .jobs = c->jobs, .on_owed = on_owed, .ctx = c};
+    const struct tw_migrations_config migrations = {.limits = limits_of(&config->migration),
+                                                    .store = c->store,
+                                                    .reach = reach,
+                                                    .jobs = c->jobs,
+                                                    .on_owed = on_owed,
+                                                    .ctx = c};
     if (code == TW_OK)
         code = tw_migrations_open(&migrations, &c->migrations, err);
     if (code == TW_OK)
@@ -167,7 +186,7 @@ enum tw_code tw_controller_open(const struct tw_controller_config *config,
         return tw_fail_errno(err, ENOMEM, "controller", "cannot start");
     enum tw_code code = open_ground(c, config, err);
     if (code == TW_OK)
-        code = open_work(c, err);
+        code = open_work(c, config, err);
     if (code == TW_OK)
         code = open_doors(c, config, err);
     if (code != TW_OK) {

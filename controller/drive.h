@@ -87,6 +87,9 @@ enum tw_code tw_drive_write(struct tw_drive *drive, const struct tw_migration_re
 /* Adds a reference; NULL when it is not under way. */
 struct tw_drive *tw_drive_find(struct tw_migrations *migrations, const char *id);
 void tw_drive_release(struct tw_drive *drive);
+/* A new migration that is in the store: drives it. */
+enum tw_code tw_drive_add(struct tw_migrations *migrations,
+                          const struct tw_migration_record *record, struct tw_error *err);
 /* Takes one of the places of those that run at once, or gives it back. */
 bool tw_drive_count(struct tw_drive *drive, bool in);
 void tw_migrations_count_end(struct tw_migrations *migrations,

@@ -2,6 +2,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "controller/plans.h"
 #include "controller/spec.h"
 
 #include <stdio.h>
@@ -14,6 +15,8 @@
 #define START_MS           5000u
 #define ASK_MS             1000u
 #define ABORT_MS           2000u
+#define CHOICE_MS          2000u /* a VM is measured before a method is chosen for it */
+#define CHOICE_POLL_NS     (100 * TW_MS)
 #define WAIT_TURN_NS       (200 * TW_MS)
 #define COPYING_NS         (20 * TW_MS)
 
@@ -125,6 +128,120 @@ static void skip_numbers(struct tw_drive *d)
         tw_log(TW_LOG_WARN, "migration", "ids skipped", "after=%s", d->id);
 }
 
+/* ---- Which method? -------------------------------------------------------------------------
+ */
+
+static bool wants_choice(const struct tw_migration_record *m)
+{
+    Towline__V1__MigrationLimits *l = limits_of(m);
+    bool automatic = l && l->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_AUTO;
+    if (l)
+        towline__v1__migration_limits__free_unpacked(l, NULL);
+    return automatic;
+}
+
+static enum tw_code measure(struct tw_drive *d, Towline__V1__MeasureVmResponse **answer,
+                            struct tw_error *err)
+{
+    Towline__V1__MeasureVmRequest r = TOWLINE__V1__MEASURE_VM_REQUEST__INIT;
+    enum tw_code code = tw_plans_history(d->owner->config.store, d->vm, &r.history, err);
+    pthread_mutex_lock(&d->lock);
+    r.limits = limits_of(&d->record);
+    pthread_mutex_unlock(&d->lock);
+    r.plan = d->id;
+    r.vm = d->vm;
+    r.for_ms = CHOICE_MS;
+    if (code == TW_OK)
+        code = tw_reach_measure(&d->owner->config.reach, d->source, &r, START_MS, answer, err);
+    if (r.limits)
+        towline__v1__migration_limits__free_unpacked(r.limits, NULL);
+    if (r.history)
+        towline__v1__fixed_costs__free_unpacked(r.history, NULL);
+    return code;
+}
+
+/* Forecast and reasons of the choice, for whoever asks; and an event that says it. */
+static enum tw_code keep_choice(struct tw_drive *d, const Towline__V1__MeasureVmResponse *a,
+                                const char *method, struct tw_error *err)
+{
+    struct tw_store *store = d->owner->config.store;
+    tw_why *why = NULL;
+    const char *text = "chosen by the forecast";
+    const char *pairs[] = {"method", method, "vm", d->vm, NULL};
+    if (tw_why_load(store, d->id, &why, NULL) != TW_OK)
+        why = tw_why_new(d->vm, d->destination);
+    if (why && tw_reasons_copy(&why->reasons, &why->n_reasons, a->reasons, a->n_reasons))
+        tw_why_keep(store, d->id, why, NULL);
+    if (why)
+        towline__v1__why_migration_response__free_unpacked(why, NULL);
+    for (size_t i = 0; i < a->n_reasons; i++)
+        if (strcmp(a->reasons[i]->rule, "choice") == 0)
+            text = a->reasons[i]->text;
+    enum tw_code code = tw_store_begin(store, TW_STORE_RELAXED, err);
+    if (code != TW_OK)
+        return code;
+    for (size_t i = 0; i < a->n_forecasts && code == TW_OK; i++)
+        if (a->forecasts[i]->method == a->method)
+            code = tw_store_note_put(store, d->id, "forecast", &a->forecasts[i]->base, err);
+    if (code == TW_OK)
+        code = tw_store_event(store, "migration.method", d->id, pairs, err, "%s", text);
+    return tw_store_end(store, code, err);
+}
+
+static enum tw_code set_method(struct tw_drive *d, Towline__V1__MigrationMethod method,
+                               struct tw_error *err)
+{
+    pthread_mutex_lock(&d->lock);
+    struct tw_migration_record m = d->record;
+    Towline__V1__MigrationLimits *l = limits_of(&m);
+    enum tw_code code =
+        l ? TW_OK : tw_fail(err, TW_DATA_LOSS, d->id, NULL, NULL, "unreadable limits");
+    if (l) {
+        const struct tw_drive_change change = {.mode = TW_STORE_DURABLE, .why = "method chosen"};
+        l->method = method;
+        code = tw_message_keep(&l->base, d->id, m.limits, sizeof m.limits, &m.limits_size, err);
+        towline__v1__migration_limits__free_unpacked(l, NULL);
+        if (code == TW_OK)
+            code = tw_drive_write(d, &m, &change, err);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return code;
+}
+
+static bool choice_refused(const Towline__V1__MeasureVmResponse *a, struct tw_error *why)
+{
+    for (size_t i = 0; i < a->n_reasons; i++) {
+        const Towline__V1__Reason *r = a->reasons[i];
+        if (strcmp(r->rule, "choice") == 0 && r->verdict == TW_REFUSE) {
+            tw_fail(why, TW_FAILED_PRECONDITION, "method", "one that can end well", NULL, "%s",
+                    r->text);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One look at how far the measurement is. True: the method is chosen, or `why` says why not. */
+static bool choose(struct tw_drive *d, struct tw_error *why)
+{
+    static const char *const names[] = {"precopy", "precopy", "postcopy", "hybrid"};
+    Towline__V1__MeasureVmResponse *a = NULL;
+    struct tw_error err = {0};
+    enum tw_code code = measure(d, &a, &err);
+    bool done = code == TW_OK && a->done;
+    if (code != TW_OK && !tw_agents_silent(code))
+        *why = err;
+    if (done && !choice_refused(a, why)) {
+        unsigned method = (unsigned)a->method < 4 ? (unsigned)a->method : 0;
+        if (keep_choice(d, a, names[method], &err) != TW_OK ||
+            set_method(d, (Towline__V1__MigrationMethod)method, &err) != TW_OK)
+            done = false; /* again: the store may be full for a moment */
+    }
+    if (a)
+        protobuf_c_message_free_unpacked(&a->base, NULL);
+    return done || why->code;
+}
+
 uint64_t tw_drive_pending(struct tw_drive *d)
 {
     struct tw_error why = {0};
@@ -135,6 +252,16 @@ uint64_t tw_drive_pending(struct tw_drive *d)
     if (id_is_taken(d, d->source, &why) || id_is_taken(d, d->destination, &why)) {
         skip_numbers(d);
         return end(d, &why, false);
+    }
+    pthread_mutex_lock(&d->lock);
+    bool open = wants_choice(&d->record);
+    pthread_mutex_unlock(&d->lock);
+    if (open) {
+        struct tw_error no = {0};
+        bool chosen = choose(d, &no);
+        if (no.code)
+            return end(d, &no, false);
+        return tw_after(tw_now(&tw_monotonic), chosen ? 0 : CHOICE_POLL_NS);
     }
     pthread_mutex_lock(&d->lock);
     struct tw_migration_record m = d->record;

@@ -49,6 +49,8 @@ struct fake_side {
     enum fake_step step; /* source */
     struct fake_agent *peer;
     uint64_t epoch, bandwidth;
+    uint32_t downtime_ms;
+    bool paused;
     char error[64];
 };
 
@@ -70,6 +72,9 @@ struct fake_agent {
     uint64_t clock_ahead_us;                          /* its wall clock */
     _Atomic unsigned slow_ms;                         /* every call takes that long */
     _Atomic unsigned prepares;                        /* calls of PrepareIncoming */
+    char measured[64];                                /* the last plan that was asked for */
+    _Atomic bool refuse_choice;
+    _Atomic uint64_t dirty_lines; /* that it measures */
 };
 
 struct fake_world {

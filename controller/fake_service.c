@@ -321,6 +321,84 @@ HANDLER(switch_now, Towline__V1__AgentSwitchRequest, Towline__V1__AgentSwitchRes
     return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
 }
 
+HANDLER(adjust, Towline__V1__AgentAdjustRequest, Towline__V1__AgentAdjustResponse)
+{
+    struct fake_side *s = fake_side_find(a, r->migration);
+    (void)p;
+    if (!s || !s->source || s->hand_over != TW_KNOWN_ACTIVE)
+        return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
+    if (r->set_bandwidth)
+        s->bandwidth = r->bandwidth_bytes_per_s;
+    if (r->set_downtime)
+        s->downtime_ms = r->downtime_ms;
+    if (r->set_paused)
+        s->paused = r->paused;
+    return TW_OK;
+}
+
+static Towline__V1__Forecast *forecast(Towline__V1__MigrationMethod method, uint64_t downtime_us)
+{
+    Towline__V1__Forecast *f = malloc(sizeof *f);
+    if (!f)
+        abort();
+    towline__v1__forecast__init(f);
+    f->method = method;
+    f->converges = true;
+    f->rounds = 3;
+    f->bytes = 8000;
+    f->downtime_us = downtime_us;
+    f->total_us = 2 * downtime_us;
+    return f;
+}
+
+static Towline__V1__Reason *choice(bool refuses)
+{
+    Towline__V1__Reason *c = malloc(sizeof *c);
+    if (!c)
+        abort();
+    towline__v1__reason__init(c);
+    c->about = strdup("plan");
+    c->rule = strdup("choice");
+    c->verdict = refuses ? TOWLINE__V1__REASON_VERDICT__REASON_VERDICT_REFUSE
+                         : TOWLINE__V1__REASON_VERDICT__REASON_VERDICT_PASS;
+    c->text = strdup("played choice");
+    return c;
+}
+
+/* The first look begins, the second tells. */
+HANDLER(measure, Towline__V1__MeasureVmRequest, Towline__V1__MeasureVmResponse)
+{
+    const struct fake_vm *vm = fake_vm_find(a, r->vm);
+    if (!vm || !vm->runs)
+        return tw_fail(err, TW_NOT_FOUND, r->vm, NULL, NULL, "no such VM runs here");
+    p->left_ms = 1;
+    p->done = strcmp(a->measured, r->plan) == 0;
+    snprintf(a->measured, sizeof a->measured, "%s", r->plan);
+    if (!p->done)
+        return TW_OK;
+    p->left_ms = 0;
+    p->method = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID;
+    p->n_forecasts = 3;
+    p->forecasts = malloc(3 * sizeof *p->forecasts);
+    p->reasons = malloc(sizeof *p->reasons);
+    p->measurement = malloc(sizeof *p->measurement);
+    if (!p->forecasts || !p->reasons || !p->measurement)
+        abort();
+    p->forecasts[0] = forecast(TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY, 400000);
+    p->forecasts[1] = forecast(TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID, 50000);
+    p->forecasts[2] = forecast(TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY, 40000);
+    p->reasons[p->n_reasons++] = choice(a->refuse_choice);
+    towline__v1__measurement__init(p->measurement);
+    p->measurement->path_source = TOWLINE__V1__FIGURE_SOURCE__FIGURE_SOURCE_ASSUMED;
+    p->measurement->samples = malloc(sizeof *p->measurement->samples);
+    p->measurement->samples[0] = malloc(sizeof **p->measurement->samples);
+    towline__v1__dirty_sample__init(p->measurement->samples[0]);
+    p->measurement->samples[0]->after_us = 250000;
+    p->measurement->samples[0]->lines = a->dirty_lines;
+    p->measurement->n_samples = 1;
+    return TW_OK;
+}
+
 HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigrationResponse)
 {
     struct fake_side *s = fake_side_find(a, r->migration);
@@ -356,5 +434,6 @@ const struct tw_rpc_method fake_methods[] = {
     {"PrepareIncoming", prepare},    {"StartOutgoing", start_outgoing},
     {"GetMigration", get_migration}, {"CancelMigration", cancel},
     {"SwitchMigration", switch_now}, {"ResolveMigration", resolve},
+    {"AdjustMigration", adjust},     {"MeasureVm", measure},
 };
 const size_t fake_method_count = sizeof fake_methods / sizeof *fake_methods;

@@ -1,4 +1,6 @@
 #include "controller/convert.h"
+#include "controller/plan_service.h"
+#include "controller/plans.h"
 #include "controller/services.h"
 #include "controller/spec.h"
 
@@ -19,10 +21,22 @@ static enum tw_code start(struct tw_services *s, const struct tw_rpc_call *call,
                           const Towline__V1__StartMigrationRequest *request,
                           Towline__V1__StartMigrationResponse *response, struct tw_error *err)
 {
-    (void)call;
     struct tw_migration_record m;
-    enum tw_code code = tw_migrations_start(s->migrations, request->vm, request->destination,
-                                            request->limits, &m, err);
+    struct tw_wish wish = {request->vm, request->destination, request->limits, NULL};
+    Towline__V1__Plan *plan = NULL;
+    enum tw_code code = TW_OK;
+    if (request->plan[0]) {
+        if (request->vm[0] || request->destination[0])
+            return tw_fail(err, TW_INVALID_ARGUMENT, request->plan, "a plan and nothing else",
+                           request->vm, "VM and host are in the plan");
+        code = tw_plans_still_good(s->migrations, request->plan, call->deadline_ns, &plan, err);
+        if (plan)
+            wish = (struct tw_wish){plan->vm, plan->destination, plan->limits, plan};
+    }
+    if (code == TW_OK)
+        code = tw_migrations_start(s->migrations, &wish, &m, err);
+    if (plan)
+        towline__v1__plan__free_unpacked(plan, NULL);
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
@@ -87,16 +101,19 @@ static enum tw_code get(struct tw_services *s, const struct tw_rpc_call *call,
     (void)call;
     struct tw_migration_record m;
     enum tw_code code = tw_migrations_get(s->migrations, request->id, &m, err);
-    return code == TW_OK ? answer(&m, &response->migration, err) : code;
+    if (code == TW_OK)
+        code = answer(&m, &response->migration, err);
+    return code == TW_OK ? tw_notes_fill(s->store, response->migration, err) : code;
 }
 
 static enum tw_code cancel(struct tw_services *s, const struct tw_rpc_call *call,
                            const Towline__V1__CancelMigrationRequest *request,
                            Towline__V1__CancelMigrationResponse *response, struct tw_error *err)
 {
-    (void)call;
     struct tw_migration_record m;
     enum tw_code code = tw_migrations_cancel(s->migrations, request->id, &m, err);
+    if (code == TW_OK)
+        tw_audit(s->store, call, request->id, "cancel", "", "");
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
@@ -104,9 +121,10 @@ static enum tw_code switch_now(struct tw_services *s, const struct tw_rpc_call *
                                const Towline__V1__SwitchMigrationRequest *request,
                                Towline__V1__SwitchMigrationResponse *response, struct tw_error *err)
 {
-    (void)call;
     struct tw_migration_record m;
     enum tw_code code = tw_migrations_switch(s->migrations, request->id, &m, err);
+    if (code == TW_OK)
+        tw_audit(s->store, call, request->id, "switch", "", "now");
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
@@ -114,7 +132,6 @@ static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *cal
                             const Towline__V1__RecoverMigrationRequest *request,
                             Towline__V1__RecoverMigrationResponse *response, struct tw_error *err)
 {
-    (void)call;
     struct tw_migration_record m;
     bool source = request->to == TOWLINE__V1__RECOVER_TO__RECOVER_TO_SOURCE;
     if (!source && request->to != TOWLINE__V1__RECOVER_TO__RECOVER_TO_DESTINATION)
@@ -126,6 +143,8 @@ static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *cal
                        "not without it: two hosts might run the VM");
     enum tw_code code = tw_migrations_recover(
         s->migrations, request->id, source ? TW_FENCED_DESTINATION : TW_FENCED_SOURCE, &m, err);
+    if (code == TW_OK)
+        tw_audit(s->store, call, request->id, "recover", "", source ? m.source : m.destination);
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
@@ -144,7 +163,11 @@ enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rp
                                                    {"Get", get_served},
                                                    {"Cancel", cancel_served},
                                                    {"SwitchNow", switch_now_served},
-                                                   {"Recover", recover_served}};
-    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods, 6,
-                             services, err);
+                                                   {"Recover", recover_served},
+                                                   {"Adjust", tw_adjust_served},
+                                                   {"Plan", tw_plan_served},
+                                                   {"GetPlan", tw_get_plan_served},
+                                                   {"Why", tw_why_served}};
+    return tw_rpc_server_add(server, &towline__v1__migration_service__descriptor, methods,
+                             sizeof methods / sizeof *methods, services, err);
 }

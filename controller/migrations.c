@@ -2,8 +2,6 @@
 
 #include "base/log.h"
 #include "controller/drive.h"
-#include "controller/placement.h"
-#include "controller/spec.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -116,6 +114,13 @@ static enum tw_code drive_begin(struct tw_drive *d, struct tw_error *err)
     return code;
 }
 
+enum tw_code tw_drive_add(struct tw_migrations *migrations,
+                          const struct tw_migration_record *record, struct tw_error *err)
+{
+    struct tw_drive *d = drive_new(migrations, record);
+    return d ? drive_begin(d, err) : tw_fail_errno(err, ENOMEM, record->id, "cannot begin");
+}
+
 void tw_drive_wake(struct tw_drive *d)
 {
     tw_jobs_wake(d->owner->config.jobs, d);
@@ -193,151 +198,6 @@ void tw_migrations_close(struct tw_migrations *migrations)
     assert(!migrations->list);
     pthread_mutex_destroy(&migrations->lock);
     free(migrations);
-}
-
-/* ---- Start --------------------------------------------------------------------------------- */
-
-struct start {
-    struct tw_migrations *migrations;
-    const char *vm, *destination;
-    const Towline__V1__MigrationLimits *limits;
-    struct tw_migration_record record;
-};
-
-static enum tw_code not_now(const struct tw_vm_record *vm, const char *expected, const char *given,
-                            const char *what, struct tw_error *err)
-{
-    char where[80];
-    snprintf(where, sizeof where, "vm %.63s", vm->name);
-    return tw_fail(err, TW_FAILED_PRECONDITION, where, expected, given, "%s", what);
-}
-
-static const char *vm_state_name(enum tw_vm_state state)
-{
-    static const char *const names[] = {"unknown", "starting", "running",  "paused",  "stopped",
-                                        "failed",  "unknown",  "incoming", "given up"};
-    return names[state];
-}
-
-/* What the VM itself has to say; inside a transaction. */
-static enum tw_code vm_check(struct start *s, struct tw_vm_record *vm, struct tw_error *err)
-{
-    struct tw_store *store = s->migrations->config.store;
-    enum tw_code code = tw_store_vm_get(store, s->vm, vm, err);
-    if (code == TW_OK && tw_vm_forgotten(vm))
-        code = tw_fail(err, TW_NOT_FOUND, s->vm, NULL, NULL, "no such VM");
-    if (code != TW_OK)
-        return code;
-    if (strcmp(vm->host, s->destination) == 0)
-        return tw_fail(err, TW_INVALID_ARGUMENT, s->vm, "another host", vm->host,
-                       "the VM is on that host already");
-    if (vm->migration[0])
-        return not_now(vm, "a VM in no migration", vm->migration, "the VM is being migrated", err);
-    if (vm->state != TW_VM_RUNNING || vm->wanted != TW_WANTED_RUNNING)
-        return not_now(vm, "a running VM", vm_state_name(vm->state), "the VM does not run", err);
-    Towline__V1__VmSpec *spec = towline__v1__vm_spec__unpack(NULL, vm->spec_size, vm->spec);
-    bool whole = spec && spec->kernel[0];
-    if (spec)
-        towline__v1__vm_spec__free_unpacked(spec, NULL);
-    return whole ? TW_OK
-                 : not_now(vm, "a VM that this controller created", "an adopted VM",
-                           "its specification is not known", err);
-}
-
-static enum tw_code add(struct start *s, struct tw_error *err)
-{
-    struct tw_store *store = s->migrations->config.store;
-    struct tw_migration_record *m = &s->record;
-    struct tw_vm_record vm;
-    enum tw_code code = vm_check(s, &vm, err);
-    if (code != TW_OK)
-        return code;
-    memcpy(m->vm, vm.name, sizeof m->vm);
-    memcpy(m->source, vm.host, sizeof m->source);
-    snprintf(m->destination, sizeof m->destination, "%s", s->destination);
-    m->source_epoch = vm.epoch;
-    m->epoch = vm.epoch_issued + 1;
-    if (s->limits)
-        code = tw_message_keep(&s->limits->base, "migration limits", m->limits, sizeof m->limits,
-                               &m->limits_size, err);
-    if (code == TW_OK)
-        code = tw_store_migration_add(store, m, err);
-    vm.epoch_issued = m->epoch;
-    memcpy(vm.migration, m->id, sizeof vm.migration);
-    if (code == TW_OK)
-        code = tw_store_vm_put(store, &vm, err);
-    const char *pairs[] = {"state",   "pending",     "vm",           m->vm, "source",
-                           m->source, "destination", m->destination, NULL};
-    if (code == TW_OK)
-        code = tw_store_event(store, "migration.state", m->id, pairs, err,
-                              "pending: %s is to move from %s to %s", m->vm, m->source,
-                              m->destination);
-    return code;
-}
-
-/* Hosts are judged before the transaction: the catalogue is never asked inside one. */
-static enum tw_code hosts_check(struct start *s, struct tw_error *err)
-{
-    struct tw_migrations *migrations = s->migrations;
-    struct tw_store *store = migrations->config.store;
-    struct tw_host_view *hosts;
-    const struct tw_host_view *chosen;
-    struct tw_vm_record vm;
-    size_t count;
-    char url[TW_URL_SIZE];
-    bool alive;
-    enum tw_code code = tw_store_begin(store, TW_STORE_READ, err);
-    if (code == TW_OK)
-        code = tw_store_end(store, vm_check(s, &vm, err), err);
-    if (code != TW_OK)
-        return code;
-    tw_catalogue_locate(migrations->config.reach.catalogue, vm.host, url, &alive);
-    if (!alive)
-        return tw_fail(err, TW_UNAVAILABLE, vm.host, "a living host", "dead",
-                       "the VM's host does not answer");
-    code = tw_catalogue_hosts(migrations->config.reach.catalogue, &hosts, &count, err);
-    if (code == TW_OK)
-        code = tw_place(hosts, count, s->destination, vm.memory_bytes, &chosen, err);
-    free(hosts);
-    return code;
-}
-
-static enum tw_code room_check(struct tw_migrations *migrations, struct tw_error *err)
-{
-    pthread_mutex_lock(&migrations->lock);
-    bool room = migrations->active < TW_MIGRATIONS_ACTIVE_MAX;
-    pthread_mutex_unlock(&migrations->lock);
-    return room ? TW_OK
-                : tw_fail(err, TW_RESOURCE_EXHAUSTED, "migrations", "at most 1024", NULL,
-                          "too many migrations are waiting");
-}
-
-enum tw_code tw_migrations_start(struct tw_migrations *migrations, const char *vm,
-                                 const char *destination,
-                                 const Towline__V1__MigrationLimits *limits,
-                                 struct tw_migration_record *record, struct tw_error *err)
-{
-    struct start s = {migrations, vm, destination, limits, {0}};
-    struct tw_store *store = migrations->config.store;
-    enum tw_code code = tw_name_check("VM name", vm, err);
-    if (code == TW_OK)
-        code = tw_name_check("host name", destination, err);
-    if (code == TW_OK)
-        code = tw_limits_validate(limits, err);
-    if (code == TW_OK)
-        code = hosts_check(&s, err);
-    if (code == TW_OK)
-        code = room_check(migrations, err);
-    if (code == TW_OK)
-        code = tw_store_begin(store, TW_STORE_DURABLE, err);
-    if (code != TW_OK)
-        return code;
-    code = tw_store_end(store, add(&s, err), err);
-    if (code != TW_OK)
-        return code;
-    *record = s.record;
-    struct tw_drive *d = drive_new(migrations, &s.record);
-    return d ? drive_begin(d, err) : tw_fail_errno(err, ENOMEM, s.record.id, "cannot begin");
 }
 
 /* ---- Questions ----------------------------------------------------------------------------- */

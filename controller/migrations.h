@@ -10,6 +10,7 @@
 #include "controller/jobs.h"
 #include "controller/reach.h"
 #include "controller/store.h"
+#include "controller/why.h"
 #include "towline/v1/migration.pb-c.h"
 
 #define TW_MIGRATIONS_ACTIVE_MAX 1024u /* not ended */
@@ -24,6 +25,7 @@ struct tw_migrations_config {
     struct tw_store *store;
     struct tw_reach reach;
     struct tw_jobs *jobs;
+    Towline__V1__MigrationLimits limits; /* where neither operator nor VM say any */
     /* A migration has ended and something is owed to an agent; may be NULL. */
     void (*on_owed)(void *ctx);
     void *ctx;
@@ -35,15 +37,34 @@ enum tw_code tw_migrations_open(const struct tw_migrations_config *config,
 /* After the jobs were closed. */
 void tw_migrations_close(struct tw_migrations *migrations);
 
+struct tw_wish {
+    const char *vm, *destination;               /* destination "" = any host */
+    const Towline__V1__MigrationLimits *limits; /* may be NULL */
+    const Towline__V1__Plan *plan;              /* that it runs; NULL = none */
+};
+
+/* Where the VM would go, with which limits, and why; nothing is begun. `placed->why` is the
+ * caller's, whatever the outcome; it may be NULL. */
+struct tw_placed {
+    char source[TW_NAME_SIZE], destination[TW_NAME_SIZE];
+    uint64_t epoch; /* of the VM */
+    Towline__V1__MigrationLimits limits;
+    tw_why *why;
+};
+enum tw_code tw_migrations_place(struct tw_migrations *migrations, const struct tw_wish *wish,
+                                 struct tw_placed *placed, struct tw_error *err);
+
 /* Each fills *record with the migration as it is after the call. */
-enum tw_code tw_migrations_start(struct tw_migrations *migrations, const char *vm,
-                                 const char *destination,
-                                 const Towline__V1__MigrationLimits *limits,
+enum tw_code tw_migrations_start(struct tw_migrations *migrations, const struct tw_wish *wish,
                                  struct tw_migration_record *record, struct tw_error *err);
 enum tw_code tw_migrations_get(struct tw_migrations *migrations, const char *id,
                                struct tw_migration_record *record, struct tw_error *err);
 /* Hybrid only: the VM is to move now. */
 enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *id,
+                                  struct tw_migration_record *record, struct tw_error *err);
+/* Bandwidth, downtime budget, pause: the source is told, then it is written down. */
+enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
+                                  const Towline__V1__AdjustMigrationRequest *request,
                                   struct tw_migration_record *record, struct tw_error *err);
 enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *id,
                                   struct tw_migration_record *record, struct tw_error *err);

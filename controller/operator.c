@@ -2,6 +2,7 @@
 #include "controller/drive.h"
 
 #include "base/log.h"
+#include "controller/spec.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -102,6 +103,85 @@ enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *
                                        NULL, "the migration has ended");
     }
     enum tw_code code = tw_reach_switch(&d->owner->config.reach, d->source, d->id, CANCEL_MS, err);
+    pthread_mutex_lock(&d->lock);
+    *record = d->record;
+    pthread_mutex_unlock(&d->lock);
+    tw_drive_wake(d);
+    tw_drive_release(d);
+    return code;
+}
+
+/* ---- Adjust -------------------------------------------------------------------------------- */
+
+static enum tw_code adjust_check(const Towline__V1__AdjustMigrationRequest *r, struct tw_error *err)
+{
+    Towline__V1__MigrationLimits l = TOWLINE__V1__MIGRATION_LIMITS__INIT;
+    if (!r->set_bandwidth && !r->set_downtime && !r->set_paused)
+        return tw_fail(err, TW_INVALID_ARGUMENT, r->id, "bandwidth, downtime or pause", "none",
+                       "nothing to change");
+    if (r->set_downtime && r->downtime_ms == 0)
+        return tw_fail(err, TW_INVALID_ARGUMENT, r->id, "at least 1 ms", "0 ms",
+                       "no usable downtime budget");
+    l.bandwidth_bytes_per_s = r->set_bandwidth ? r->bandwidth_bytes_per_s : 0;
+    l.downtime_ms = r->set_downtime ? r->downtime_ms : 0;
+    return tw_limits_validate(&l, err);
+}
+
+/* The record's limits as they are now; what only the agent holds, a pause, is in the progress. */
+static enum tw_code limits_write(struct tw_drive *d, const Towline__V1__AdjustMigrationRequest *r,
+                                 struct tw_error *err)
+{
+    struct tw_migration_record m = d->record;
+    const struct tw_drive_change change = {.mode = TW_STORE_RELAXED, .why = "adjusted"};
+    Towline__V1__MigrationLimits *l =
+        towline__v1__migration_limits__unpack(NULL, m.limits_size, m.limits);
+    if (!l)
+        return tw_fail(err, TW_DATA_LOSS, m.id, NULL, NULL, "its limits are unreadable");
+    if (r->set_bandwidth)
+        l->bandwidth_bytes_per_s = r->bandwidth_bytes_per_s;
+    if (r->set_downtime)
+        l->downtime_ms = r->downtime_ms;
+    enum tw_code code = tw_message_keep(&l->base, "migration limits", m.limits, sizeof m.limits,
+                                        &m.limits_size, err);
+    towline__v1__migration_limits__free_unpacked(l, NULL);
+    return code == TW_OK ? tw_drive_write(d, &m, &change, err) : code;
+}
+
+static enum tw_code adjust_live(struct tw_drive *d, const Towline__V1__AdjustMigrationRequest *r,
+                                struct tw_error *err)
+{
+    Towline__V1__AgentAdjustRequest a = TOWLINE__V1__AGENT_ADJUST_REQUEST__INIT;
+    a.migration = d->id;
+    a.set_bandwidth = r->set_bandwidth;
+    a.bandwidth_bytes_per_s = r->bandwidth_bytes_per_s;
+    a.set_downtime = r->set_downtime;
+    a.downtime_ms = r->downtime_ms;
+    a.set_paused = r->set_paused;
+    a.paused = r->paused;
+    enum tw_code code = tw_reach_adjust(&d->owner->config.reach, d->source, &a, CANCEL_MS, err);
+    if (code != TW_OK)
+        return code;
+    pthread_mutex_lock(&d->lock);
+    code = limits_write(d, r, err);
+    pthread_mutex_unlock(&d->lock);
+    return code;
+}
+
+enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
+                                  const Towline__V1__AdjustMigrationRequest *r,
+                                  struct tw_migration_record *record, struct tw_error *err)
+{
+    enum tw_code code = adjust_check(r, err);
+    if (code != TW_OK)
+        return code;
+    struct tw_drive *d = tw_drive_find(migrations, r->id);
+    if (!d) {
+        code = tw_migrations_get(migrations, r->id, record, err);
+        return code != TW_OK ? code
+                             : tw_fail(err, TW_FAILED_PRECONDITION, r->id, "a migration under way",
+                                       state_name(record), "the migration has ended");
+    }
+    code = adjust_live(d, r, err);
     pthread_mutex_lock(&d->lock);
     *record = d->record;
     pthread_mutex_unlock(&d->lock);

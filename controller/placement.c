@@ -81,3 +81,131 @@ enum tw_code tw_place(const struct tw_host_view *hosts, size_t count, const char
     snprintf(where, sizeof where, "host %.63s", wanted);
     return tw_fail(err, TW_NOT_FOUND, where, NULL, NULL, "no such host");
 }
+
+/* ---- Moves ---------------------------------------------------------------------------------- */
+
+struct judged {
+    unsigned refused, warned;
+};
+
+static void note(tw_why *why, struct judged *j, Towline__V1__ReasonVerdict verdict,
+                 const struct tw_rule *rule, const char *text)
+{
+    j->refused += verdict == TW_REFUSE;
+    j->warned += verdict == TW_WARN;
+    tw_why_add(why, verdict, rule, "%s", text);
+}
+
+static void judge_life(const struct tw_host_view *h, const struct tw_move *move, tw_why *why,
+                       struct judged *j)
+{
+    const struct tw_host_record *r = &h->record;
+    uint64_t silent =
+        move->now_unix_ms > r->last_seen_unix_ms ? move->now_unix_ms - r->last_seen_unix_ms : 0;
+    uint64_t lease = h->lease_expires_unix_ms > r->last_seen_unix_ms
+                         ? h->lease_expires_unix_ms - r->last_seen_unix_ms
+                         : 0;
+    const struct tw_rule rule = {r->name, "heartbeat", silent, lease, "ms", NULL, NULL};
+    note(why, j, r->alive ? TW_PASS : TW_REFUSE, &rule,
+         r->alive ? "its agent reports" : "its lease has run out: it is taken for dead");
+}
+
+static void judge_memory(const struct tw_host_view *h, const struct tw_move *move, tw_why *why,
+                         struct judged *j)
+{
+    bool fits = h->free_bytes >= move->memory_bytes;
+    const struct tw_rule rule = {h->record.name, "memory", h->free_bytes, move->memory_bytes,
+                                 "bytes",        NULL,     NULL};
+    note(why, j, fits ? TW_PASS : TW_REFUSE, &rule,
+         fits ? "enough is free, promised memory counted as used" : "not enough is free");
+}
+
+static void judge_path(const struct tw_host_view *h, const struct tw_host_view *from, tw_why *why,
+                       struct judged *j)
+{
+    const struct tw_host_record *r = &h->record;
+    bool verbs = r->verbs_address[0] && from && from->record.verbs_address[0];
+    bool any = verbs || r->fabric_address[0];
+    const struct tw_rule rule = {
+        r->name, "path", 0, 0, NULL, verbs ? "verbs" : any ? "tcp" : "none", "verbs or tcp"};
+    note(why, j, any ? TW_PASS : TW_REFUSE, &rule,
+         any ? "lines can be streamed to it" : "it says no address for lines");
+}
+
+static void judge_version(const struct tw_host_view *h, const struct tw_host_view *from,
+                          tw_why *why, struct judged *j)
+{
+    bool same = !from || strcmp(h->record.version, from->record.version) == 0;
+    const struct tw_rule rule = {
+        h->record.name, "version", 0, 0, NULL, h->record.version, from ? from->record.version : ""};
+    note(why, j, same ? TW_PASS : TW_WARN, &rule,
+         same ? "its agent is the source's version" : "its agent is of another version");
+}
+
+static void judge_clock(const struct tw_host_view *h, tw_why *why, struct judged *j)
+{
+    int64_t ahead = h->record.clock_ahead_ms;
+    uint64_t off = ahead < 0 ? (uint64_t)-ahead : (uint64_t)ahead;
+    const struct tw_rule rule = {h->record.name, "clock", off, TW_CLOCK_AHEAD_MS, "ms", NULL, NULL};
+    if (h->record.clock_known)
+        note(why, j, off <= TW_CLOCK_AHEAD_MS ? TW_PASS : TW_WARN, &rule,
+             off <= TW_CLOCK_AHEAD_MS ? "its clock is the controller's"
+                                      : "its clock differs from the controller's");
+}
+
+static struct judged judge_host(const struct tw_host_view *h, const struct tw_host_view *from,
+                                const struct tw_move *move, tw_why *why)
+{
+    struct judged j = {0};
+    bool here = strcmp(h->record.name, move->source) == 0;
+    const struct tw_rule rule = {h->record.name, "another_host", 0,           0,
+                                 NULL,           h->record.name, move->source};
+    if (here) {
+        note(why, &j, TW_REFUSE, &rule, "the VM is there already");
+        return j;
+    }
+    judge_life(h, move, why, &j);
+    judge_memory(h, move, why, &j);
+    judge_path(h, from, why, &j);
+    judge_version(h, from, why, &j);
+    judge_clock(h, why, &j);
+    return j;
+}
+
+static bool better(const struct tw_host_view *a, const struct judged *ja,
+                   const struct tw_host_view *b, const struct judged *jb)
+{
+    if (ja->warned != jb->warned)
+        return ja->warned < jb->warned;
+    return a->free_bytes > b->free_bytes;
+}
+
+enum tw_code tw_place_move(const struct tw_host_view *hosts, size_t count,
+                           const struct tw_move *move, tw_why *why,
+                           const struct tw_host_view **chosen, struct tw_error *err)
+{
+    const struct tw_host_view *from = NULL, *best = NULL;
+    struct judged best_judged = {0};
+    char need[TW_SIZE_TEXT], expected[80], reasons[128];
+    *chosen = NULL;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(hosts[i].record.name, move->source) == 0)
+            from = &hosts[i];
+    for (size_t i = 0; i < count; i++) {
+        struct judged j = judge_host(&hosts[i], from, move, why);
+        if (j.refused || (best && !better(&hosts[i], &j, best, &best_judged)))
+            continue;
+        best = &hosts[i];
+        best_judged = j;
+    }
+    if (move->wanted[0])
+        return tw_place(hosts, count, move->wanted, move->memory_bytes, chosen, err);
+    *chosen = best;
+    if (best)
+        return TW_OK;
+    explain(hosts, count, reasons, sizeof reasons);
+    snprintf(expected, sizeof expected, "another living host with %s free",
+             tw_size_format(move->memory_bytes, need));
+    return tw_fail(err, TW_RESOURCE_EXHAUSTED, "placement", expected, reasons,
+                   "no host can take the VM");
+}

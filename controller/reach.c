@@ -95,6 +95,21 @@ enum tw_code tw_reach_cancel(const struct tw_reach *reach, const char *host, con
     return call_only(reach, host, "CancelMigration", &r.base, timeout_ms, err);
 }
 
+enum tw_code tw_reach_adjust(const struct tw_reach *reach, const char *host,
+                             const Towline__V1__AgentAdjustRequest *request, unsigned timeout_ms,
+                             struct tw_error *err)
+{
+    return call_only(reach, host, "AdjustMigration", &request->base, timeout_ms, err);
+}
+
+enum tw_code tw_reach_measure(const struct tw_reach *reach, const char *host,
+                              const Towline__V1__MeasureVmRequest *request, unsigned timeout_ms,
+                              Towline__V1__MeasureVmResponse **answer, struct tw_error *err)
+{
+    return call(reach, host, "MeasureVm", &request->base, timeout_ms, (ProtobufCMessage **)answer,
+                err);
+}
+
 enum tw_code tw_reach_switch(const struct tw_reach *reach, const char *host, const char *id,
                              unsigned timeout_ms, struct tw_error *err)
 {

@@ -39,6 +39,13 @@ enum tw_code tw_reach_start_outgoing(const struct tw_reach *reach, const char *h
                                      unsigned timeout_ms, struct tw_error *err);
 enum tw_code tw_reach_switch(const struct tw_reach *reach, const char *host, const char *id,
                              unsigned timeout_ms, struct tw_error *err);
+enum tw_code tw_reach_adjust(const struct tw_reach *reach, const char *host,
+                             const Towline__V1__AgentAdjustRequest *request, unsigned timeout_ms,
+                             struct tw_error *err);
+/* The answer is freed by the caller with protobuf_c_message_free_unpacked. */
+enum tw_code tw_reach_measure(const struct tw_reach *reach, const char *host,
+                              const Towline__V1__MeasureVmRequest *request, unsigned timeout_ms,
+                              Towline__V1__MeasureVmResponse **answer, struct tw_error *err);
 enum tw_code tw_reach_cancel(const struct tw_reach *reach, const char *host, const char *id,
                              unsigned timeout_ms, struct tw_error *err);
 enum tw_code tw_reach_resolve(const struct tw_reach *reach, const char *host, const char *id,

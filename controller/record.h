@@ -13,7 +13,7 @@
 #define TW_URL_SIZE      256u  /* with the final zero */
 #define TW_REASON_SIZE   192u  /* with the final zero */
 #define TW_SPEC_BYTES    8192u /* a packed VmSpec */
-#define TW_LIMITS_BYTES  64u   /* packed MigrationLimits */
+#define TW_LIMITS_BYTES  128u  /* packed MigrationLimits */
 #define TW_PROGRESS_SIZE 8192u /* packed MigrationProgress */
 
 #define TW_HOST_PATHS_MAX 16u /* of one host; more are left out */
@@ -33,6 +33,8 @@ struct tw_host_record {
     unsigned path_count;
     uint64_t capacity_bytes, used_bytes, instance;
     uint32_t cpus;
+    bool clock_known; /* the agent says what time it is; as last reported, not stored */
+    int64_t clock_ahead_ms;
     bool alive;
     uint64_t last_seen_unix_ms;
 };

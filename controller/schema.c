@@ -30,7 +30,14 @@ static const char step_1[] =
     "  revision INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, body BLOB NOT NULL);"
     "CREATE INDEX events_subject ON events(subject, revision);";
 
-const char *const tw_schema_steps[] = {step_1};
+/* What is remembered beside the records: plans, decisions, forecasts, audit entries. */
+static const char step_2[] =
+    "CREATE TABLE notes("
+    "  sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, kind TEXT NOT NULL,"
+    "  unix_ms INTEGER NOT NULL, body BLOB NOT NULL);"
+    "CREATE INDEX notes_id ON notes(id, kind, sequence);";
+
+const char *const tw_schema_steps[] = {step_1, step_2};
 const unsigned tw_schema_version = sizeof tw_schema_steps / sizeof *tw_schema_steps;
 
 static enum tw_code step_apply(struct tw_db *db, const char *step, unsigned version,

@@ -16,6 +16,10 @@ static const char *const methods[] = {
     "MigrationService/Cancel",
     "MigrationService/SwitchNow",
     "MigrationService/Recover",
+    "MigrationService/Adjust",
+    "MigrationService/Plan",
+    "MigrationService/GetPlan",
+    "MigrationService/Why",
     "EventService/Watch",
     "HealthService/Check",
 };

@@ -18,6 +18,7 @@
 #define TIMEOUT_MS_MIN  100u
 #define ROUNDS_MAX      63u
 #define BANDWIDTH_MIN   1024u
+#define SLOW_DOWN_MAX   90u
 
 bool tw_name_ok(const char *name)
 {
@@ -114,7 +115,9 @@ enum tw_code tw_spec_validate(const Towline__V1__VmSpec *s, struct tw_error *err
     code = path_check(s->name, "the kernel", s->kernel, true, err);
     if (code == TW_OK)
         code = path_check(s->name, "the initrd", s->initrd, false, err);
-    return code == TW_OK ? cache_check(s->name, s->cache, err) : code;
+    if (code == TW_OK)
+        code = cache_check(s->name, s->cache, err);
+    return code == TW_OK ? tw_limits_validate(s->migration, err) : code;
 }
 
 static enum tw_code limit_refuse(const char *what, const char *expected, uint64_t given,
@@ -140,9 +143,40 @@ enum tw_code tw_limits_validate(const Towline__V1__MigrationLimits *l, struct tw
         return limit_refuse("timeout", "100 ms to 24 h, or 0", l->timeout_ms, err);
     if ((unsigned)l->on_no_convergence > TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP)
         return limit_refuse("policy", "abort (1) or stop (2)", (uint64_t)l->on_no_convergence, err);
+    if ((unsigned)l->method > TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_AUTO)
+        return limit_refuse("method", "precopy (1), postcopy (2), hybrid (3) or auto (4)",
+                            (uint64_t)l->method, err);
+    if (l->total_ms > TIMEOUT_MS_MAX)
+        return limit_refuse("budget of total time", "at most 24 h", l->total_ms, err);
+    if (l->slow_down_percent > SLOW_DOWN_MAX)
+        return limit_refuse("budget of slow-down", "at most 90 per cent", l->slow_down_percent,
+                            err);
     if ((unsigned)l->predictor > TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO)
         return limit_refuse("predictor", "0 to 5", (uint64_t)l->predictor, err);
     return TW_OK;
+}
+
+void tw_limits_fill(Towline__V1__MigrationLimits *l, const Towline__V1__MigrationLimits *from)
+{
+    if (!l->bandwidth_bytes_per_s)
+        l->bandwidth_bytes_per_s = from->bandwidth_bytes_per_s;
+    if (!l->downtime_ms)
+        l->downtime_ms = from->downtime_ms;
+    if (!l->max_rounds)
+        l->max_rounds = from->max_rounds;
+    if (!l->timeout_ms)
+        l->timeout_ms = from->timeout_ms;
+    if (!l->on_no_convergence)
+        l->on_no_convergence = from->on_no_convergence;
+    if (!l->method)
+        l->method = from->method;
+    if (!l->predictor)
+        l->predictor = from->predictor;
+    if (!l->total_ms)
+        l->total_ms = from->total_ms;
+    if (!l->slow_down_percent)
+        l->slow_down_percent = from->slow_down_percent;
+    l->skip_verify = l->skip_verify || from->skip_verify;
 }
 
 enum tw_code tw_message_keep(const ProtobufCMessage *message, const char *where, uint8_t *bytes,

@@ -12,6 +12,8 @@ enum tw_code tw_name_check(const char *what, const char *name, struct tw_error *
 
 /* `spec` may be NULL (refused). */
 enum tw_code tw_spec_validate(const Towline__V1__VmSpec *spec, struct tw_error *err);
+/* Takes from `from` what `limits` leaves at 0. */
+void tw_limits_fill(Towline__V1__MigrationLimits *limits, const Towline__V1__MigrationLimits *from);
 enum tw_code tw_limits_validate(const Towline__V1__MigrationLimits *limits, struct tw_error *err);
 
 /* A packed message into bytes of `capacity`; RESOURCE_EXHAUSTED when it does not fit. */

@@ -15,6 +15,7 @@
 
 #include "controller/record.h"
 
+#include <protobuf-c/protobuf-c.h>
 #include <stdio.h>
 
 #define TW_STORE_EVENTS_KEPT   100000u
@@ -93,6 +94,20 @@ enum tw_code tw_store_events_read(struct tw_store *store, uint64_t after, const 
                                   uint32_t max, tw_event_fn fn, void *ctx, struct tw_error *err);
 enum tw_code tw_store_events_bounds(struct tw_store *store, uint64_t *oldest, uint64_t *newest,
                                     struct tw_error *err);
+
+/* Packed messages that belong to a migration, a plan or a refusal, by its id and what they are:
+ * "plan", "forecast", "why", "audit". The oldest go when there are too many. */
+#define TW_STORE_NOTES_KEPT 100000u
+#define TW_NOTE_BYTES       262144u
+enum tw_code tw_store_note_add(struct tw_store *store, const char *id, const char *kind,
+                               const ProtobufCMessage *message, struct tw_error *err);
+/* In place of all that there are of that kind. */
+enum tw_code tw_store_note_put(struct tw_store *store, const char *id, const char *kind,
+                               const ProtobufCMessage *message, struct tw_error *err);
+typedef void (*tw_note_fn)(void *ctx, const uint8_t *body, size_t size);
+/* The oldest first, at most `max`. */
+enum tw_code tw_store_notes_each(struct tw_store *store, const char *id, const char *kind,
+                                 uint32_t max, tw_note_fn fn, void *ctx, struct tw_error *err);
 
 /* A number that grows with each opening of this store. */
 uint64_t tw_store_generation(const struct tw_store *store);

@@ -361,3 +361,46 @@ Test(store, tombstones_go_after_their_time)
     cr_assert_eq(n, 0);
     tw_store_close(store);
 }
+
+struct notes {
+    unsigned count;
+    char last[32];
+};
+
+static void note_seen(void *ctx, const uint8_t *body, size_t size)
+{
+    struct notes *n = ctx;
+    Towline__V1__Event *e = towline__v1__event__unpack(NULL, size, body);
+    cr_assert_not_null(e);
+    n->count++;
+    snprintf(n->last, sizeof n->last, "%s", e->text);
+    towline__v1__event__free_unpacked(e, NULL);
+}
+
+Test(store, notes_are_kept_by_id_and_kind)
+{
+    struct tw_store *store = reopen();
+    Towline__V1__Event e = TOWLINE__V1__EVENT__INIT;
+    struct notes seen = {0};
+    e.text = (char[]){"first"};
+    DO(store, TW_STORE_RELAXED, tw_store_note_add(store, "m-1", "audit", &e.base, &err));
+    e.text = (char[]){"second"};
+    DO(store, TW_STORE_RELAXED, tw_store_note_add(store, "m-1", "audit", &e.base, &err));
+    DO(store, TW_STORE_RELAXED, tw_store_note_add(store, "m-2", "audit", &e.base, &err));
+    DO(store, TW_STORE_READ,
+       tw_store_notes_each(store, "m-1", "audit", 10, note_seen, &seen, &err));
+    cr_assert_eq(seen.count, 2);
+    cr_assert_str_eq(seen.last, "second", "in order");
+    seen.count = 0;
+    DO(store, TW_STORE_READ, tw_store_notes_each(store, "m-1", "why", 10, note_seen, &seen, &err));
+    cr_assert_eq(seen.count, 0);
+    e.text = (char[]){"only"};
+    DO(store, TW_STORE_DURABLE, tw_store_note_put(store, "m-1", "audit", &e.base, &err));
+    tw_store_close(store);
+    store = reopen();
+    DO(store, TW_STORE_READ,
+       tw_store_notes_each(store, "m-1", "audit", 10, note_seen, &seen, &err));
+    cr_assert_eq(seen.count, 1, "put replaces, and it is there after a restart");
+    cr_assert_str_eq(seen.last, "only");
+    tw_store_close(store);
+}

@@ -96,6 +96,10 @@ struct tw_migration_progress {
     uint64_t fetch_ns;     /* from the VM's resume until the last line was there */
     const char *predictor; /* that orders what follows, or did so last; NULL = nothing follows */
     struct tw_foresight_figures foresight;
+    uint64_t link_bytes_per_s; /* that the path was seen to take; 0 = not known */
+    uint64_t start_ns;         /* part of total: until the copy began */
+    bool paused;               /* by an operator */
+    uint64_t paused_ns;        /* part of total: time in such pauses */
 };
 
 /* What these figures come to, in percent; 0 where nothing is known. Accuracy: pages sent ahead that
@@ -165,6 +169,14 @@ enum tw_code tw_source_cancel(struct tw_source *source, struct tw_error *err);
 /* Hybrid: the VM is to move now, however much is dirty. TW_FAILED_PRECONDITION for another method;
  * nothing happens when it has been stopped already. */
 enum tw_code tw_source_switch(struct tw_source *source, struct tw_error *err);
+/* Takes effect at the next judgement between two rounds. */
+void tw_source_set_downtime(struct tw_source *source, uint64_t downtime_ns);
+/* A pause ends by itself after this time; the limit on the whole migration goes on. */
+#define TW_PAUSE_LIMIT_NS (300 * TW_SEC)
+/* While the VM runs here nothing is sent, and lines are tracked on. While lines follow the VM only
+ * the background stands still: what the guest waits for is always sent. In between, where the VM
+ * stands still, a pause has no effect. */
+void tw_source_pause(struct tw_source *source, bool pause);
 void tw_source_set_bandwidth(struct tw_source *source, uint64_t bytes_per_s);
 /* A decision from outside for a source that has given up and lost its peer. */
 enum tw_code tw_source_finish(struct tw_source *source, struct tw_error *err);

@@ -332,6 +332,13 @@ static uint64_t next_deadline(const struct tw_source *s)
     return is_before_give_up(s) ? due : TW_NEVER;
 }
 
+/* States in which the VM runs and lines are sent: an operator may have them stand still. */
+static bool may_stand(enum tw_source_state state)
+{
+    return state == TW_SOURCE_FULL_COPY || state == TW_SOURCE_WAITING || state == TW_SOURCE_ROUND ||
+           state == TW_SOURCE_PRECOMPARE;
+}
+
 uint64_t tw_source_step(struct tw_source *s)
 {
     uint64_t now_ns = tw_now(s->env.clock);
@@ -339,7 +346,10 @@ uint64_t tw_source_step(struct tw_source *s)
     if (tw_machine_done(&s->machine))
         return tw_farewell_step(&s->farewell, &s->conn, now_ns);
     uint64_t served = tw_source_serve(s, now_ns);
-    uint64_t due = steps[s->machine.state](s, now_ns);
+    bool stands =
+        tw_source_is_paused(s, now_ns) && may_stand((enum tw_source_state)s->machine.state);
+    uint64_t due = stands ? tw_after(s->paused_since_ns, TW_PAUSE_LIMIT_NS)
+                          : steps[s->machine.state](s, now_ns);
     uint64_t limit = next_deadline(s);
     due = served < due ? served : due;
     return due < limit ? due : limit;
@@ -458,7 +468,32 @@ enum tw_code tw_source_switch(struct tw_source *s, struct tw_error *err)
                        s->limits.method == TW_METHOD_PRE_COPY ? "precopy" : "postcopy",
                        "only a hybrid migration can be told to switch");
     s->switch_asked = true;
+    tw_source_pause(s, false); /* the later wish counts */
     return TW_OK;
+}
+
+void tw_source_set_downtime(struct tw_source *s, uint64_t downtime_ns)
+{
+    s->limits.downtime_ns = downtime_ns;
+}
+
+void tw_source_pause(struct tw_source *s, bool pause)
+{
+    uint64_t now_ns = tw_now(s->env.clock);
+    if (pause == s->paused)
+        return;
+    if (s->paused)
+        s->meter.p.paused_ns += now_ns - s->paused_since_ns;
+    s->paused = pause;
+    s->paused_since_ns = now_ns;
+    tw_meter_idle(&s->meter, now_ns); /* a pause says nothing about the link */
+}
+
+bool tw_source_is_paused(struct tw_source *s, uint64_t now_ns)
+{
+    if (s->paused && now_ns >= tw_after(s->paused_since_ns, TW_PAUSE_LIMIT_NS))
+        tw_source_pause(s, false);
+    return s->paused;
 }
 
 void tw_source_set_bandwidth(struct tw_source *s, uint64_t bytes_per_s)
@@ -553,6 +588,10 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
     *out = s->meter.p;
     out->phase = tw_machine_state_name(&s->machine);
     out->rate_bytes_per_s = tw_meter_rate(&s->meter, now_ns);
+    out->link_bytes_per_s = s->meter.link_rate;
+    out->paused = s->paused && !tw_machine_done(&s->machine);
+    if (s->paused)
+        out->paused_ns += (s->meter.end_ns ? s->meter.end_ns : now_ns) - s->paused_since_ns;
     if (s->tracker) {
         struct tw_tracker_stats stats;
         tw_tracker_stats_get(s->tracker, &stats);

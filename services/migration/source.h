@@ -131,6 +131,10 @@ struct tw_source {
     uint64_t pass_ns, pass_spent_ns; /* compare pass: how long the last took; time in this one */
     uint64_t data_bytes;
 
+    /* A pause that an operator asked for. */
+    bool paused;
+    uint64_t paused_since_ns;
+
     /* Switch-over. */
     bool switch_asked; /* by an operator */
     bool stop_asked;   /* the VM may be stopped */
@@ -146,6 +150,8 @@ struct tw_source {
 /* ---- source.c -------------------------------------------------------------------------------- */
 
 void tw_source_move(struct tw_source *s, enum tw_source_state to, const char *why);
+/* Whether a pause holds now; one that has lasted for too long ends here. */
+bool tw_source_is_paused(struct tw_source *s, uint64_t now_ns);
 /* Ends the migration: the VM runs on here. Once it was given up it only closes the connection, and
  * a decision from outside is needed. `why` becomes the side's error. */
 void tw_source_abort(struct tw_source *s, const struct tw_error *why);

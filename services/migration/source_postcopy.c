@@ -268,6 +268,8 @@ uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns)
     if (!r->limited) /* it was lifted for what prolongs the pause; this does not */
         tw_throttle_set(&s->throttle, s->limits.bandwidth_bytes_per_s, now_ns);
     r->limited = true;
+    if (tw_source_is_paused(s, now_ns))
+        return tw_after(s->paused_since_ns, TW_PAUSE_LIMIT_NS);
     for (uint32_t sent = 0; r->lines.count && sent < REST_SLICE; sent += REST_CHUNK)
         if (!send_background(s, now_ns))
             return s->conn && r->map_said ? r->retry_ns : now_ns;

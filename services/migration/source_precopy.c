@@ -12,6 +12,7 @@ uint64_t tw_source_step_connecting(struct tw_source *s, uint64_t now_ns)
     struct tw_error err;
     if (!s->up)
         return TW_NEVER; /* the fabric ends it, well or badly */
+    s->meter.p.start_ns = now_ns - s->meter.start_ns;
     if (s->limits.method == TW_METHOD_POST_COPY) {
         tw_source_move(s, TW_SOURCE_ANNOUNCING, "connected");
         return now_ns;

@@ -183,6 +183,11 @@ static void strike(struct scene *s, const struct scene_fault *f)
         if (s->source)
             tw_source_switch(s->source, NULL);
         break;
+    case SCENE_PAUSE:
+    case SCENE_RESUME:
+        if (s->source)
+            tw_source_pause(s->source, f->action == SCENE_PAUSE);
+        break;
     case SCENE_SLOW_LINK:
         if (s->source)
             tw_source_set_bandwidth(s->source, f->count ? f->count : 1 << 20);

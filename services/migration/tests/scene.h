@@ -30,6 +30,8 @@ enum scene_action {
     SCENE_FAIL_RESERVE,
     SCENE_FAIL_GUARD,
     SCENE_SWITCH,    /* the operator wants the VM to move now */
+    SCENE_PAUSE,     /* ... or nothing to be sent, */
+    SCENE_RESUME,    /* and to go on */
     SCENE_SLOW_LINK, /* set_bandwidth to something small */
     SCENE_ACTIONS
 };
