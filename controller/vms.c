@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define START_MAX_MS  30000u
+#define CREATE_MAX_MS 300000u /* the caller decides: a busy host starts a VM slowly */
 #define REMOVE_MAX_MS 10000u
 #define ANSWER_MS     200u /* left of the caller's time for our own answer */
 
@@ -219,7 +220,7 @@ static enum tw_code create_busy(struct tw_vms *vms, struct tw_vm_record *vm, uin
     if (code != TW_OK)
         return code;
     tw_fault_point("vm.recorded");
-    return start(vms, vm, time_left_ms(deadline_ns, START_MAX_MS), true, err);
+    return start(vms, vm, time_left_ms(deadline_ns, CREATE_MAX_MS), true, err);
 }
 
 enum tw_code tw_vms_create(struct tw_vms *vms, const Towline__V1__VmSpec *spec, const char *host,
