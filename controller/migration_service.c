@@ -133,9 +133,10 @@ static enum tw_code reconnect(struct tw_services *s, const struct tw_rpc_call *c
                               Towline__V1__ReconnectMigrationResponse *response,
                               struct tw_error *err)
 {
-    (void)call;
     struct tw_migration_record m;
     enum tw_code code = tw_migrations_reconnect(s->migrations, request->id, &m, err);
+    if (code == TW_OK)
+        tw_audit(s->store, call, request->id, "reconnect", "", "now");
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
