@@ -299,7 +299,12 @@ Test(instrumented, exit_in_the_middle)
     subject_tell(&subject, "q");
     waitid(P_PID, (id_t)subject.pid, &(siginfo_t){0}, WEXITED | WNOWAIT);
     cr_expect_eq(session_lines(s, "a", subject.arena, NULL, NULL), 1 << 9);
-    cr_expect_eq(dirty_code(s), TOWLINE_ABORTED);
+    int code = TOWLINE_OK; /* until the agent has noticed */
+    for (unsigned i = 0; i < 1000 && code == TOWLINE_OK; i++) {
+        code = dirty_code(s);
+        usleep(10000);
+    }
+    cr_expect_eq(code, TOWLINE_ABORTED);
     cr_expect_eq(towline_start(s, "late"), TOWLINE_ABORTED);
     towline_close(s);
 }

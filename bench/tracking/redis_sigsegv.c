@@ -6,7 +6,8 @@
  * The kernel's own stores into protected memory fail with EFAULT instead of faulting, so before the
  * two calls by which this server has the kernel store into its heap, its pages are stored to here.
  * Threads that block the signal must not store to the heap (jemalloc's own does: it is off).
- * What it leaves out: stacks, small and later mappings, and what other system calls store. */
+ * What it leaves out: stacks, the main thread's own area, small and later mappings, and what other
+ * system calls store. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -47,6 +48,27 @@ static void on_request(int number)
     asked = 1;
 }
 
+static void add_range(uint64_t start, uint64_t end)
+{
+    if (start < end && range_count < RANGES_MAX) {
+        ranges[range_count].start = start;
+        ranges[range_count++].end = end;
+    }
+}
+
+/* The kernel writes into the thread's own area whenever it goes to another processor (rseq), and
+ * ends a program where it cannot. The other threads' areas are in their stacks. */
+static void add_around_own_area(uint64_t start, uint64_t end)
+{
+    const uint64_t own = (uint64_t)(uintptr_t)__builtin_thread_pointer() & ~(PAGE - 1);
+    if (own < start || own >= end) {
+        add_range(start, end);
+        return;
+    }
+    add_range(start, own - PAGE);
+    add_range(own + 2 * PAGE, end);
+}
+
 static void find_ranges(void)
 {
     char line[512];
@@ -59,10 +81,9 @@ static void find_ranges(void)
         int name = 0;
         if (sscanf(line, "%" SCNx64 "-%" SCNx64 " rw-p %*s %*s %lu %n", &start, &end, &inode,
                    &name) < 3 ||
-            inode != 0 || line[name] != 0 || end - start < LARGE || range_count == RANGES_MAX)
+            inode != 0 || line[name] != 0 || end - start < LARGE)
             continue;
-        ranges[range_count].start = start;
-        ranges[range_count++].end = end;
+        add_around_own_area(start, end);
     }
     fclose(maps);
 }
@@ -85,12 +106,19 @@ static void leave_out_stacks(void)
         char path[300];
         uint64_t stack;
         snprintf(path, sizeof path, "/proc/self/task/%s/syscall", task->d_name);
-        FILE *file = fopen(path, "re");
-        if (file == NULL)
-            continue;
-        if (fscanf(file, "%*d %*s %*s %*s %*s %*s %*s %" SCNx64, &stack) == 1)
-            leave_out(stack);
-        fclose(file);
+        /* A thread that runs just now does not tell; at the latest it waits for this one. */
+        for (unsigned i = 0; i < 2000; i++) {
+            FILE *file = fopen(path, "re");
+            if (file == NULL)
+                break;
+            const int told = fscanf(file, "%*d %*s %*s %*s %*s %*s %*s %" SCNx64, &stack);
+            fclose(file);
+            if (told == 1) {
+                leave_out(stack);
+                break;
+            }
+            usleep(500);
+        }
     }
     if (tasks)
         closedir(tasks);

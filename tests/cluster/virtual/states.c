@@ -100,6 +100,29 @@ static struct vt_scenario guest_dies_at_destination(void)
     return guest_dies("destination.resuming", DESTINATION);
 }
 
+/* While its memory follows. */
+static struct vt_scenario postcopy_with(struct vt_fault fault)
+{
+    struct vt_scenario s = postcopy();
+    strcpy(fault.point, "destination.fetching");
+    fault.nth = 1;
+    fault.at_ns = 5 * TW_MS;
+    add(&s, fault);
+    return s;
+}
+
+static struct vt_scenario path_is_cut(void)
+{
+    return postcopy_with((struct vt_fault){
+        .kind = VT_CUT, .node = SOURCE, .other = DESTINATION, .lasts_ns = 400 * TW_MS});
+}
+
+static struct vt_scenario destination_starts_again(void)
+{
+    return postcopy_with(
+        (struct vt_fault){.kind = VT_KILL, .node = DESTINATION, .lasts_ns = 300 * TW_MS});
+}
+
 static const struct {
     const char *name;
     struct vt_scenario (*make)(void);
@@ -112,6 +135,8 @@ static const struct {
     {"cancelled", cancelled},
     {"guest dies at the source", guest_dies_at_source},
     {"guest dies at the destination", guest_dies_at_destination},
+    {"path is cut while memory follows", path_is_cut},
+    {"destination starts again while memory follows", destination_starts_again},
 };
 #define WAYS (sizeof ways / sizeof *ways)
 
@@ -195,12 +220,21 @@ static bool play_one(unsigned way, unsigned table, unsigned state, unsigned trou
     return good;
 }
 
+/* Behind ten minutes without a path, and left when an operator says so: played by the tests of the
+ * service (recover_test) and of real processes (crash_test). */
+static bool waits_for_an_operator(unsigned table, unsigned state)
+{
+    return table == 1 && strcmp(tables[table]->states[state].name, "paused") == 0;
+}
+
 int vt_play_states(bool verbose)
 {
     unsigned found[2][64], played = 0;
     int bad = find_ways(found);
     for (unsigned t = 0; t < 2; t++) {
         for (unsigned i = 1; i < tables[t]->count; i++) { /* state 0 is entered silently */
+            if (waits_for_an_operator(t, i))
+                continue;
             if (found[t][i] == WAYS) {
                 printf("%s.%s: no scenario comes to this state\n", tables[t]->name,
                        tables[t]->states[i].name);
