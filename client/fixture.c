@@ -187,3 +187,37 @@ uint64_t session_lines(towline_session *session, const char *epoch, uint64_t pag
         *pages = all;
     return found;
 }
+
+void collected_until_ended(towline_session *s)
+{
+    struct towline_lines lines[16];
+    uint64_t cursor = 0, until = tw_now(&tw_monotonic) + 60 * TW_SEC;
+    size_t count;
+    int code;
+    do {
+        code = towline_dirty(s, "a", lines, 16, &count, &cursor);
+        cr_assert(code == TOWLINE_OK || code == TOWLINE_ABORTED, "%s", towline_last_error());
+        cr_assert_lt(tw_now(&tw_monotonic), until);
+    } while (code == TOWLINE_OK);
+    cr_assert_eq(towline_start(s, "late"), TOWLINE_ABORTED);
+}
+
+void hot_program_survives(struct subject *subject)
+{
+    towline_session *s[4];
+    size_t pages;
+    for (unsigned i = 0; i < 4; i++)
+        s[i] = session_on(subject, "a");
+    subject_tell(subject, "h");
+    for (unsigned round = 0; round < 20; round++) {
+        usleep(5000);
+        session_lines(s[round % 4], "a", subject->arena, &pages, NULL);
+    }
+    cr_assert_gt(pages, 0);
+    fixture_agent_kill();
+    usleep(50000);
+    cr_assert_eq(waitpid(subject->pid, NULL, WNOHANG), 0, "it runs on");
+    for (unsigned i = 0; i < 4; i++)
+        towline_close(s[i]);
+    fixture_agent_start();
+}

@@ -35,5 +35,10 @@ towline_session *session_on(const struct subject *s, const char *epoch);
 /* Collects, and gives the lines of the arena's page; the rest is counted in *pages. */
 uint64_t session_lines(towline_session *session, const char *epoch, uint64_t page_address,
                        size_t *pages, bool *whole);
+/* Collects epoch "a" until the agent has noticed that the program has ended. */
+void collected_until_ended(towline_session *s);
+/* A busy program under several collectors; then the agent dies in the middle of it, and is started
+ * again. */
+void hot_program_survives(struct subject *subject);
 
 #endif

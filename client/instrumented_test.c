@@ -299,34 +299,13 @@ Test(instrumented, exit_in_the_middle)
     subject_tell(&subject, "q");
     waitid(P_PID, (id_t)subject.pid, &(siginfo_t){0}, WEXITED | WNOWAIT);
     cr_expect_eq(session_lines(s, "a", subject.arena, NULL, NULL), 1 << 9);
-    int code = TOWLINE_OK; /* until the agent has noticed */
-    for (unsigned i = 0; i < 1000 && code == TOWLINE_OK; i++) {
-        code = dirty_code(s);
-        usleep(10000);
-    }
-    cr_expect_eq(code, TOWLINE_ABORTED);
-    cr_expect_eq(towline_start(s, "late"), TOWLINE_ABORTED);
+    collected_until_ended(s);
     towline_close(s);
 }
 
 Test(instrumented, hot_program_under_several_sessions)
 {
-    towline_session *s[4];
-    size_t pages;
-    for (unsigned i = 0; i < 4; i++)
-        s[i] = session_on(&subject, "a");
-    subject_tell(&subject, "h");
-    for (unsigned round = 0; round < 20; round++) {
-        usleep(5000);
-        session_lines(s[round % 4], "a", subject.arena, &pages, NULL);
-    }
-    cr_expect_gt(pages, 0);
-    fixture_agent_kill();
-    usleep(50000);
-    cr_expect_eq(waitpid(subject.pid, NULL, WNOHANG), 0, "it runs on");
-    for (unsigned i = 0; i < 4; i++)
-        towline_close(s[i]);
-    fixture_agent_start();
+    hot_program_survives(&subject);
 }
 
 /* ---- A program that lies --------------------------------------------------------------------- */

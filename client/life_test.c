@@ -107,20 +107,6 @@ Test(life, fork_leaves_the_parent_tracked_and_the_child_not)
     subject_well(&subject);
 }
 
-static void collected_until_ended(towline_session *s)
-{
-    struct towline_lines lines[16];
-    uint64_t cursor = 0, until = tw_now(&tw_monotonic) + 60 * TW_SEC;
-    size_t count;
-    int code;
-    do {
-        code = towline_dirty(s, "a", lines, 16, &count, &cursor);
-        cr_assert(code == TOWLINE_OK || code == TOWLINE_ABORTED, "%s", towline_last_error());
-        cr_assert_lt(tw_now(&tw_monotonic), until);
-    } while (code == TOWLINE_OK);
-    cr_assert_eq(towline_start(s, "late"), TOWLINE_ABORTED);
-}
-
 Test(life, exec_ends_the_tracking_and_not_the_program)
 {
     towline_session *s = session_on(&subject, "a");
@@ -148,22 +134,7 @@ Test(life, exit_in_the_middle)
 /* A busy program under several collectors; then the agent dies in the middle of it. */
 Test(life, hot_program_under_several_sessions)
 {
-    towline_session *s[4];
-    size_t pages;
-    for (unsigned i = 0; i < 4; i++)
-        s[i] = session_on(&subject, "a");
-    subject_tell(&subject, "h");
-    for (unsigned round = 0; round < 20; round++) {
-        usleep(5000);
-        session_lines(s[round % 4], "a", subject.arena, &pages, NULL);
-    }
-    cr_assert_gt(pages, 0);
-    fixture_agent_kill();
-    usleep(50000);
-    cr_assert_eq(waitpid(subject.pid, NULL, WNOHANG), 0, "it runs on");
-    for (unsigned i = 0; i < 4; i++)
-        towline_close(s[i]);
-    fixture_agent_start();
+    hot_program_survives(&subject);
 }
 
 Test(life, a_forked_child_cannot_use_its_parents_session)
