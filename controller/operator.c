@@ -22,6 +22,26 @@ static enum tw_code handed_over(const struct tw_migration_record *m, struct tw_e
                    state_name(m), "the source has given up the VM already");
 }
 
+/* Why there is nobody who drives it: it has ended, or there never was one. */
+static enum tw_code not_under_way(struct tw_migrations *migrations, const char *id,
+                                  struct tw_migration_record *record, struct tw_error *err)
+{
+    enum tw_code code = tw_migrations_get(migrations, id, record, err);
+    return code != TW_OK ? code
+                         : tw_fail(err, TW_FAILED_PRECONDITION, id, "a migration under way",
+                                   state_name(record), "the migration has ended");
+}
+
+/* Behind an order: what is known by now, and the driver looks at once. */
+static void leave(struct tw_drive *d, struct tw_migration_record *record)
+{
+    pthread_mutex_lock(&d->lock);
+    *record = d->record;
+    pthread_mutex_unlock(&d->lock);
+    tw_drive_wake(d);
+    tw_drive_release(d);
+}
+
 static enum tw_code cancel_ended(struct tw_migrations *migrations, const char *id,
                                  struct tw_migration_record *m, struct tw_error *err)
 {
@@ -82,11 +102,7 @@ enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *
     if (!d)
         return cancel_ended(migrations, id, record, err);
     enum tw_code code = cancel_live(d, err);
-    pthread_mutex_lock(&d->lock);
-    *record = d->record;
-    pthread_mutex_unlock(&d->lock);
-    tw_drive_wake(d);
-    tw_drive_release(d);
+    leave(d, record);
     return code;
 }
 
@@ -96,18 +112,10 @@ enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *
                                   struct tw_migration_record *record, struct tw_error *err)
 {
     struct tw_drive *d = tw_drive_find(migrations, id);
-    if (!d) {
-        enum tw_code code = tw_migrations_get(migrations, id, record, err);
-        return code != TW_OK ? code
-                             : tw_fail(err, TW_FAILED_PRECONDITION, id, "a migration under way",
-                                       NULL, "the migration has ended");
-    }
+    if (!d)
+        return not_under_way(migrations, id, record, err);
     enum tw_code code = tw_reach_switch(&d->owner->config.reach, d->source, d->id, CANCEL_MS, err);
-    pthread_mutex_lock(&d->lock);
-    *record = d->record;
-    pthread_mutex_unlock(&d->lock);
-    tw_drive_wake(d);
-    tw_drive_release(d);
+    leave(d, record);
     return code;
 }
 
@@ -175,18 +183,10 @@ enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
     if (code != TW_OK)
         return code;
     struct tw_drive *d = tw_drive_find(migrations, r->id);
-    if (!d) {
-        code = tw_migrations_get(migrations, r->id, record, err);
-        return code != TW_OK ? code
-                             : tw_fail(err, TW_FAILED_PRECONDITION, r->id, "a migration under way",
-                                       state_name(record), "the migration has ended");
-    }
+    if (!d)
+        return not_under_way(migrations, r->id, record, err);
     code = adjust_live(d, r, err);
-    pthread_mutex_lock(&d->lock);
-    *record = d->record;
-    pthread_mutex_unlock(&d->lock);
-    tw_drive_wake(d);
-    tw_drive_release(d);
+    leave(d, record);
     return code;
 }
 
@@ -197,22 +197,14 @@ enum tw_code tw_migrations_reconnect(struct tw_migrations *migrations, const cha
                                      struct tw_migration_record *record, struct tw_error *err)
 {
     struct tw_drive *d = tw_drive_find(migrations, id);
-    if (!d) {
-        enum tw_code code = tw_migrations_get(migrations, id, record, err);
-        return code != TW_OK ? code
-                             : tw_fail(err, TW_FAILED_PRECONDITION, id, "a migration under way",
-                                       NULL, "the migration has ended");
-    }
+    if (!d)
+        return not_under_way(migrations, id, record, err);
     char fabric[TW_URL_SIZE], verbs[TW_URL_SIZE];
     const struct tw_reach *reach = &d->owner->config.reach;
     tw_catalogue_addresses(reach->catalogue, d->source, fabric, verbs);
     enum tw_code code =
         tw_reach_reconnect(reach, d->destination, d->id, fabric, verbs, true, CANCEL_MS, err);
-    pthread_mutex_lock(&d->lock);
-    *record = d->record;
-    pthread_mutex_unlock(&d->lock);
-    tw_drive_wake(d);
-    tw_drive_release(d);
+    leave(d, record);
     return code;
 }
 
