@@ -134,8 +134,8 @@ static enum tw_code take_over(struct tw_qemu *q, struct tw_error *err)
 {
     struct uffdio_range all = {q->guard.base, q->memory.size};
     enum tw_code code = begin_work(q, err);
-    if (code == TW_OK)
-        ioctl(q->guard.fd, UFFDIO_WAKE, &all);
+    if (code == TW_OK && ioctl(q->guard.fd, UFFDIO_WAKE, &all) < 0)
+        code = tw_fail_errno(err, errno, q->where, "cannot have those who wait touch again");
     return code;
 }
 
