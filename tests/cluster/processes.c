@@ -106,14 +106,16 @@ void tw_cluster_spawn(struct tw_cluster *c, enum tw_role role)
     const char *program = role == TW_CONTROLLER ? TOWLINE_CONTROLLER : TOWLINE_AGENT;
     char path[600];
     snprintf(path, sizeof path, "PATH=%s", getenv("PATH"));
-    char *argv[] = {(char *)(uintptr_t)program, (char *)(uintptr_t) "--config", config, NULL};
+    /* A test that is killed takes them with it. */
+    const char *const argv[] = {"setpriv",  "--pdeathsig", "KILL", program,
+                                "--config", config,        NULL};
     char *envp[] = {fault, path, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, 1, log, O_CREAT | O_WRONLY | O_APPEND, 0600);
     posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    int failed = posix_spawn(&p->pid, program, &actions, NULL, argv, envp);
+    int failed = posix_spawnp(&p->pid, argv[0], &actions, NULL, (char **)(uintptr_t)argv, envp);
     posix_spawn_file_actions_destroy(&actions);
     cr_assert_eq(failed, 0, "%s: %s", program, strerror(failed));
 }
