@@ -82,7 +82,8 @@ static enum tw_code start(uint64_t pid, uint32_t every_ms, uint64_t *id)
         return code;
     const Towline__V1__TrackingSession *s =
         ((const Towline__V1__StartTrackingResponse *)(const void *)response)->session;
-    CHECK(s && s->pid == pid && s->by_operator && !s->exact && !s->ended && s->counts_bytes);
+    CHECK(s && s->pid == pid && s->uid == 0 && s->by_operator && !s->exact && !s->ended &&
+          s->counts_bytes);
     CHECK(!s->same_value_is_dirty && s->n_blind_spots > 0);
     *id = s->id;
     protobuf_c_message_free_unpacked(response, NULL);
