@@ -163,7 +163,9 @@ void tw_rt_store_coming(uintptr_t address, size_t size, uintptr_t pc)
     if (mode == TW_INST_DETACHED || !is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
-    if (record)
+    if (mode == TW_INST_MOVING)
+        tw_rt_await_announced(record, address, size);
+    else if (record)
         tw_rt_announce(record, announcement(address, size));
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (mode == TW_INST_OWNED) {
@@ -177,9 +179,14 @@ void tw_rt_store_coming(uintptr_t address, size_t size, uintptr_t pc)
 
 void tw_rt_store_begin(uintptr_t address, size_t size)
 {
-    if (tw_rt_mode() != TW_INST_OWNED || !is_program_range(address, size))
+    const uint32_t mode = tw_rt_mode();
+    if (mode < TW_INST_OWNED || !is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
+    if (mode == TW_INST_MOVING) {
+        tw_rt_await_announced(record, address, size);
+        return;
+    }
     if (record)
         tw_rt_announce(record, announcement(address, size));
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -215,6 +222,7 @@ void tw_rt_stored(uintptr_t address, size_t size, uintptr_t pc)
 
 void tw_rt_load(uintptr_t address, size_t size)
 {
+    tw_rt_await(address, size);
     if (tw_rt_mode() != TW_INST_OWNED || !is_program_range(address, size))
         return;
     for (uint64_t line = first_line(address); line <= last_line(address, size); line++) {

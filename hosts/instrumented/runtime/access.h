@@ -23,7 +23,7 @@ TW_RT_INLINE void tw_rt_store(uintptr_t address, unsigned size, uintptr_t pc)
     if (TW_RT_LIKELY(mode == TW_INST_DETACHED))
         return;
     struct tw_inst_thread *record = tw_rt_self.record;
-    if (TW_RT_UNLIKELY(mode == TW_INST_SHARING || record == NULL ||
+    if (TW_RT_UNLIKELY(mode == TW_INST_SHARING || mode == TW_INST_MOVING || record == NULL ||
                        tw_rt_self.generation != tw_rt.generation ||
                        tw_rt_straddles(address, size))) {
         tw_rt_store_coming(address, size, pc);
@@ -42,7 +42,7 @@ TW_RT_INLINE void tw_rt_store(uintptr_t address, unsigned size, uintptr_t pc)
 
 TW_RT_INLINE void tw_rt_read(uintptr_t address, unsigned size)
 {
-    if (TW_RT_UNLIKELY(tw_rt_mode() == TW_INST_OWNED))
+    if (TW_RT_UNLIKELY(tw_rt_mode() >= TW_INST_OWNED))
         tw_rt_load(address, size);
 }
 

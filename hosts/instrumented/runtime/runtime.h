@@ -22,9 +22,10 @@
 /* What an access needs, in one cache line. The mode is set last and cleared first. */
 struct tw_rt_state {
     uint8_t *marks, *summary, *lines;
-    uint8_t *base;       /* the file, always at the same place once there was one */
-    uint32_t mode;       /* enum tw_inst_mode */
-    uint32_t generation; /* attachments so far */
+    uint8_t *base;                  /* the file, always at the same place once there was one */
+    uint32_t mode;                  /* enum tw_inst_mode */
+    uint32_t generation;            /* attachments so far */
+    uintptr_t moves_from, moves_to; /* spans all regions; empty without one */
 };
 extern struct tw_rt_state tw_rt;
 
@@ -74,6 +75,27 @@ void tw_rt_stored(uintptr_t address, size_t size, uintptr_t pc);
 void tw_rt_load(uintptr_t address, size_t size);
 /* Announces and marks an interrupted store again. */
 void tw_rt_store_again(uint64_t in_flight);
+
+/* region.c: memory that moves. Each returns at once where nothing has to be waited for. */
+static inline bool tw_rt_moves(uintptr_t address, size_t size) /* some of it may lie in a region */
+{
+    const uintptr_t from = tw_rt.moves_from;
+    return TW_RT_UNLIKELY(address < tw_rt.moves_to) && size &&
+           (address >= from || size > from - address);
+}
+/* Until the lines may be read. */
+void tw_rt_await(uintptr_t address, size_t size);
+/* Of a string of at most `max` characters, which is read line by line as it comes. */
+size_t tw_rt_length(const char *string, size_t max);
+/* Where the kernel or libc may write instead of in a region: `buffer` itself where it is in none.
+ * NULL with errno: no memory. aside_end stores what was written in its place, and frees. */
+void *tw_rt_aside(void *buffer, size_t size);
+void tw_rt_aside_end(void *aside, void *buffer, size_t written, uintptr_t pc);
+/* Until they may be stored to, and announces that; `record` may be NULL. */
+void tw_rt_await_announced(struct tw_inst_thread *record, uintptr_t address, size_t size);
+bool tw_rt_regions_ready(void);  /* nobody has to wait for any of it */
+void tw_rt_regions_tell(void);   /* puts them into the file */
+void tw_rt_regions_forget(void); /* in a child: it has none */
 
 /* memory.c, connect.c, objects.c. */
 void tw_rt_memory_init(void);
