@@ -1,6 +1,5 @@
 /* A program with a region, as source or destination of its contents. Says where its control page
  * is, then does what it is told, a byte a scenario (work.h), and answers each with a '.'. */
-#include "hosts/instrumented/towline-region.h"
 #include "tests/instrumented/work.h"
 
 #include <errno.h>
@@ -9,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <towline-region.h>
 #include <unistd.h>
 
 static uint8_t *region, *control;

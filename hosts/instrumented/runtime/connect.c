@@ -122,6 +122,7 @@ static void untrack(void)
 {
     if (tw_rt_mode() == TW_INST_DETACHED || !tw_rt_regions_ready())
         return;
+    __atomic_store_n(&tw_rt.marking, 0, __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.mode, TW_INST_DETACHED, __ATOMIC_SEQ_CST);
     mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -137,6 +138,8 @@ static bool track(int fd, const struct tw_inst_order *order, int file)
         syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
     __atomic_store_n(&header->barrier_ready, barrier, __ATOMIC_RELAXED);
     __atomic_store_n(&tw_rt.generation, tw_rt.generation + 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&tw_rt.marking, order->mode == TW_INST_MARK ? tw_rt.generation : 0,
+                     __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.mode, order->mode, __ATOMIC_SEQ_CST);
     tw_rt_regions_tell();
     tw_rt_objects_scan();

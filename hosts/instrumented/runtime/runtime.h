@@ -19,23 +19,28 @@
 #define TW_RT_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define TW_RT_PC          ((uintptr_t)__builtin_return_address(0))
 
-/* What an access needs, in one cache line. The mode is set last and cleared first. */
+/* What an access needs, in one cache line. The mode is set last; `marking` and it are cleared
+ * first. */
 struct tw_rt_state {
     uint8_t *marks, *summary, *lines;
     uint8_t *base;                  /* the file, always at the same place once there was one */
     uint32_t mode;                  /* enum tw_inst_mode */
     uint32_t generation;            /* attachments so far */
+    uint32_t marking;               /* the generation while the mode is TW_INST_MARK, else 0 */
     uintptr_t moves_from, moves_to; /* spans all regions; empty without one */
 };
+static_assert(sizeof(struct tw_rt_state) == TW_LINE_SIZE, "one cache line");
 extern struct tw_rt_state tw_rt;
 
 /* This thread's record in the file; NULL until its first access after the attachment. */
 struct tw_rt_self {
     struct tw_inst_thread *record;
     uint32_t generation; /* of the attachment that it is a record of */
+    uint32_t marking;    /* the same, while there is a record; else TW_RT_NEVER_MARKING */
     bool busy;           /* inside the ring or the registration: a handler must not enter */
 };
 extern __thread struct tw_rt_self tw_rt_self;
+#define TW_RT_NEVER_MARKING UINT32_MAX
 
 /* thread.c: gives this thread a record; NULL when there is none, which is counted. */
 struct tw_inst_thread *tw_rt_register(void);
@@ -45,6 +50,11 @@ uint32_t tw_rt_threads_unsettled(void);
 static inline uint32_t tw_rt_mode(void)
 {
     return __atomic_load_n(&tw_rt.mode, __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t tw_rt_marking(void)
+{
+    return __atomic_load_n(&tw_rt.marking, __ATOMIC_ACQUIRE);
 }
 
 static inline struct tw_inst_thread *tw_rt_record(void)

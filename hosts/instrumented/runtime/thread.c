@@ -87,6 +87,7 @@ struct tw_inst_thread *tw_rt_register(void)
         } else {
             __atomic_add_fetch(&header()->threads_refused, 1, __ATOMIC_RELAXED);
         }
+        tw_rt_self.marking = tw_rt_self.record ? generation : TW_RT_NEVER_MARKING;
         tw_rt_self.generation = generation;
         if (key_ready)
             pthread_setspecific(key, &tw_rt_self);
@@ -103,6 +104,7 @@ static void give_back(void *self)
         tw_rt_announce(tw_rt_self.record, 0);
         __atomic_store_n(&tw_rt_self.record->tid, 0, __ATOMIC_RELEASE);
     }
+    tw_rt_self.marking = TW_RT_NEVER_MARKING;
     tw_rt_self.record = NULL;
     tw_rt_self.generation = 0;
 }
