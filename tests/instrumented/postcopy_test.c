@@ -4,6 +4,7 @@
 #include "tests/instrumented/world.h"
 
 #include "base/clock.h"
+#include "base/random.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -320,6 +321,83 @@ static void a_state_of_another_region_is_refused(void)
     world_close(&w);
 }
 
+/* ---- A program that writes nonsense into the file ---------------------------------------------
+ */
+
+static void scribble(const struct tw_instrumented *p, struct tw_random *r)
+{
+    for (unsigned i = 0; i < 64; i++) {
+        struct tw_inst_thread *t = &p->threads[tw_random_below(r, TW_INST_THREADS_MAX)];
+        t->tid = (uint32_t)tw_random_next(r) | 1;
+        t->in_flight = tw_random_next(r) >> tw_random_below(r, 20);
+        t->want_first = tw_random_next(r) >> tw_random_below(r, 60);
+        t->want_lines = tw_random_next(r) >> tw_random_below(r, 60);
+        if (tw_random_below(r, 2))
+            t->want_first = tw_line_of(REGION_AT) - 5 + tw_random_below(r, 70000);
+        t->want_since_ns = tw_random_next(r);
+        t->wants++;
+    }
+    p->header->wants++;
+    p->header->threads_top = tw_random_below(r, 2) ? UINT32_MAX : TW_INST_THREADS_MAX;
+}
+
+static void nonsense_harms_only_the_program(void)
+{
+    struct world w;
+    struct tw_random r = {3};
+    struct tw_host_fault faults[16];
+    enum tw_code code;
+    world_open(&w, 0);
+    const struct tw_host *h = w.destination.host;
+    h->faults->guard(h->ctx, &code, NULL);
+    EXPECT(code == TW_OK, "%d", (int)code);
+    uint64_t told = 0;
+    for (unsigned round = 0; round < 200; round++) {
+        scribble(w.destination.program.program, &r);
+        h->ops->sync(h->ctx);
+        for (unsigned i = 0; i < 100; i++) {
+            const size_t n = h->faults->take(h->ctx, faults, 16);
+            for (size_t k = 0; k < n; k++)
+                EXPECT(faults[k].address < REGION_BYTES &&
+                           faults[k].since_ns <= tw_now(&tw_monotonic),
+                       "%#lx", (unsigned long)faults[k].address);
+            told += n;
+        }
+    }
+    EXPECT(told > 1000, "%lu", (unsigned long)told);
+    world_close(&w);
+}
+
+/* What it says of a region is looked at before anything is mapped. */
+static void a_region_that_is_none_is_refused(void)
+{
+    struct world w;
+    struct tw_error err;
+    struct tw_instrumented_region *region;
+    world_open(&w, 0);
+    struct tw_instrumented *p = w.source.program.program;
+    struct tw_inst_region *told = &p->header->regions[0];
+    const struct tw_inst_region good = *told;
+    const struct tw_inst_region bad[] = {
+        {.address = good.address, .bytes = good.bytes + 1, .fd = good.fd},
+        {.address = good.address, .bytes = good.bytes * 2, .fd = good.fd},
+        {.address = good.address, .bytes = UINT64_MAX & ~UINT64_C(4095), .fd = good.fd},
+        {.address = good.address + 4096, .bytes = good.bytes, .fd = good.fd},
+        {.address = good.address, .bytes = good.bytes, .fd = 0},
+        {.address = good.address, .bytes = good.bytes, .fd = -1},
+        {.address = good.address, .bytes = good.bytes, .fd = 9999},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        *told = bad[i];
+        const struct tw_instrumented_region_config config = {.address = bad[i].address};
+        EXPECT(tw_instrumented_region_open(p, &config, 0, &region, &err) != TW_OK, "%zu", i);
+    }
+    *told = good;
+    const struct tw_instrumented_region_config elsewhere = {.address = good.address * 2};
+    EXPECT(tw_instrumented_region_open(p, &elsewhere, 0, &region, &err) == TW_NOT_FOUND, "none");
+    world_close(&w);
+}
+
 /* ---- Nobody brings the line -------------------------------------------------------------------
  */
 
@@ -388,6 +466,8 @@ int main(void)
     a_stop_waits_for_stores_under_way();
     a_stop_that_cannot_end_lets_the_program_run_on();
     a_state_of_another_region_is_refused();
+    nonsense_harms_only_the_program();
+    a_region_that_is_none_is_refused();
     patience_ends_in_sigbus(false);
     patience_ends_in_sigbus(true);
     who_sleeps_is_woken();
