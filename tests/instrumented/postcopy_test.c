@@ -1,6 +1,6 @@
 /* Instrumented programs as both ends of the migration service, with misses of single lines: real
  * threads, real atomics and copies, and an oracle that repeats their work on a copy. */
-#include "hosts/instrumented/private.h"
+#include "hosts/instrumented/region_private.h"
 #include "tests/instrumented/world.h"
 
 #include "base/clock.h"
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -434,23 +435,59 @@ static void patience_ends_in_sigbus(bool agent_goes)
     world_close(&w);
 }
 
-/* A sleeper that is not woken sleeps until its patience is over, whatever has come. */
+/* Whether the program's first thread sleeps on a line. */
+static bool sleeps(const struct subject *program)
+{
+    char path[64], text[8] = {0}, futex[8];
+    snprintf(path, sizeof path, "/proc/%d/syscall", (int)program->pid);
+    snprintf(futex, sizeof futex, "%d ", SYS_futex);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        abort();
+    const bool read = fgets(text, sizeof text, file) != NULL;
+    fclose(file);
+    return read && strncmp(text, futex, strlen(futex)) == 0;
+}
+
+static uint8_t state_of(const struct world *w, uint64_t line)
+{
+    return __atomic_load_n(&w->destination.region->lines[line], __ATOMIC_SEQ_CST);
+}
+
+/* Brings a line that somebody sleeps on. */
+static void bring_to_a_sleeper(struct world *w, bool sleep_on)
+{
+    const uint64_t line = 700 * TW_LINES_PER_PAGE + 1;
+    const uint64_t end = tw_after(tw_now(&tw_monotonic), SUBJECT_PATIENCE_NS);
+    world_open(w, 0);
+    w->pause_at_switch = true;
+    world_start(w, &pure);
+    if (!world_switch(w))
+        abort();
+    tw_instrumented_region_mutate(w->destination.region,
+                                  (struct tw_instrumented_region_mutations){.sleep_on = sleep_on});
+    world_tell(&w->destination, READ_ONE);
+    while ((!(state_of(w, line) & TW_INST_WAITED) || !sleeps(&w->destination.program)) &&
+           tw_now(&tw_monotonic) < end)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    while (state_of(w, line) && tw_now(&tw_monotonic) < end)
+        world_step(w);
+    EXPECT(state_of(w, line) == 0, "it has come");
+}
+
 static void who_sleeps_is_woken(void)
 {
     struct world w;
-    world_open(&w, 2 * TW_SEC);
-    w.pause_at_switch = true;
-    world_start(&w, &pure);
-    if (!world_switch(&w))
-        abort();
-    tw_instrumented_region_mutate(w.destination.region,
-                                  (struct tw_instrumented_region_mutations){.sleep_on = true});
-    const uint64_t start = tw_now(&tw_monotonic);
-    world_tell(&w.destination, READ_ONE);
-    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL); /* it sleeps by now */
+    struct tw_instrumented_region_stats stats;
+    bring_to_a_sleeper(&w, false);
     world_wait(&w.destination);
-    EXPECT(tw_now(&tw_monotonic) - start > TW_SEC, "nobody woke it");
-    EXPECT(wrong(&w) == 0, "and yet it read what had come");
+    tw_instrumented_region_stats_get(w.destination.region, &stats);
+    EXPECT(wrong(&w) == 0 && stats.woken > 0 && stats.misses == 1, "%lu woken",
+           (unsigned long)stats.woken);
+    world_close(&w);
+    bring_to_a_sleeper(&w, true);
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    EXPECT(sleeps(&w.destination.program), "nobody woke it");
     world_close(&w);
 }
 
