@@ -159,11 +159,11 @@ static uint32_t slow_down(uint64_t touched, uint64_t absent, uint64_t ns)
     return (uint32_t)(waited * 1000 / (waited + ns));
 }
 
-/* Lines that follow begin to flow as soon as the device state was sent, before the VM resumes. */
+/* Lines that follow begin to flow when the destination is prepared, before the VM resumes. */
 static void follow(struct walk *w, uint64_t bytes, uint64_t pages, struct tw_forecast *out)
 {
     uint64_t wire = on_wire(bytes, REST_CHUNK), ns = tw_send_ns(wire, w->rate);
-    uint64_t ahead_ns = behind_ns(w, out->method);
+    uint64_t ahead_ns = w->in->fixed.of[out->method].hand_over_ns;
     w->bytes += wire;
     if (ns == 0)
         return;
