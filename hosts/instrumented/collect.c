@@ -195,21 +195,34 @@ struct scan {
     struct tw_inst_window *window;
 };
 
-static void take_page(void *ctx, uint64_t page, uint64_t lines)
+/* With line states: writes around the caches, and what found no room in a ring (R4, R5). */
+static void take_around(struct tw_instrumented *p, uint64_t device_page, uint64_t stored,
+                        uint64_t loaded)
+{
+    for (; stored; stored &= stored - 1) {
+        const uint64_t line = device_page * TW_LINES_PER_PAGE + (uint64_t)__builtin_ctzll(stored);
+        set_state(p, line << TW_LINE_SHIFT, TW_INST_INVALID);
+        tw_cache_dma_write(p->cache, line << TW_LINE_SHIFT);
+    }
+    for (; loaded; loaded &= loaded - 1) {
+        const uint64_t line = device_page * TW_LINES_PER_PAGE + (uint64_t)__builtin_ctzll(loaded);
+        tw_cache_load(p->cache, 0, line << TW_LINE_SHIFT);
+    }
+}
+
+static void take_page(void *ctx, uint64_t page, uint64_t stored, uint64_t loaded)
 {
     const struct scan *scan = ctx;
     struct tw_instrumented *p = scan->program;
     const uint64_t device_page = tw_page_of(scan->window->device_address) + page;
-    scan->window->written[page / 64] |= UINT64_C(1) << (page % 64);
-    if (p->mode != TW_INST_OWNED) {
-        tw_device_message_page(p->device, TW_MEM_WR, device_page, lines);
+    if (stored)
+        scan->window->written[page / 64] |= UINT64_C(1) << (page % 64);
+    if (p->mode == TW_INST_OWNED) {
+        take_around(p, device_page, stored, loaded);
         return;
     }
-    for (; lines; lines &= lines - 1) { /* writes around the caches, and full rings (R4, R5) */
-        const uint64_t line = device_page * TW_LINES_PER_PAGE + (uint64_t)__builtin_ctzll(lines);
-        set_state(p, line << TW_LINE_SHIFT, TW_INST_INVALID);
-        tw_cache_dma_write(p->cache, line << TW_LINE_SHIFT);
-    }
+    tw_device_message_page(p->device, TW_MEM_WR, device_page, stored);
+    tw_device_message_page(p->device, TW_MEM_RD_DATA, device_page, loaded);
 }
 
 void tw_instrumented_sync(struct tw_instrumented *p)
@@ -229,7 +242,7 @@ void tw_instrumented_sync(struct tw_instrumented *p)
     }
     for (size_t i = 0; i < p->window_count; i++) {
         struct scan scan = {.program = p, .window = p->windows[i]};
-        tw_link_scan(&p->windows[i]->map, take_page, &scan);
+        tw_link_scan_loads(&p->windows[i]->map, 0, TW_WINDOW_PAGES, take_page, &scan);
     }
 }
 

@@ -21,6 +21,7 @@ struct tw_instrumented {
     bool same_pids; /* the program sees its pid as we do, so its tids too */
     int connection, pidfd, file;
     bool told;           /* that it is tracked */
+    bool loads_wanted;   /* it records its loads, too */
     bool holding;        /* it waits at its start for its first epoch */
     unsigned everything; /* watches of all that it stores to */
     const char **spots;  /* what is not seen, of this program; ends with NULL */

@@ -44,6 +44,12 @@ static void served(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
         tw_epoch_passed(s, e);
 }
 
+static void serve(struct tw_tracked *p)
+{
+    each_waiting(p, served, NULL);
+    p->at.ops->settle(p->at.ctx);
+}
+
 static void failed(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
 {
     (void)s;
@@ -133,7 +139,7 @@ static void pass_last(struct tw_tracked *p)
         if (p->at.ops->step(p->at.ctx, TW_NEVER, &done, &err))
             return;
     share_out(p);
-    each_waiting(p, served, NULL);
+    serve(p);
 }
 
 static void look_alive(struct tw_tracked *p)
@@ -168,7 +174,7 @@ static void go_on(struct tw_tracked *p, uint64_t slice_ns)
     } else if (done) {
         p->passing = false;
         share_out(p);
-        each_waiting(p, served, NULL);
+        serve(p);
         let_go(p);
     }
 }
