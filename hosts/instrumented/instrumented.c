@@ -77,7 +77,10 @@ static enum tw_code make_device(struct tw_instrumented *p,
         p->windows_max = TW_INSTRUMENTED_WINDOWS_MAX;
     p->windows = calloc(p->windows_max, sizeof(void *));
     p->by_address = calloc(p->windows_max, sizeof(void *));
-    if (p->windows == NULL || p->by_address == NULL)
+    p->flights = calloc(TW_INST_FLIGHTS_MAX, sizeof *p->flights);
+    p->shared = calloc(TW_INST_SHARED_MAX, sizeof *p->shared);
+    p->phase = TW_INST_DONE;
+    if (p->windows == NULL || p->by_address == NULL || p->flights == NULL || p->shared == NULL)
         return tw_fail_errno(err, ENOMEM, p->name, "cannot attach");
     const enum tw_code code = tw_device_open(&device, &p->device, err);
     if (code || p->mode != TW_INST_OWNED)
@@ -182,6 +185,8 @@ void tw_instrumented_close(struct tw_instrumented *p)
     tw_inst_windows_close(p);
     free(p->windows);
     free(p->by_address);
+    free(p->flights);
+    free(p->shared);
     tw_device_close(p->device);
     if (p->cache)
         tw_cache_close(p->cache);
@@ -316,21 +321,20 @@ static const struct tw_range *table_watch_ranges(const void *watch, size_t *coun
 
 static enum tw_code table_pass_begin(void *ctx, struct tw_error *err)
 {
-    (void)ctx;
+    struct tw_instrumented *p = ctx;
     (void)err;
+    p->shares = p->mode == TW_INST_SHARING;
+    tw_inst_pass_begin(p, TW_INST_DISCOVER);
     return TW_OK;
 }
 
-/* A pass is short: it costs what was written, plus 1/4096 of what is watched. */
+/* A pass costs what was written, plus 1/4096 of what is watched. */
 static enum tw_code table_step(void *ctx, uint64_t slice_ns, bool *done, struct tw_error *err)
 {
-    (void)slice_ns;
-    const enum tw_code code = tw_instrumented_discover(ctx, err);
-    if (code)
-        return code;
-    tw_instrumented_sync(ctx);
-    *done = true;
-    return TW_OK;
+    struct tw_instrumented *p = ctx;
+    const enum tw_code code = tw_inst_pass_go_on(p, tw_after(tw_now(&tw_monotonic), slice_ns), err);
+    *done = p->phase == TW_INST_DONE;
+    return code;
 }
 
 /* A program that waits at its start goes on when its first epoch has begun. */
@@ -346,7 +350,7 @@ static size_t table_settle(void *ctx)
 
 static size_t table_sharing(void *ctx, struct tw_shared_line *out, size_t max)
 {
-    return tw_instrumented_sharing_take(ctx, out, max);
+    return tw_inst_sharing_hand_out(ctx, out, max);
 }
 
 static enum tw_code table_loads(void *ctx, bool wanted, struct tw_error *err)

@@ -120,8 +120,8 @@ extern const char *const tw_instrumented_blind_spots[];
 /* ---- False sharing (TW_INST_SHARING) --------------------------------------------------------- */
 
 /* Lines of the watched windows that several threads have stored to since the last call. Returns how
- * many there are, of which at most `max` are put out. A sample: a thread's record of a line may
- * have been displaced by another line's. */
+ * many there are, of which at most `max`, and at most 256, are put out. A sample: a thread's record
+ * of a line may have been displaced by another line's. */
 size_t tw_instrumented_sharing_take(struct tw_instrumented *program, struct tw_shared_line *out,
                                     size_t max);
 

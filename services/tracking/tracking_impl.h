@@ -33,6 +33,7 @@ struct tw_tracked {
     struct tw_attachment at;
     unsigned sessions, with_loads; /* that have it, that want loads of it */
     bool passing;
+    bool last;   /* the pass under way is over what the program left behind */
     bool let_go; /* the program was held when the pass under way began */
     bool ended;
     struct tw_error end; /* why */
