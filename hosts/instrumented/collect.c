@@ -113,6 +113,12 @@ uint64_t tw_inst_in_flight_within(const struct tw_instrumented *p, uint32_t inde
     return announced;
 }
 
+uint64_t tw_inst_in_flight(const struct tw_instrumented *p, uint32_t index)
+{
+    unsigned looks = 1;
+    return tw_inst_in_flight_within(p, index, &looks);
+}
+
 /* With line states: a store from the reader's side, into the epoch that runs. */
 static size_t store_line(struct tw_instrumented *p, uint32_t thread, uint64_t address)
 {
@@ -177,7 +183,7 @@ static size_t store_all_flights(struct tw_instrumented *p)
 }
 
 /* Every thread of the program that runs has its stores visible and its loads behind it. */
-static void barrier(struct tw_instrumented *p)
+void tw_inst_barrier(struct tw_instrumented *p)
 {
     if (p->mutations.skip_barrier)
         return;
@@ -255,7 +261,7 @@ size_t tw_instrumented_settle(struct tw_instrumented *p)
     if (p->mutations.forget_in_flight)
         return 0;
     if (p->mode == TW_INST_OWNED)
-        barrier(p);
+        tw_inst_barrier(p);
     const size_t carried = p->mode == TW_INST_OWNED ? store_all_flights(p) : tw_inst_carry_note(p);
     p->carried += carried;
     return carried;

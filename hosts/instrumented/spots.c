@@ -23,6 +23,9 @@ const char *const tw_instrumented_blind_spots[] = {
     "loads (where they are asked for) inside libc, except where the memory functions copy from, by "
     "the kernel, and where the compiler opens up a function such as strlen; one that is being made "
     "when an epoch ends may be told of that epoch alone",
+    "regions that move: loads and stores of code without instrumentation, and system calls other "
+    "than "
+    "read, write and their kin, neither wait for a line nor are waited for",
     "other processes that write to shared memory, and children after fork",
     NULL,
 };

@@ -24,7 +24,9 @@ static void fetch(uint64_t line)
 void tw_rt_load(uintptr_t address, size_t size)
 {
     const uint32_t loads = tw_rt_loads();
-    if (loads == TW_RT_LOADS_IGNORED || !tw_rt_is_program_range(address, size))
+    tw_rt_await(address, size);
+    if (loads == TW_RT_LOADS_IGNORED || loads == TW_RT_LOADS_AWAITED ||
+        !tw_rt_is_program_range(address, size))
         return;
     const uint64_t last = tw_line_of(address + size - 1);
     for (uint64_t line = tw_line_of(address); line <= last; line++) {
