@@ -83,16 +83,23 @@ enum tw_code tw_attacher_choose(void *ctx, uint64_t pid, struct tw_tracking_wish
             return code;
     }
     const bool known = wish->kind != TW_ATTACHMENT_PROCESS && knows(a, pid);
-    const bool asked = wish->kind != TW_ATTACHMENT_ANY || wish->sharing;
+    const char *wanted = wish->sharing ? "sharing" : wish->loads ? "accessed lines" : NULL;
+    const bool asked = wish->kind != TW_ATTACHMENT_ANY || wanted;
+    if (wish->loads && wish->kind == TW_ATTACHMENT_PROCESS)
+        return tw_fail(err, TW_UNIMPLEMENTED, where, "an instrumented program", "process",
+                       "from outside nobody sees which lines are loaded");
     if (wish->sharing && wish->kind == TW_ATTACHMENT_PROCESS)
         return tw_fail(err, TW_INVALID_ARGUMENT, where, "an instrumented program", "process",
                        "from outside nobody sees which threads share lines");
     if (asked && wish->kind != TW_ATTACHMENT_PROCESS && !known)
-        return refuse(a, pid, wish->sharing ? "sharing" : "instrumented", err);
+        return refuse(a, pid, wanted ? wanted : "instrumented", err);
     if (wish->kind == TW_ATTACHMENT_ANY)
         wish->kind = known ? TW_ATTACHMENT_INSTRUMENTED : TW_ATTACHMENT_PROCESS;
     if (asked)
-        snprintf(why, TW_TRACKING_WHY_SIZE, "%sasked for", wish->sharing ? "sharing was " : "");
+        snprintf(why, TW_TRACKING_WHY_SIZE, "%s%sasked for", wanted ? wanted : "",
+                 wish->sharing ? " was "
+                 : wanted      ? " were "
+                               : "");
     else if (known)
         snprintf(why, TW_TRACKING_WHY_SIZE, "it was made by towline-cc and has made itself known");
     else
@@ -110,8 +117,8 @@ static enum tw_code attach_instrumented(struct tw_attacher *a, uint64_t pid,
                                         const struct tw_tracking_wish *wish,
                                         struct tw_attachment *out, struct tw_error *err)
 {
-    const struct tw_instrumented_config config = {.mode = wish->sharing ? TW_INST_SHARING
-                                                                        : TW_INST_MARK};
+    const struct tw_instrumented_config config = {
+        .mode = wish->sharing ? TW_INST_SHARING : TW_INST_MARK, .loads = wish->loads};
     const uint64_t deadline = tw_after(tw_now(&tw_monotonic), READY_WAIT);
     struct tw_instrumented *program;
     const enum tw_code code =

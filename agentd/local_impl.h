@@ -27,7 +27,7 @@ struct tw_local_conn {
     unsigned arming; /* EPOCH: which */
     struct tw_tracking_session *session;
     uint64_t caught; /* pid of a program that is to start; 0 = none */
-    uint64_t cursor[TW_TRACKING_EPOCHS_MAX];
+    uint64_t cursor[TW_TRACKING_EPOCHS_MAX], cursor_accessed[TW_TRACKING_EPOCHS_MAX];
     struct tw_local_conn *next;
 };
 

@@ -12,7 +12,7 @@ enum tw_code tw_local_header_check(const struct tw_local_header *header, struct 
         return tw_fail(err, TW_INVALID_ARGUMENT, where, NULL, NULL, "not a message of ours");
     snprintf(given, sizeof given, "%u", header->version);
     if (header->version != TW_LOCAL_VERSION)
-        return tw_fail(err, TW_UNIMPLEMENTED, where, "version 1", given,
+        return tw_fail(err, TW_UNIMPLEMENTED, where, "version 2", given,
                        "another version of the protocol");
     snprintf(given, sizeof given, "%u", header->length);
     if (header->length > TW_LOCAL_BODY_MAX)
@@ -52,11 +52,11 @@ static size_t length_of(enum tw_local_kind kind)
     case TW_LOCAL_EPOCH:
         return sizeof(struct tw_local_epoch);
     case TW_LOCAL_READ:
+    case TW_LOCAL_ACCESSED:
         return sizeof(struct tw_local_read);
     case TW_LOCAL_COLLECT:
     case TW_LOCAL_FIGURES:
     case TW_LOCAL_EPOCH_CLOSE:
-    case TW_LOCAL_ACCESSED:
     case TW_LOCAL_SHARED:
         return sizeof(struct tw_local_epoch_ask);
     default:

@@ -12,9 +12,10 @@
 
 static struct tw_local_sums sums_of(const struct tw_figures *f)
 {
-    return (struct tw_local_sums){f->epochs,        f->lines,        f->pages,       f->whole_pages,
-                                  f->regions,       f->regions_lost, f->duration_ns, f->known_lines,
-                                  f->changed_bytes, f->clean_pages};
+    return (struct tw_local_sums){f->epochs,      f->lines,          f->pages,
+                                  f->whole_pages, f->regions,        f->regions_lost,
+                                  f->duration_ns, f->known_lines,    f->changed_bytes,
+                                  f->clean_pages, f->accessed_lines, f->accessed_pages};
 }
 
 static struct tw_tracking_wish wish_of(uint32_t flags)
@@ -22,6 +23,7 @@ static struct tw_tracking_wish wish_of(uint32_t flags)
     return (struct tw_tracking_wish){
         .exact = flags & TW_LOCAL_EXACT,
         .sharing = flags & TW_LOCAL_SHARING,
+        .loads = flags & TW_LOCAL_LOADS,
         .kind = flags & TW_LOCAL_PROCESS        ? TW_ATTACHMENT_PROCESS
                 : flags & TW_LOCAL_INSTRUMENTED ? TW_ATTACHMENT_INSTRUMENTED
                                                 : TW_ATTACHMENT_ANY,
@@ -31,7 +33,7 @@ static struct tw_tracking_wish wish_of(uint32_t flags)
 static uint32_t flags_of(const struct tw_tracking_session_info *info)
 {
     return (info->exact ? TW_LOCAL_EXACT : 0) | (info->sharing ? TW_LOCAL_SHARING : 0) |
-           (info->counts_bytes ? TW_LOCAL_COUNTS_BYTES : 0) |
+           (info->loads ? TW_LOCAL_LOADS : 0) | (info->counts_bytes ? TW_LOCAL_COUNTS_BYTES : 0) |
            (info->attachment->kind == TW_ATTACHMENT_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
                                                                  : TW_LOCAL_PROCESS);
 }
@@ -146,7 +148,7 @@ static enum tw_code do_epoch(struct tw_local_conn *c, struct tw_error *err)
         tw_tracking_epoch_close(c->session, c->arming);
         return code;
     }
-    c->cursor[c->arming] = 0;
+    c->cursor[c->arming] = c->cursor_accessed[c->arming] = 0;
     *out = (struct tw_local_epoch_begun){.epoch = c->arming};
     tw_local_answer(c, sizeof *out);
     return TW_OK;
@@ -171,37 +173,57 @@ static enum tw_code do_collect(struct tw_local_conn *c, struct tw_error *err)
         return TW_OK;
     if (code)
         return code;
-    /* Never the same for two answers, and never 0. */
+    /* Never the same for two answers, and never 0; the high half counts collects. */
     c->cursor[r->epoch] = (c->cursor[r->epoch] | UINT32_MAX) + 1;
+    c->cursor_accessed[r->epoch] = c->cursor[r->epoch];
     *out = (struct tw_local_collected){.cursor = c->cursor[r->epoch],
                                        .flags = state == TW_EPOCH_ENDED ? TW_LOCAL_ENDED : 0};
     tw_local_answer(c, sizeof *out);
     return TW_OK;
 }
 
+/* Loads are told where that was asked for, and nowhere else. */
+static enum tw_code loads_check(const struct tw_local_conn *c, struct tw_error *err)
+{
+    struct tw_tracking_session_info info;
+    tw_tracking_session_info(c->session, &info);
+    if (info.loads)
+        return TW_OK;
+    if (!info.attachment->sees_loads)
+        return tw_fail(err, TW_UNIMPLEMENTED, "accessed lines", "an attachment that sees loads",
+                       "process",
+                       "a program that was not compiled for it is seen by its stores only");
+    return tw_fail(err, TW_FAILED_PRECONDITION, "accessed lines", "a session opened with them",
+                   NULL, "the session is without");
+}
+
 static enum tw_code do_read(struct tw_local_conn *c, struct tw_error *err)
 {
     const struct tw_local_read *r = &c->request.read;
+    const bool accessed = c->request.kind == TW_LOCAL_ACCESSED;
     struct tw_local_lines_head *out = tw_local_body(c);
     struct tw_local_lines *lines = (struct tw_local_lines *)(out + 1);
     struct tw_dirty_lines read[TW_LOCAL_READ_MAX];
     enum tw_code code = epoch_check(c, r->epoch, err);
+    if (!code && accessed)
+        code = loads_check(c, err);
     if (code)
         return code;
-    if (r->cursor == 0 || r->cursor != c->cursor[r->epoch])
+    uint64_t *cursor = accessed ? &c->cursor_accessed[r->epoch] : &c->cursor[r->epoch];
+    if (r->cursor == 0 || r->cursor != *cursor)
         return tw_fail(err, TW_OUT_OF_RANGE, "cursor", "that of the last answer", NULL,
                        "not of the lines that are to be read now");
     if (r->max == 0)
         return tw_fail(err, TW_INVALID_ARGUMENT, "max", "at least 1", "0", "nothing to fill");
     size_t max = r->max < TW_LOCAL_READ_MAX ? r->max : TW_LOCAL_READ_MAX;
-    size_t n = tw_tracking_read(c->session, r->epoch, read, max);
+    size_t n = accessed ? tw_tracking_read_accessed(c->session, r->epoch, read, max)
+                        : tw_tracking_read(c->session, r->epoch, read, max);
     for (size_t i = 0; i < n; i++)
         lines[i] = (struct tw_local_lines){.address = read[i].address,
                                            .lines = read[i].lines,
                                            .flags = read[i].whole ? TW_LOCAL_WHOLE : 0};
-    c->cursor[r->epoch]++;
-    *out = (struct tw_local_lines_head){.cursor = n < max ? 0 : c->cursor[r->epoch],
-                                        .count = (uint32_t)n};
+    ++*cursor;
+    *out = (struct tw_local_lines_head){.cursor = n < max ? 0 : *cursor, .count = (uint32_t)n};
     tw_local_answer(c, sizeof *out + n * sizeof *lines);
     return TW_OK;
 }
@@ -217,7 +239,8 @@ static enum tw_code do_figures(struct tw_local_conn *c, struct tw_error *err)
     enum tw_code code = epoch_check(c, r->epoch, err);
     if (code)
         return code;
-    if (tw_tracking_read(c->session, r->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES) {
+    if (tw_tracking_read(c->session, r->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES ||
+        tw_tracking_read_accessed(c->session, r->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES) {
         c->begun = true;
         return TW_OK;
     }
@@ -266,15 +289,6 @@ static enum tw_code do_epoch_close(struct tw_local_conn *c, struct tw_error *err
     tw_tracking_epoch_close(c->session, c->request.ask.epoch);
     tw_local_answer(c, 0);
     return TW_OK;
-}
-
-static enum tw_code do_accessed(struct tw_local_conn *c, struct tw_error *err)
-{
-    enum tw_code code = epoch_check(c, c->request.ask.epoch, err);
-    return code ? code
-                : tw_fail(err, TW_UNIMPLEMENTED, "accessed lines", "an attachment that sees loads",
-                          "process",
-                          "a program that was not compiled for it is seen by its stores only");
 }
 
 /* ---- Lists ---------------------------------------------------------------------------------- */
@@ -353,7 +367,7 @@ bool tw_local_work(struct tw_local_conn *c)
         [TW_LOCAL_READ] = do_read,
         [TW_LOCAL_FIGURES] = do_figures,
         [TW_LOCAL_EPOCH_CLOSE] = do_epoch_close,
-        [TW_LOCAL_ACCESSED] = do_accessed,
+        [TW_LOCAL_ACCESSED] = do_read,
         [TW_LOCAL_LIST] = do_list,
         [TW_LOCAL_GUESTS] = do_guests,
         [TW_LOCAL_SHARED] = do_shared,

@@ -124,6 +124,10 @@ static const struct {
      offsetof(struct tw_figures, known_lines)},
     {"changed_bytes_total", "Bytes that changed in the compared lines.",
      offsetof(struct tw_figures, changed_bytes)},
+    {"accessed_lines_total", "Lines loaded or stored to, of sessions that ask for them.",
+     offsetof(struct tw_figures, accessed_lines)},
+    {"accessed_pages_total", "Pages of 4 KiB with such a line.",
+     offsetof(struct tw_figures, accessed_pages)},
     {"clean_pages_total", "Pages written in vain: equal in every byte afterwards.",
      offsetof(struct tw_figures, clean_pages)},
 };

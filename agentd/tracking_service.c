@@ -12,7 +12,8 @@
 #define EVERY_MIN_MS     10u
 #define DRAIN_PAGES      16384u /* counted in one turn */
 #define HOTTEST          64u
-#define OWNER            0u /* uid of the operators' sessions */
+#define OWNER            0u  /* uid of the operators' sessions */
+#define SHARED           64u /* lines in an answer */
 
 /* ---- On the tracking thread ----------------------------------------------------------------- */
 
@@ -50,7 +51,8 @@ static uint64_t operated_step(struct tw_operated *o, uint64_t now_ns)
             return TW_NEVER; /* the service knows when to go on */
         o->phase = TW_OPERATED_READING;
     }
-    if (tw_tracking_read(o->session, o->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES)
+    if (tw_tracking_read(o->session, o->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES ||
+        tw_tracking_read_accessed(o->session, o->epoch, NULL, DRAIN_PAGES) == DRAIN_PAGES)
         return 0;
     o->phase = TW_OPERATED_WAITING;
     return o->next_ns;
@@ -93,7 +95,16 @@ static Towline__V1__TrackingSums *sums_to_proto(const struct tw_figures *f)
     s->known_lines = f->known_lines;
     s->changed_bytes = f->changed_bytes;
     s->clean_pages = f->clean_pages;
+    s->accessed_lines = f->accessed_lines;
+    s->accessed_pages = f->accessed_pages;
     return s;
+}
+
+static Towline__V1__TrackingAttachment attachment_to_proto(enum tw_attachment_kind kind)
+{
+    return kind == TW_ATTACHMENT_INSTRUMENTED
+               ? TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_INSTRUMENTED
+               : TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_PROCESS;
 }
 
 static Towline__V1__TrackingSession *session_to_proto(const struct tw_agent_tracking *t,
@@ -116,6 +127,12 @@ static Towline__V1__TrackingSession *session_to_proto(const struct tw_agent_trac
     s->last = sums_to_proto(&info.last);
     s->total = sums_to_proto(&info.total);
     s->same_value_is_dirty = info.attachment->same_value_is_dirty;
+    s->attachment = attachment_to_proto(info.attachment->kind);
+    s->why = strdup(info.why);
+    s->sharing = info.sharing;
+    s->shared = info.shared;
+    s->shared_falsely = info.shared_falsely;
+    s->accessed = info.loads;
     while (info.attachment->blind_spots && info.attachment->blind_spots[count])
         count++;
     s->blind_spots = calloc(count + 1, sizeof *s->blind_spots);
@@ -132,11 +149,26 @@ struct start_query {
     Towline__V1__StartTrackingResponse *out;
 };
 
+static enum tw_attachment_kind kind_of(Towline__V1__TrackingAttachment attachment)
+{
+    switch (attachment) {
+    case TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_PROCESS:
+        return TW_ATTACHMENT_PROCESS;
+    case TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_INSTRUMENTED:
+        return TW_ATTACHMENT_INSTRUMENTED;
+    default:
+        return TW_ATTACHMENT_ANY;
+    }
+}
+
 static enum tw_code start_on_thread(void *owner, void *arg, struct tw_error *err)
 {
     struct tw_agent_tracking *t = owner;
     const struct start_query *q = arg;
-    const struct tw_tracking_wish wish = {.exact = q->request->exact};
+    const struct tw_tracking_wish wish = {.exact = q->request->exact,
+                                          .sharing = q->request->sharing,
+                                          .loads = q->request->accessed,
+                                          .kind = kind_of(q->request->attachment)};
     struct tw_operated *o = calloc(1, sizeof *o);
     if (!o)
         return TW_RESOURCE_EXHAUSTED;
@@ -176,6 +208,11 @@ static enum tw_code start(void *ctx, const struct tw_rpc_call *call,
         return tw_fail(err, TW_INVALID_ARGUMENT, "every_ms", "10 or more", given, "too short");
     if (q.request->pid == 0 || q.request->pid > INT32_MAX)
         return tw_fail(err, TW_INVALID_ARGUMENT, "pid", "that of a program", NULL, "not usable");
+    snprintf(given, sizeof given, "%d", (int)q.request->attachment);
+    if (!protobuf_c_enum_descriptor_get_value(&towline__v1__tracking_attachment__descriptor,
+                                              (int)q.request->attachment))
+        return tw_fail(err, TW_INVALID_ARGUMENT, "attachment", "one of TrackingAttachment", given,
+                       "not known here");
     return tw_mailbox_call(t->mailbox, start_on_thread, &q, call->deadline_ns, err);
 }
 
@@ -200,6 +237,39 @@ static enum tw_code list(void *ctx, const struct tw_rpc_call *call, const Protob
     struct tw_agent_tracking *t = ctx;
     (void)request;
     return tw_mailbox_call(t->mailbox, list_on_thread, response, call->deadline_ns, err);
+}
+
+static Towline__V1__TrackingSharedLine *shared_to_proto(const struct tw_shared_line *from)
+{
+    Towline__V1__TrackingSharedLine *line = malloc(sizeof *line);
+    if (!line)
+        return NULL;
+    towline__v1__tracking_shared_line__init(line);
+    line->address = from->address;
+    line->falsely = from->disjoint;
+    line->threads = calloc(TW_SHARED_LINE_THREADS, sizeof *line->threads);
+    for (uint32_t i = 0; line->threads && i < from->thread_count; i++) {
+        Towline__V1__TrackingSharedLine__Thread *thread = malloc(sizeof *thread);
+        if (!thread)
+            break;
+        towline__v1__tracking_shared_line__thread__init(thread);
+        thread->tid = from->threads[i].tid;
+        thread->pc = from->threads[i].pc;
+        thread->bytes = from->threads[i].bytes;
+        line->threads[line->n_threads++] = thread;
+    }
+    return line;
+}
+
+static void shared_add(const struct tw_operated *o, Towline__V1__GetTrackingResponse *out)
+{
+    struct tw_shared_line lines[SHARED];
+    uint64_t total;
+    const size_t count = tw_tracking_shared(o->session, o->epoch, lines, SHARED, &total);
+    out->shared = calloc(count + 1, sizeof *out->shared);
+    for (size_t i = 0; out->shared && i < count; i++)
+        if ((out->shared[out->n_shared] = shared_to_proto(&lines[i])))
+            out->n_shared++;
 }
 
 struct get_query {
@@ -232,6 +302,7 @@ static enum tw_code get_on_thread(void *owner, void *arg, struct tw_error *err)
         r->changed_bytes = hot[i].bytes;
         q->out->hottest[q->out->n_hottest++] = r;
     }
+    shared_add(o, q->out);
     return TW_OK;
 }
 

@@ -29,36 +29,42 @@
         }                                                                                          \
     } while (0)
 
-static char folder[64] = "/tmp/towline-tracking-XXXXXX", socket_path[96];
+static char folder[64] = "/tmp/towline-tracking-XXXXXX", socket_path[96], instrumented_path[96];
 static struct tw_agent_tracking *tracking;
 static struct tw_rpc_client *client;
-static pid_t subject;
-static int subject_in;
+static pid_t subject, instrumented;
+static int subject_in, instrumented_in;
 static _Atomic bool stop;
 static struct tw_error err;
 
 /* ---- Around it ------------------------------------------------------------------------------- */
 
-static void subject_start(void)
+/* Returns where it listens. */
+static int subject_start(const char *path, pid_t *pid)
 {
     int to[2];
-    char *argv[] = {(char *)(uintptr_t)TEST_SUBJECT, NULL}, *environment[] = {NULL};
+    char variable[128];
+    char *argv[] = {(char *)(uintptr_t)path, NULL}, *environment[] = {variable, NULL};
     posix_spawn_file_actions_t actions;
+    snprintf(variable, sizeof variable, "TOWLINE_INSTRUMENTED=%s", instrumented_path);
     CHECK(pipe(to) == 0);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, to[0], 0);
     posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", 1, 0);
     posix_spawn_file_actions_addclose(&actions, to[1]);
-    CHECK(posix_spawn(&subject, TEST_SUBJECT, &actions, NULL, argv, environment) == 0);
+    CHECK(posix_spawn(pid, path, &actions, NULL, argv, environment) == 0);
     posix_spawn_file_actions_destroy(&actions);
     close(to[0]);
-    subject_in = to[1];
+    return to[1];
 }
 
 static void clean(void)
 {
     char command[128];
-    kill(subject, SIGKILL);
+    if (subject)
+        kill(subject, SIGKILL);
+    if (instrumented)
+        kill(instrumented, SIGKILL);
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     if (system(command) != 0)
         perror("rm");
@@ -241,6 +247,88 @@ static void local_sessions_are_not_the_operators(void)
     towline_close(s);
 }
 
+/* ---- What is asked for ----------------------------------------------------------------------- */
+
+static enum tw_code start_as(uint64_t pid, int attachment, bool sharing, bool accessed,
+                             Towline__V1__StartTrackingResponse **out)
+{
+    Towline__V1__StartTrackingRequest request = TOWLINE__V1__START_TRACKING_REQUEST__INIT;
+    ProtobufCMessage *response;
+    request.pid = pid;
+    request.every_ms = 20;
+    request.attachment = (Towline__V1__TrackingAttachment)attachment;
+    request.sharing = sharing;
+    request.accessed = accessed;
+    enum tw_code code = call("Start", &request.base, &response);
+    *out = (void *)response;
+    return code;
+}
+
+/* What the program is not, it is not tracked as. */
+static void wishes_are_refused(void)
+{
+    const uint64_t pid = (uint64_t)subject;
+    size_t operated;
+    Towline__V1__StartTrackingResponse *r;
+    CHECK(start_as(pid, 9, false, false, &r) == TW_INVALID_ARGUMENT);
+    CHECK(start_as(pid, 2, false, false, &r) == TW_FAILED_PRECONDITION);
+    CHECK(start_as(pid, 0, true, false, &r) == TW_FAILED_PRECONDITION);
+    CHECK(start_as(pid, 0, false, true, &r) == TW_FAILED_PRECONDITION);
+    CHECK(start_as(pid, 1, true, false, &r) == TW_INVALID_ARGUMENT);
+    CHECK(start_as(pid, 1, false, true, &r) == TW_UNIMPLEMENTED);
+    CHECK(list(&operated) == 0);
+}
+
+/* Two threads store to the two halves of a line, and to another line both; a third line is loaded.
+ */
+static bool shows_all(uint64_t id)
+{
+    static const char orders[] = "t\nl 5\nl 70\n";
+    bool falsely = false, really = false;
+    CHECK(write(instrumented_in, orders, sizeof orders - 1) == sizeof orders - 1);
+    Towline__V1__GetTrackingResponse *r = get(id);
+    CHECK(r && r->n_shared <= 64);
+    for (size_t i = 0; i < r->n_shared; i++) {
+        const Towline__V1__TrackingSharedLine *line = r->shared[i];
+        CHECK(line->address % 64 == 0 && line->n_threads <= 8);
+        falsely |= line->falsely && line->n_threads == 2 && line->threads[0]->pc &&
+                   (line->threads[0]->bytes & line->threads[1]->bytes) == 0;
+        really |= !line->falsely;
+    }
+    const Towline__V1__TrackingSums *t = r->session->total;
+    const bool all = falsely && really && r->session->shared_falsely > 0 &&
+                     t->accessed_lines > t->lines && t->accessed_pages > 0;
+    towline__v1__get_tracking_response__free_unpacked(r, NULL);
+    return all;
+}
+
+static void wishes_are_granted(void)
+{
+    Towline__V1__StartTrackingResponse *r;
+    instrumented_in = subject_start(TEST_INSTRUMENTED, &instrumented);
+    CHECK(start_as((uint64_t)instrumented, 2, true, true, &r) == TW_OK);
+    const Towline__V1__TrackingSession *s = r->session;
+    const uint64_t id = s->id;
+    CHECK(s->attachment == TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_INSTRUMENTED);
+    CHECK(s->sharing && s->accessed && s->same_value_is_dirty && !s->counts_bytes);
+    CHECK(strstr(s->why, "asked for"));
+    towline__v1__start_tracking_response__free_unpacked(r, NULL);
+    for (unsigned i = 0; !shows_all(id); i++) {
+        CHECK(i < 3000);
+        usleep(20000);
+    }
+    CHECK(end(id) == TW_OK);
+    /* From outside, at will, and without the price. */
+    CHECK(start_as((uint64_t)instrumented, 1, false, false, &r) == TW_OK);
+    CHECK(r->session->attachment == TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_PROCESS);
+    CHECK(!r->session->sharing && !r->session->accessed);
+    CHECK(end(r->session->id) == TW_OK);
+    towline__v1__start_tracking_response__free_unpacked(r, NULL);
+    kill(instrumented, SIGKILL);
+    CHECK(waitpid(instrumented, NULL, 0) == instrumented);
+    instrumented = 0;
+}
+
 static void run(void)
 {
     static void *(*const others[])(void *) = {reads_metrics, lists, tracks, tracks};
@@ -248,6 +336,8 @@ static void run(void)
     uint64_t id;
     size_t operated;
     refusals();
+    wishes_are_refused();
+    wishes_are_granted();
     CHECK(start((uint64_t)subject, 20, &id) == TW_OK);
     CHECK(write(subject_in, "h\n", 2) == 2);
     pthread_create(&nobody, NULL, is_nobody, NULL);
@@ -279,9 +369,11 @@ int main(void)
     CHECK(mkdtemp(folder) && chmod(folder, 0755) == 0);
     snprintf(socket_path, sizeof socket_path, "%s/agent.sock", folder);
     snprintf(url, sizeof url, "ipc://%s/rpc.sock", folder);
-    subject_start();
+    snprintf(instrumented_path, sizeof instrumented_path, "%s/instrumented.sock", folder);
     atexit(clean);
-    const struct tw_agent_tracking_config config = {.socket = socket_path, .instrumented = ""};
+    subject_in = subject_start(TEST_SUBJECT, &subject);
+    const struct tw_agent_tracking_config config = {.socket = socket_path,
+                                                    .instrumented = instrumented_path};
     const struct tw_rpc_server_config serve = {.url = url};
     const struct tw_rpc_client_config ask = {.url = url};
     CHECK(tw_agent_tracking_open(&config, &tracking, &err) == TW_OK);

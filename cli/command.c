@@ -104,6 +104,8 @@ static const struct tow_option lost_options[] = {
          "from outside, or by what towline-cc built into it [auto: the latter if it is there]"},   \
         {0, "sharing", NULL, NULL,                                                                 \
          "tell lines that several threads write, and where (instrumented; slower)"},               \
+        {0, "accessed", NULL, NULL,                                                                \
+         "count the lines that are loaded or stored to, too (instrumented; slower)"},              \
         SOCKET_OPTION
 
 static const struct tow_option track_options[] = {
@@ -138,7 +140,8 @@ static const char track_details[] =
     "Counts are of content that changed: a line rewritten with its value is not seen. Pages whose\n"
     "lines are not known yet count as a whole; --exact knows them from the start.\n"
     "A program that was made by towline-cc and has found the agent is asked itself instead: then\n"
-    "every line that was stored to counts, and lines are known from the first store on.\n";
+    "every line that was stored to counts, and lines are known from the first store on. Of such a\n"
+    "program --accessed tells how much of the pages that it uses it really uses.\n";
 
 static const char run_details[] =
     "Starts a program under tracking, from its first instruction on, and meters it until it ends.\n"

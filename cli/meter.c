@@ -47,6 +47,7 @@ int tow_meter_open(struct tow *tow, struct tow_meter *meter, bool catch)
                                             .exact = meter->exact,
                                             .attachment = meter->attachment,
                                             .sharing = meter->sharing,
+                                            .accessed = meter->accessed,
                                             .timeout_ms = CALL_MS};
     int code = towline_open(&options, &meter->session);
     if (!code && catch)

@@ -22,6 +22,7 @@ struct tow_meter {
     uint32_t attachment;   /* enum towline_attachment */
     struct tow_heat *heat; /* not NULL: keeps where lines were */
     bool sharing;          /* tells which lines threads share */
+    bool accessed;         /* and how many lines were loaded or stored to */
     struct tow_sharing shared;
     const char *kind; /* of attachment, once started; NULL before */
     char why[256];
@@ -66,7 +67,7 @@ void tow_meter_print_block(struct tow_meter *meter, FILE *out);
 void tow_meter_print_summary(struct tow_meter *meter, FILE *out);
 
 struct tow_arguments;
-/* --socket, --exact, --every, --attachment, --sharing. An exit status. */
+/* --socket, --exact, --every, --attachment, --sharing, --accessed. An exit status. */
 int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
                       struct tow_meter *meter);
 

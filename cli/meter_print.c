@@ -59,7 +59,20 @@ static void json_compared(const struct towline_sums *s, bool counts_bytes, FILE 
     fputs(", \"same_lines\": null", out);
 }
 
-static void json_sums(const char *name, const struct towline_sums *s, bool counts_bytes, FILE *out)
+static void json_accessed(const struct towline_sums *s, bool accessed, FILE *out)
+{
+    if (accessed)
+        fprintf(out,
+                ", \"accessed_lines\": %" PRIu64 ", \"accessed_line_bytes\": %" PRIu64
+                ", \"accessed_pages\": %" PRIu64 ", \"accessed_page_bytes\": %" PRIu64,
+                s->accessed_lines, s->accessed_lines * TOW_LINE_BYTES, s->accessed_pages,
+                s->accessed_pages * TOW_PAGE_BYTES);
+    else
+        fputs(", \"accessed_lines\": null, \"accessed_pages\": null", out);
+}
+
+static void json_sums(const char *name, const struct towline_sums *s, const struct tow_meter *meter,
+                      FILE *out)
 {
     fprintf(out,
             "\"%s\": {\"epochs\": %" PRIu64 ", \"duration_us\": %" PRIu64 ", \"lines\": %" PRIu64
@@ -67,7 +80,8 @@ static void json_sums(const char *name, const struct towline_sums *s, bool count
             ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64 ", \"region_bytes\": %" PRIu64,
             name, s->epochs, s->duration_ns / TW_US, s->lines, s->lines * TOW_LINE_BYTES, s->pages,
             s->pages * TOW_PAGE_BYTES, s->whole_pages, s->regions, s->regions * TOW_REGION_BYTES);
-    json_compared(s, counts_bytes, out);
+    json_compared(s, meter->counts_bytes, out);
+    json_accessed(s, meter->accessed, out);
     fputc('}', out);
 }
 
@@ -80,9 +94,9 @@ void tow_meter_print_json(struct tow_meter *meter, FILE *out)
     fputs(", \"why\": ", out);
     tow_json_string(meter->why, out);
     fprintf(out, ", \"elapsed_ms\": %" PRIu64 ", ", (meter->now_ns - meter->started_ns) / TW_MS);
-    json_sums("epoch", &meter->last, meter->counts_bytes, out);
+    json_sums("epoch", &meter->last, meter, out);
     fputs(", ", out);
-    json_sums("total", &meter->total, meter->counts_bytes, out);
+    json_sums("total", &meter->total, meter, out);
     fputs(", \"hottest\": [", out);
     for (size_t i = 0; i < meter->hot_count; i++) {
         const struct towline_hot *h = &meter->hot[i];
@@ -119,6 +133,9 @@ void tow_meter_print_line(struct tow_meter *meter, FILE *out)
     if (meter->counts_bytes)
         fprintf(out, "  changed: %s, clean pages: %u %%",
                 tw_size_format(s->changed_bytes, bytes[0]), clean_percent(s));
+    if (meter->accessed)
+        fprintf(out, "  accessed: %" PRIu64 " lines in %" PRIu64 " pages", s->accessed_lines,
+                s->accessed_pages);
     if (meter->sharing)
         fprintf(out, "  threads share %" PRIu64 " lines", meter->shared.total);
     fputc('\n', out);
@@ -159,6 +176,19 @@ static void print_clean(const struct tow_meter *meter, const struct towline_sums
                 "clean pages", s->clean_pages, clean_percent(s));
 }
 
+/* What a page holds in vain: it is fetched, or kept, for the lines that are used. */
+static void print_accessed(const struct tow_meter *meter, const struct towline_sums *s, FILE *out)
+{
+    char bytes[2][TW_SIZE_TEXT], times[TOW_TIME_TEXT];
+    if (!meter->accessed)
+        return;
+    const uint64_t lines = s->accessed_lines * TOW_LINE_BYTES;
+    const uint64_t pages = s->accessed_pages * TOW_PAGE_BYTES;
+    fprintf(out, "  %-14s %12" PRIu64 "  %10s  loaded or stored to; in pages of 4 KiB %s, %s\n",
+            "lines accessed", s->accessed_lines, tw_size_format(lines, bytes[0]),
+            tw_size_format(pages, bytes[1]), tow_times_format(pages, lines, times));
+}
+
 void tow_meter_print_block(struct tow_meter *meter, FILE *out)
 {
     const struct towline_sums *s = &meter->last;
@@ -169,6 +199,7 @@ void tow_meter_print_block(struct tow_meter *meter, FILE *out)
     print_bytes(meter, s, out);
     print_grains(s, out);
     print_clean(meter, s, out);
+    print_accessed(meter, s, out);
     if (s->whole_pages)
         fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
                 whole_percent(s));
@@ -192,6 +223,7 @@ void tow_meter_print_summary(struct tow_meter *meter, FILE *out)
     print_bytes(meter, s, out);
     print_grains(s, out);
     print_clean(meter, s, out);
+    print_accessed(meter, s, out);
     if (s->whole_pages)
         fprintf(out, "  lines not known in %u %% of the pages: these count as a whole\n",
                 whole_percent(s));

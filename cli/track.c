@@ -49,6 +49,7 @@ int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
     meter->exact = tow_option_value(arguments, "exact") != NULL;
     meter->attachment = attachment_of(tow_option_value(arguments, "attachment"));
     meter->sharing = tow_option_value(arguments, "sharing") != NULL;
+    meter->accessed = tow_option_value(arguments, "accessed") != NULL;
     meter->every_ms = EVERY_MS;
     return duration_take(tow, arguments, "every", &meter->every_ms);
 }

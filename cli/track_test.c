@@ -254,6 +254,34 @@ Test(track, sharing_has_lines_threads_and_symbols)
     subject_end(&shared);
 }
 
+Test(track, accessed_lines_are_counted_where_they_are_seen)
+{
+    struct subject used;
+    char number[16];
+    subject_start_instrumented(&used);
+    snprintf(number, sizeof number, "%d", (int)used.pid);
+    subject_tell(&used, "h"); /* loads a line before it stores to it, and its own variables */
+    cr_assert_eq(
+        TOW_HERE("track", number, "--accessed", "-e", "100ms", "--for", "2s", "-o", "json"), 0,
+        "%s", run.err_text);
+    json_t *line = first_line_of(run.out_text), *total = json_object_get(line, "total");
+    const json_int_t accessed = json_integer_value(json_object_get(total, "accessed_lines"));
+    cr_expect_geq(accessed, json_integer_value(json_object_get(total, "lines")));
+    cr_expect_gt(json_integer_value(json_object_get(total, "accessed_pages")), 0);
+    cr_expect_eq(json_integer_value(json_object_get(total, "accessed_line_bytes")), 64 * accessed);
+    json_decref(line);
+    cr_assert_eq(TOW_HERE("track", number, "--accessed", "-e", "100ms", "--for", "500ms"), 0);
+    cr_expect(strstr(run.out_text, "lines accessed"), "%s", run.out_text);
+    subject_end(&used);
+    cr_expect_neq(TOW_HERE("track", pid, "--accessed", "--for", "200ms"), 0);
+    cr_expect(strstr(run.err_text, "accessed lines"), "%s", run.err_text);
+    cr_assert_eq(TOW_HERE("track", pid, "-e", "50ms", "--for", "200ms", "-o", "json"), 0);
+    line = first_line_of(run.out_text);
+    cr_expect(json_is_null(json_object_get(json_object_get(line, "total"), "accessed_lines")),
+              "not seen, and said so");
+    json_decref(line);
+}
+
 Test(track, failures_have_their_exit_codes)
 {
     cr_assert_eq(TOW_HERE("track", "999999999"), 4);

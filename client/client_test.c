@@ -135,6 +135,17 @@ Test(client, what_cannot_be_seen_is_an_error_with_a_reason)
     cr_assert_eq(towline_accessed(s, "a", lines, 4, &count, &cursor), TOWLINE_UNIMPLEMENTED);
     cr_assert(strstr(towline_last_error(), "loads"), "%s", towline_last_error());
     towline_close(s);
+    struct towline_options options = {
+        .size = sizeof options, .socket = fixture_socket, .pid = subject.pid, .accessed = 1};
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK);
+    cr_expect_eq(towline_start(s, "a"), TOWLINE_FAILED_PRECONDITION, "it was not compiled for it");
+    cr_expect(strstr(towline_last_error(), "accessed"), "%s", towline_last_error());
+    towline_close(s);
+    options.attachment = TOWLINE_PROCESS;
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK);
+    cr_expect_eq(towline_start(s, "a"), TOWLINE_UNIMPLEMENTED);
+    cr_expect(strstr(towline_last_error(), "loaded"), "%s", towline_last_error());
+    towline_close(s);
 }
 
 Test(client, ranges_have_the_grain_of_lines)

@@ -94,6 +94,116 @@ Test(instrumented, is_preferred_and_exact_at_the_first_report)
     subject_well(&subject);
 }
 
+/* ---- Accessed lines -------------------------------------------------------------------------- */
+
+static towline_session *session_with_loads(const char *epoch)
+{
+    struct towline_options options = options_for(subject.pid, TOWLINE_ANY);
+    options.accessed = 1;
+    towline_session *s = open_as(&options);
+    cr_assert_eq(towline_start(s, epoch), TOWLINE_OK, "%s", towline_last_error());
+    return s;
+}
+
+/* The accessed lines of a page, of the answer that *cursor says. */
+static uint64_t accessed_lines(towline_session *s, const char *epoch, uint64_t page,
+                               uint64_t cursor)
+{
+    struct towline_lines some[3];
+    uint64_t lines = 0;
+    size_t count;
+    do {
+        cr_assert_eq(towline_accessed(s, epoch, some, 3, &count, &cursor), TOWLINE_OK, "%s",
+                     towline_last_error());
+        for (size_t i = 0; i < count; i++) {
+            cr_expect_eq(some[i].flags, 0);
+            lines |= some[i].address == page ? some[i].lines : 0;
+        }
+    } while (cursor);
+    return lines;
+}
+
+Test(instrumented, accessed_lines_are_told_and_cleared_for_each_epoch)
+{
+    towline_session *s = session_with_loads("a");
+    cr_expect_eq(info_of(s).flags, TOWLINE_SAME_VALUE | TOWLINE_LOADS);
+    cr_expect_str_eq(info_of(s).why, "accessed lines were asked for");
+    cr_assert_eq(towline_start(s, "b"), TOWLINE_OK);
+    expect_calm(s, "a");
+    accessed_lines(s, "a", subject.arena, 0);
+    subject_do(&subject, "l 5");
+    subject_do(&subject, "l 6");
+    subject_do(&subject, "s 7");
+    cr_expect_eq(accessed_lines(s, "a", subject.arena, 0), 0xe0);
+    /* The store may be told once more, it may just be being made. */
+    cr_expect_eq(accessed_lines(s, "a", subject.arena, 0) & 0x7f, 0);
+    subject_do(&subject, "l 5");
+    cr_expect_eq(accessed_lines(s, "a", subject.arena, 0) & 0x7f, 0x20,
+                 "it counts in each epoch anew");
+    cr_expect_eq(session_lines(s, "a", subject.arena, NULL, NULL), 0x80, "loads are no stores");
+    cr_expect_eq(accessed_lines(s, "b", subject.arena, 0) & 0xe0, 0xe0, "another epoch has them");
+    towline_close(s);
+    subject_well(&subject);
+}
+
+/* The two lists of one epoch, and a cursor of each that is good once. */
+Test(instrumented, both_lists_of_an_epoch_can_be_read_in_pieces)
+{
+    towline_session *s = session_with_loads(NULL);
+    struct towline_lines some[4];
+    struct towline_sums last, total;
+    uint64_t cursor, again, old;
+    size_t count;
+    char command[16];
+    cr_assert_eq(towline_collect(s, NULL, 0, &cursor, NULL), TOWLINE_OK);
+    accessed_lines(s, NULL, subject.arena, cursor);
+    for (unsigned page = 0; page < 10; page++) {
+        snprintf(command, sizeof command, "l %u", page * 64);
+        subject_do(&subject, command);
+    }
+    subject_do(&subject, "s 1");
+    cr_assert_eq(towline_collect(s, NULL, 0, &cursor, NULL), TOWLINE_OK);
+    again = cursor;
+    cr_assert_eq(towline_accessed(s, NULL, some, 4, &count, &again), TOWLINE_OK);
+    cr_expect(count == 4 && again != 0);
+    old = cursor;
+    cr_expect_eq(towline_accessed(s, NULL, some, 4, &count, &old), TOWLINE_OUT_OF_RANGE);
+    cr_assert_eq(towline_dirty(s, NULL, some, 4, &count, &cursor), TOWLINE_OK);
+    cr_expect(count >= 1 && cursor == 0, "the dirty list of the same epoch");
+    cr_assert_eq(towline_accessed(s, NULL, some, 1, &count, &again), TOWLINE_OK);
+    cr_assert_eq(towline_figures(s, NULL, &last, &total, NULL, 0, NULL), TOWLINE_OK);
+    cr_expect_eq(last.accessed_pages, 10);
+    cr_expect_eq(last.accessed_lines, 11);
+    cr_expect_geq(total.accessed_lines, 11);
+    /* What was not read of it comes with the next. */
+    subject_do(&subject, "l 70");
+    cr_assert_eq(towline_collect(s, NULL, 0, &cursor, NULL), TOWLINE_OK);
+    subject_do(&subject, "l 71");
+    cr_expect_eq(accessed_lines(s, NULL, subject.arena + 4096, 0), 0xc0);
+    towline_close(s);
+}
+
+/* Who does not ask for loads is not told of them, nor does the program pay for them any longer. */
+Test(instrumented, sessions_with_and_without_loads_share_a_program)
+{
+    towline_session *plain = session_on(&subject, "a");
+    struct towline_lines lines[4];
+    uint64_t cursor = 0;
+    size_t count;
+    cr_expect_eq(towline_accessed(plain, "a", lines, 4, &count, &cursor),
+                 TOWLINE_FAILED_PRECONDITION);
+    for (unsigned round = 0; round < 3; round++) {
+        towline_session *s = session_with_loads("a");
+        accessed_lines(s, "a", subject.arena, 0);
+        subject_do(&subject, "l 9");
+        cr_expect_eq(accessed_lines(s, "a", subject.arena, 0), 1 << 9);
+        towline_close(s);
+    }
+    expect_exact(plain, "a");
+    towline_close(plain);
+    subject_well(&subject);
+}
+
 Test(instrumented, from_outside_where_that_is_asked_for_at_the_same_time)
 {
     const struct towline_options outside = options_for(subject.pid, TOWLINE_PROCESS);

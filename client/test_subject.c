@@ -5,6 +5,7 @@
  *   (start)  prints the address of its arena of 64 pages
  *   s N      stores to line N of the arena
  *   w N      stores to it what it holds
+ *   l N      loads from it
  *   u        unmaps the arena's second half
  *   f        forks; the child stores to line 0 and ends
  *   x        executes itself anew
@@ -40,6 +41,12 @@ static void rewrite(unsigned line)
 {
     uint64_t held = arena[(line * 8) % (ARENA / 8)];
     arena[(line * 8) % (ARENA / 8)] = held;
+}
+
+static void load(unsigned line)
+{
+    const uint64_t held = arena[(line * 8) % (ARENA / 8)];
+    __asm__ volatile("" : : "r"(held));
 }
 
 static void run_hot(void)
@@ -157,6 +164,9 @@ int main(int argc, char **argv)
             break;
         case 'w':
             rewrite((unsigned)strtoul(line + 1, NULL, 10));
+            break;
+        case 'l':
+            load((unsigned)strtoul(line + 1, NULL, 10));
             break;
         case 'u':
             munmap((void *)((uintptr_t)arena + ARENA / 2), ARENA / 2);

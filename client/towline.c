@@ -30,7 +30,7 @@ struct towline_session {
     struct tw_client_connection connection;
     pid_t owner; /* this process */
     uint64_t pid;
-    uint32_t flags; /* TW_LOCAL_EXACT to TW_LOCAL_SHARING */
+    uint32_t flags; /* TW_LOCAL_EXACT to TW_LOCAL_LOADS */
     bool caught, opened;
     struct towline_range *ranges;
     size_t range_count;
@@ -69,6 +69,7 @@ const char *towline_code_name(int code)
 static uint32_t flags_of(const struct towline_options *o)
 {
     return (o->exact ? TW_LOCAL_EXACT : 0) | (o->sharing ? TW_LOCAL_SHARING : 0) |
+           (o->accessed ? TW_LOCAL_LOADS : 0) |
            (o->attachment == TOWLINE_PROCESS        ? TW_LOCAL_PROCESS
             : o->attachment == TOWLINE_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
                                                     : 0);
@@ -190,7 +191,8 @@ static int keep_info(towline_session *s)
         return tw_client_fail(TOWLINE_RESOURCE_EXHAUSTED, "no memory");
     const uint32_t meaning = (opened.flags & TW_LOCAL_SAME_VALUE ? TOWLINE_SAME_VALUE : 0) |
                              (opened.flags & TW_LOCAL_WHOLE_PAGES ? TOWLINE_WHOLE_PAGES : 0) |
-                             (opened.flags & TW_LOCAL_COUNTS_BYTES ? TOWLINE_COUNTS_BYTES : 0);
+                             (opened.flags & TW_LOCAL_COUNTS_BYTES ? TOWLINE_COUNTS_BYTES : 0) |
+                             (opened.flags & TW_LOCAL_LOADS ? TOWLINE_LOADS : 0);
     s->info = (struct towline_info){
         .session = opened.session,
         .pid = opened.pid,
@@ -303,16 +305,16 @@ static int collect(towline_session *s, const struct epoch *e, uint32_t flags, ui
     return TOWLINE_OK;
 }
 
-static int read_some(towline_session *s, const struct epoch *e, struct towline_lines *lines,
-                     size_t max, size_t *count, uint64_t *cursor)
+/* `kind` is which list: TW_LOCAL_READ or TW_LOCAL_ACCESSED. */
+static int read_some(towline_session *s, enum tw_local_kind kind, const struct epoch *e,
+                     struct towline_lines *lines, size_t max, size_t *count, uint64_t *cursor)
 {
     struct tw_local_lines_head head;
     const struct tw_local_read request = {.cursor = *cursor,
                                           .epoch = e->number,
                                           .max = max < TW_LOCAL_READ_MAX ? (uint32_t)max
                                                                          : TW_LOCAL_READ_MAX};
-    int code = tw_client_ask(&s->connection, TW_LOCAL_READ, &request, sizeof request, NULL, 0,
-                             sizeof head);
+    int code = tw_client_ask(&s->connection, kind, &request, sizeof request, NULL, 0, sizeof head);
     if (code)
         return code;
     memcpy(&head, s->connection.body, sizeof head);
@@ -325,17 +327,30 @@ static int read_some(towline_session *s, const struct epoch *e, struct towline_l
     return TOWLINE_OK;
 }
 
-static int read_dirty(towline_session *s, const struct epoch *e, struct towline_lines *lines,
-                      size_t max, size_t *count, uint64_t *cursor)
+static int read_list(towline_session *s, enum tw_local_kind kind, const struct epoch *e,
+                     struct towline_lines *lines, size_t max, size_t *count, uint64_t *cursor)
 {
     int code = *cursor ? TOWLINE_OK : collect(s, e, 0, cursor, NULL);
     while (!code && *cursor && *count < max)
-        code = read_some(s, e, lines + *count, max - *count, count, cursor);
+        code = read_some(s, kind, e, lines + *count, max - *count, count, cursor);
     return code;
 }
 
-int towline_dirty(towline_session *session, const char *epoch, struct towline_lines *lines,
-                  size_t max, size_t *count, uint64_t *cursor)
+/* Before the epoch is ended for nothing. */
+static int loads_check(const towline_session *s)
+{
+    if (s->info.flags & TOWLINE_LOADS)
+        return TOWLINE_OK;
+    if (s->info.attachment == TOWLINE_PROCESS)
+        return tw_client_fail(TOWLINE_UNIMPLEMENTED,
+                              "accessed lines: loads are not seen of a program that was not "
+                              "compiled for it");
+    return tw_client_fail(TOWLINE_FAILED_PRECONDITION,
+                          "accessed lines: the session was opened without");
+}
+
+static int read_named(towline_session *session, enum tw_local_kind kind, const char *epoch,
+                      struct towline_lines *lines, size_t max, size_t *count, uint64_t *cursor)
 {
     if (!lines || !max || !count || !cursor)
         return tw_client_fail(TOWLINE_INVALID_ARGUMENT,
@@ -345,21 +360,23 @@ int towline_dirty(towline_session *session, const char *epoch, struct towline_li
     if (code)
         return code;
     struct epoch *e = epoch_find(session, epoch);
-    return leave(session,
-                 e ? read_dirty(session, e, lines, max, count, cursor) : TOWLINE_NOT_FOUND);
+    if (!e)
+        return leave(session, TOWLINE_NOT_FOUND);
+    if (kind == TW_LOCAL_ACCESSED)
+        code = loads_check(session);
+    return leave(session, code ? code : read_list(session, kind, e, lines, max, count, cursor));
+}
+
+int towline_dirty(towline_session *session, const char *epoch, struct towline_lines *lines,
+                  size_t max, size_t *count, uint64_t *cursor)
+{
+    return read_named(session, TW_LOCAL_READ, epoch, lines, max, count, cursor);
 }
 
 int towline_accessed(towline_session *session, const char *epoch, struct towline_lines *lines,
                      size_t max, size_t *count, uint64_t *cursor)
 {
-    (void)lines, (void)max, (void)cursor;
-    if (count)
-        *count = 0;
-    int code = enter(session);
-    if (code)
-        return code;
-    struct epoch *e = epoch_find(session, epoch);
-    return leave(session, e ? ask_epoch(session, TW_LOCAL_ACCESSED, e, 0, 0) : TOWLINE_NOT_FOUND);
+    return read_named(session, TW_LOCAL_ACCESSED, epoch, lines, max, count, cursor);
 }
 
 int towline_info(towline_session *session, struct towline_info *out)
@@ -460,6 +477,7 @@ static void listed_copy(const struct tw_local_listed *from, struct towline_liste
         .counts_bytes = from->flags & TW_LOCAL_COUNTS_BYTES ? 1 : 0,
         .attachment = from->flags & TW_LOCAL_INSTRUMENTED ? TOWLINE_INSTRUMENTED : TOWLINE_PROCESS,
         .sharing = from->flags & TW_LOCAL_SHARING ? 1 : 0,
+        .accessed = from->flags & TW_LOCAL_LOADS ? 1 : 0,
         .shared = from->shared,
         .shared_falsely = from->shared_falsely};
     memcpy(&to->last, &from->last, sizeof to->last);

@@ -1,4 +1,4 @@
-/* libtowline: which cache lines did a program write?
+/* libtowline: which cache lines did a program write, and which did it use?
  *
  * A session tracks one program (this one, or another by pid) through the agent of this host:
  *
@@ -7,6 +7,8 @@
  *   towline_start(session, "mine");                 an epoch begins: stores from now on count
  *   towline_dirty(session, "mine", lines, max, &count, &cursor);   ends it, begins the next
  *   towline_close(session);
+ *
+ * A session that was opened with `accessed` tells the lines that were loaded or stored to as well.
  *
  * Epochs are named and independent; so are sessions, whose ranges may overlap. Every store that was
  * made before towline_dirty() was called with cursor 0 is in its answer or in an earlier one; a
@@ -80,6 +82,8 @@ struct towline_options {
     uint32_t timeout_ms; /* of each call; 0 = 30 s */
     uint32_t attachment; /* enum towline_attachment */
     uint32_t sharing;    /* not 0: towline_shared() as well; instrumented programs, at a price */
+    uint32_t accessed;   /* not 0: towline_accessed() as well; instrumented programs, at a price */
+    uint32_t reserved;
 };
 
 /* Connects. NULL options: this program. */
@@ -119,8 +123,13 @@ struct towline_lines {
 TOWLINE_API int towline_dirty(towline_session *session, const char *epoch,
                               struct towline_lines *lines, size_t max, size_t *count,
                               uint64_t *cursor);
-/* The same of lines that were read. TOWLINE_UNIMPLEMENTED where loads are not seen, which is so for
- * every program that was not compiled for it. */
+/* The same of lines that were accessed: loaded, stored to, or both. An epoch has the two lists,
+ * which end together; each is read with cursors of its own, and what is not read of one is in its
+ * next answer. For both lists of the same epoch: towline_collect(), then each with that cursor.
+ * A load that is being made when an epoch ends may be told of that epoch alone.
+ * TOWLINE_UNIMPLEMENTED: loads are not seen, which is so for every program that was not compiled
+ * for it; no coarser answer stands in for it. TOWLINE_FAILED_PRECONDITION: the session was opened
+ * without. */
 TOWLINE_API int towline_accessed(towline_session *session, const char *epoch,
                                  struct towline_lines *lines, size_t max, size_t *count,
                                  uint64_t *cursor);
@@ -129,6 +138,7 @@ TOWLINE_API int towline_accessed(towline_session *session, const char *epoch,
 #define TOWLINE_WHOLE_PAGES  2u /* a page may be told as a whole */
 /* Contents are compared, and no page is registered in part: the meter has bytes. */
 #define TOWLINE_COUNTS_BYTES 4u
+#define TOWLINE_LOADS        8u /* towline_accessed() has answers, the meter accessed lines */
 
 struct towline_info {
     uint64_t session;     /* id in the agent */
@@ -157,6 +167,9 @@ struct towline_sums {
     uint64_t known_lines;   /* of `lines`, those whose contents were compared */
     uint64_t changed_bytes; /* of these; one that changed in two passes counts twice */
     uint64_t clean_pages;   /* written, and equal in every byte; not in `pages` */
+    /* With TOWLINE_LOADS; else 0. */
+    uint64_t accessed_lines; /* loaded or stored to */
+    uint64_t accessed_pages; /* of 4 KiB, with such a line */
 };
 struct towline_hot {
     uint64_t address; /* of a region of 2 MiB */
@@ -169,7 +182,8 @@ struct towline_hot {
 #define TOWLINE_INTERRUPTIBLE 2u /* a signal ends the wait: TOWLINE_CANCELLED; then only close */
 #define TOWLINE_ENDED         1u /* the program has: stores since the last pass are not known */
 
-/* Ends the present epoch and begins the next; then towline_dirty() with the cursor, or figures.
+/* Ends the present epoch and begins the next; then towline_dirty() and towline_accessed() with the
+ * cursor, or figures.
  * *ended (may be NULL) gets TOWLINE_ENDED or 0. */
 TOWLINE_API int towline_collect(towline_session *session, const char *epoch, uint32_t flags,
                                 uint64_t *cursor, uint32_t *ended);
@@ -206,6 +220,7 @@ struct towline_listed {
     uint32_t attachment; /* enum towline_attachment */
     uint32_t sharing;    /* the next two are known */
     uint32_t counts_bytes;
+    uint32_t accessed, reserved;     /* not 0: the sums have accessed lines */
     uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct towline_sums last, total;
     char name[16]; /* of the program; not to be trusted */

@@ -52,6 +52,15 @@ static void write_back(struct tw_device *device, uint64_t page, uint64_t lines)
         tw_tracker_write_back(device->trackers[i], page, lines);
 }
 
+/* A line that was asked for. */
+static void access(struct tw_device *device, uint64_t page, uint64_t lines)
+{
+    for (unsigned i = 0; i < device->tracker_count; i++) {
+        if (device->trackers[i]->accessed)
+            tw_tracker_write_back(device->trackers[i], page, lines);
+    }
+}
+
 /* `page` is inside the device. */
 static inline void deliver(struct tw_device *device, enum tw_link_message message, uint64_t page,
                            uint64_t lines, unsigned count)
@@ -61,6 +70,8 @@ static inline void deliver(struct tw_device *device, enum tw_link_message messag
         tw_snoop_filter_message(&device->filter, message, page, lines);
     if (message == TW_MEM_WR || message == TW_MEM_WR_KEEP)
         write_back(device, page, lines);
+    else if (device->accessed_count && message != TW_MEM_CLN_EVCT)
+        access(device, page, lines);
 }
 
 void tw_device_settle(struct tw_device *device)
@@ -155,6 +166,32 @@ void tw_device_sweep(struct tw_device *device, const struct tw_range *ranges, si
         uint64_t page = tw_page_set_next(owned, tw_page_of(ranges[i].start), end);
         for (; page < end; page = tw_page_set_next(owned, page + 1, end))
             sweep_page(device, page);
+    }
+}
+
+static void take_page(struct tw_device *device, uint64_t page, uint64_t held)
+{
+    uint64_t modified = device->snoop.snoop(device->snoop.ctx, page, held, TW_BI_SNP_INV) & held;
+    device->counters.snooped_lines += tw_popcount(held);
+    device->counters.snoop_write_backs += tw_popcount(modified);
+    tw_snoop_filter_message(&device->filter, TW_MEM_CLN_EVCT, page, held);
+    if (modified)
+        write_back(device, page, modified);
+}
+
+/* Pages with shared lines are in no set: the filter is read as a whole, 4 MiB a GiB. */
+void tw_device_take_all(struct tw_device *device, const struct tw_range *ranges, size_t range_count)
+{
+    tw_device_settle(device);
+    if (!device->snooping)
+        return;
+    for (size_t i = 0; i < range_count; i++) {
+        const uint64_t end = tw_page_of(ranges[i].start + ranges[i].length);
+        for (uint64_t page = tw_page_of(ranges[i].start); page < end; page++) {
+            const struct tw_filter_page *p = &device->filter.pages[page];
+            if (p->shared | p->owned)
+                take_page(device, page, p->shared | p->owned);
+        }
     }
 }
 

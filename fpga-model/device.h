@@ -9,7 +9,8 @@
  * 4 MiB (two bitmaps a page) and 8 bytes a buffer entry, together 6 MiB when every page has one.
  *
  * Sources: US20200034297 (dirty-line tracking by write-backs), US20200242035 (registration and
- * collection), US20200034175 (sweeps around migration); message names are CXL.mem's. */
+ * collection), US20200034175 (sweeps around migration), US20190278713 (accessed bits of lines);
+ * message names are CXL.mem's. */
 #ifndef TOWLINE_FPGA_MODEL_DEVICE_H
 #define TOWLINE_FPGA_MODEL_DEVICE_H
 
@@ -100,7 +101,12 @@ struct tw_device_counters {
 void tw_device_counters_get(const struct tw_device *device, struct tw_device_counters *out);
 void tw_device_mutate(struct tw_device *device, struct tw_device_mutations mutations);
 
-/* ---- Trackers: a tracker is one consumer's named epoch over some ranges. -------------------- */
+/* ---- Trackers: a tracker is one consumer's named epoch over some ranges. -------------------- *
+ *
+ * Of lines that were written back; or, if it is asked for, of all that were accessed: loaded or
+ * stored to. A host is silent about what it holds, so every line of the ranges is taken from it
+ * when such an epoch begins (BISnpInv): its first access after that is a message. A host without
+ * caches has to send MemRd for what it loads. */
 
 struct tw_tracker_config {
     const char *name;              /* unique in the device; at most 63 bytes; copied */
@@ -108,6 +114,7 @@ struct tw_tracker_config {
     size_t range_count;
     uint32_t buffer_pages; /* page entries of the dirty buffer; beyond it a page degrades to
                               "whole page dirty" (R4); 0 = one entry for every page */
+    bool accessed;         /* what is told is every line that was loaded or stored to */
 };
 
 /* Dirty lines of one page, as collected. */

@@ -20,6 +20,7 @@ struct tw_device {
     struct tw_snoop_filter filter;
     struct tw_tracker *trackers[TW_DEVICE_TRACKERS_MAX];
     unsigned tracker_count;
+    unsigned accessed_count; /* of these, that are told of requests, too */
     struct tw_device_counters counters;
     struct tw_device_mutations mutations;
 };
@@ -30,5 +31,8 @@ void tw_device_settle(struct tw_device *device);
 /* Snoops every line of the ranges that may be held A (BISnpData). The lines written back go to
  * every running tracker. */
 void tw_device_sweep(struct tw_device *device, const struct tw_range *ranges, size_t range_count);
+/* The same with every line that the host holds, which it holds no more afterwards (BISnpInv). */
+void tw_device_take_all(struct tw_device *device, const struct tw_range *ranges,
+                        size_t range_count);
 
 #endif

@@ -13,13 +13,15 @@
 struct host {
     uint64_t modified[PAGES];
     uint64_t asked[PAGES]; /* lines snooped since the test looked last */
+    uint64_t taken[PAGES]; /* of these, lines that it must not hold any more */
 };
 
 static uint64_t answer(void *ctx, uint64_t page, uint64_t lines, enum tw_snoop kind)
 {
     struct host *host = ctx;
-    cr_assert_eq(kind, TW_BI_SNP_DATA);
     host->asked[page] |= lines;
+    if (kind == TW_BI_SNP_INV)
+        host->taken[page] |= lines;
     uint64_t modified = host->modified[page];
     host->modified[page] = 0;
     return modified; /* perhaps more than was asked for: the device must not believe that */
@@ -38,7 +40,7 @@ static struct tw_tracker *start_over(struct tw_device *device, const char *name,
                                      uint64_t pages, uint32_t buffer_pages)
 {
     struct tw_range range = {page * PAGE, pages * PAGE};
-    struct tw_tracker_config config = {name, &range, 1, buffer_pages};
+    struct tw_tracker_config config = {name, &range, 1, buffer_pages, false};
     struct tw_tracker *tracker;
     cr_assert_eq(tw_tracker_start(device, &config, &tracker, NULL), TW_OK);
     return tracker;
@@ -167,12 +169,18 @@ Test(tracker, refuses_bad_configs)
         struct tw_tracker_config config;
         enum tw_code code;
     } bad[] = {
-        {{NULL, &ok, 1, 0}, TW_INVALID_ARGUMENT},    {{"", &ok, 1, 0}, TW_INVALID_ARGUMENT},
-        {{name_64, &ok, 1, 0}, TW_INVALID_ARGUMENT}, {{"a", &ok, 1, 0}, TW_ALREADY_EXISTS},
-        {{"b", &ok, 0, 0}, TW_INVALID_ARGUMENT},     {{"b", NULL, 1, 0}, TW_INVALID_ARGUMENT},
-        {{"b", overlap, 2, 0}, TW_INVALID_ARGUMENT}, {{"b", &half, 1, 0}, TW_INVALID_ARGUMENT},
-        {{"b", &odd, 1, 0}, TW_INVALID_ARGUMENT},    {{"b", &empty, 1, 0}, TW_INVALID_ARGUMENT},
-        {{"b", &beyond, 1, 0}, TW_OUT_OF_RANGE},     {{"b", &wraps, 1, 0}, TW_OUT_OF_RANGE},
+        {{NULL, &ok, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{"", &ok, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{name_64, &ok, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{"a", &ok, 1, 0, false}, TW_ALREADY_EXISTS},
+        {{"b", &ok, 0, 0, false}, TW_INVALID_ARGUMENT},
+        {{"b", NULL, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{"b", overlap, 2, 0, false}, TW_INVALID_ARGUMENT},
+        {{"b", &half, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{"b", &odd, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{"b", &empty, 1, 0, false}, TW_INVALID_ARGUMENT},
+        {{"b", &beyond, 1, 0, false}, TW_OUT_OF_RANGE},
+        {{"b", &wraps, 1, 0, false}, TW_OUT_OF_RANGE},
     };
     struct tw_tracker *a = start_over(device, "a", 0, 1, 0);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -379,7 +387,7 @@ Test(tracker, overlapping_trackers_stay_apart)
         trackers[i] = start_over(device, name, i % PAGES, PAGES - i % PAGES, 0);
     }
     struct tw_range range = {0, PAGE};
-    struct tw_tracker_config more = {"more", &range, 1, 0};
+    struct tw_tracker_config more = {"more", &range, 1, 0, false};
     struct tw_tracker *tracker;
     cr_expect_eq(tw_tracker_start(device, &more, &tracker, &err), TW_RESOURCE_EXHAUSTED);
     tw_device_message(device, TW_MEM_WR, 5 * PAGE);
@@ -399,7 +407,7 @@ Test(tracker, several_ranges_in_any_order)
     struct tw_dirty_page got[PAGES];
     struct tw_device *device = open_device(NULL);
     struct tw_range ranges[] = {{12 * PAGE, 2 * PAGE}, {2 * PAGE, PAGE}, {5 * PAGE, 3 * PAGE}};
-    struct tw_tracker_config config = {"t", ranges, 3, 0};
+    struct tw_tracker_config config = {"t", ranges, 3, 0, false};
     struct tw_tracker *tracker;
     cr_assert_eq(tw_tracker_start(device, &config, &tracker, NULL), TW_OK);
     for (uint64_t page = 0; page < PAGES; page++)
@@ -458,5 +466,79 @@ Test(device, big_memory_costs_what_is_touched)
     cr_expect_eq(tw_tracker_read(tracker, &page, 1), 1);
     cr_expect_eq(page.page, config.memory_bytes / PAGE - 1);
     cr_expect_lt((resident_pages() - before) * sysconf(_SC_PAGESIZE), 8 << 20);
+    tw_device_close(device);
+}
+
+/* ---- Accessed lines -------------------------------------------------------------------------- */
+
+static struct tw_tracker *watch_accesses(struct tw_device *device, uint64_t page, uint64_t pages)
+{
+    const struct tw_range range = {page * PAGE, pages * PAGE};
+    const struct tw_tracker_config config = {
+        .name = "accessed", .ranges = &range, .range_count = 1, .accessed = true};
+    struct tw_tracker *tracker;
+    cr_assert_eq(tw_tracker_start(device, &config, &tracker, NULL), TW_OK);
+    return tracker;
+}
+
+Test(accessed, requests_and_write_backs_are_told_to_who_asked_for_accesses_only)
+{
+    struct host host = {0};
+    struct tw_dirty_page out[PAGES];
+    struct tw_device *device = open_device(&host);
+    struct tw_tracker *dirty = start_over(device, "dirty", 0, PAGES, 0);
+    struct tw_tracker *accessed = watch_accesses(device, 2, 4);
+    tw_device_message(device, TW_MEM_RD_DATA, 2 * PAGE + 1 * LINE);
+    tw_device_message(device, TW_MEM_RD_INV, 2 * PAGE + 2 * LINE);
+    tw_device_message(device, TW_MEM_INV, 2 * PAGE + 3 * LINE);
+    tw_device_message(device, TW_MEM_WR, 2 * PAGE + 4 * LINE);
+    tw_device_message(device, TW_MEM_CLN_EVCT, 2 * PAGE + 5 * LINE);
+    tw_device_message_page(device, TW_MEM_RD_DATA, 3, 0xf0);
+    tw_device_message(device, TW_MEM_RD_DATA, 6 * PAGE);
+    cr_expect_eq(gather(accessed, out), 2);
+    cr_expect_eq(out[2].lines, 0x1e);
+    cr_expect_eq(out[3].lines, 0xf0);
+    cr_expect_eq(gather(dirty, out), 1);
+    cr_expect_eq(out[2].lines, 0x10);
+    tw_device_close(device);
+}
+
+/* R1 and R2 for loads: a host says nothing about a line that it holds. */
+Test(accessed, what_the_host_holds_is_taken_from_it_when_an_epoch_begins)
+{
+    struct host host = {0};
+    struct tw_dirty_page out[PAGES];
+    struct tw_device *device = open_device(&host);
+    struct tw_tracker *dirty = start_over(device, "dirty", 0, PAGES, 0);
+    tw_device_message(device, TW_MEM_RD_DATA, 2 * PAGE + 1 * LINE);
+    tw_device_message(device, TW_MEM_RD_DATA, 9 * PAGE);
+    own(device, &host, 2, 2);
+    struct tw_tracker *accessed = watch_accesses(device, 2, 1);
+    cr_expect_eq(host.taken[2], 0x6);
+    cr_expect_eq(host.taken[9], 0, "nobody asks about it");
+    cr_expect_eq(tw_device_line_state(device, 2 * PAGE + 1 * LINE), TW_LINE_I);
+    cr_expect_eq(tw_device_line_state(device, 2 * PAGE + 2 * LINE), TW_LINE_I);
+    cr_expect_eq(gather(accessed, out), 0, "not accessed since");
+    tw_device_message(device, TW_MEM_RD_DATA, 2 * PAGE + 1 * LINE);
+    host.taken[2] = 0;
+    cr_expect_eq(gather(accessed, out), 1);
+    cr_expect_eq(out[2].lines, 0x2);
+    cr_expect_eq(host.taken[2], 0x2, "so that the next access is told, too");
+    cr_expect_eq(gather(dirty, out), 1, "what was written back meanwhile is dirty for others");
+    cr_expect_eq(out[2].lines, 0x4);
+    tw_device_close(device);
+}
+
+Test(accessed, a_host_without_caches_says_what_it_loads)
+{
+    struct tw_dirty_page out[PAGES];
+    struct tw_device *device = open_device(NULL);
+    struct tw_tracker *accessed = watch_accesses(device, 0, PAGES);
+    tw_device_message_page(device, TW_MEM_RD_DATA, 1, 0x3);
+    tw_device_message_page(device, TW_MEM_WR, 1, 0x6);
+    cr_expect_eq(gather(accessed, out), 1);
+    cr_expect_eq(out[1].lines, 0x7);
+    tw_tracker_stop(accessed);
+    tw_device_message_page(device, TW_MEM_RD_DATA, 1, 0x3);
     tw_device_close(device);
 }

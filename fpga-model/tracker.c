@@ -153,6 +153,14 @@ static enum tw_code tracker_open(struct tw_tracker *t, const struct tw_tracker_c
     return TW_OK;
 }
 
+static void sweep(const struct tw_tracker *t)
+{
+    if (t->accessed)
+        tw_device_take_all(t->device, t->ranges, t->range_count);
+    else
+        tw_device_sweep(t->device, t->ranges, t->range_count);
+}
+
 enum tw_code tw_tracker_start(struct tw_device *device, const struct tw_tracker_config *config,
                               struct tw_tracker **tracker, struct tw_error *err)
 {
@@ -163,6 +171,7 @@ enum tw_code tw_tracker_start(struct tw_device *device, const struct tw_tracker_
     if (!t)
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, config->name, NULL, NULL, "no memory");
     t->device = device;
+    t->accessed = config->accessed;
     strcpy(t->name, config->name);
     code = tracker_open(t, config, err);
     if (code) {
@@ -171,9 +180,10 @@ enum tw_code tw_tracker_start(struct tw_device *device, const struct tw_tracker_
     }
     /* R1: swept before it joins the running trackers, so these write-backs are not its own. */
     if (!device->mutations.skip_start_sweep)
-        tw_device_sweep(device, t->ranges, t->range_count);
+        sweep(t);
     tw_device_settle(device);
     device->trackers[device->tracker_count++] = t;
+    device->accessed_count += t->accessed;
     *tracker = t;
     return TW_OK;
 }
@@ -187,6 +197,7 @@ void tw_tracker_stop(struct tw_tracker *tracker)
     for (unsigned i = 0; i < device->tracker_count; i++) {
         if (device->trackers[i] == tracker) {
             device->trackers[i] = device->trackers[--device->tracker_count];
+            device->accessed_count -= tracker->accessed;
             break;
         }
     }
@@ -206,7 +217,7 @@ void tw_tracker_sweep(struct tw_tracker *tracker)
 {
     struct tw_device *device = tracker->device;
     if (!device->mutations.skip_collect_sweep)
-        tw_device_sweep(device, tracker->ranges, tracker->range_count);
+        sweep(tracker);
     tw_device_settle(device);
 }
 

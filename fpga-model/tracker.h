@@ -16,6 +16,7 @@ struct tw_tracker {
     struct tw_range *ranges;
     size_t range_count;
     uint64_t epoch;
+    bool accessed; /* told of requests, too */
     char name[TW_TRACKER_NAME_MAX + 1];
 };
 

@@ -86,6 +86,10 @@ struct tw_attachment_ops {
      * there are, of which at most `max` are put out. NULL where that is not known. */
     size_t (*sharing)(void *ctx, struct tw_shared_line *out, size_t max);
 
+    /* The program's loads are told as well, or no more; others may want them still, so whoever asks
+     * counts. Waits for the program, at most a second. NULL where `sees_loads` says all. */
+    enum tw_code (*loads)(void *ctx, bool wanted, struct tw_error *err);
+
     /* From a device page (tw_dirty_page.page) to the program's address and back; TW_NEVER: none. */
     uint64_t (*address)(const void *ctx, uint64_t device_page);
     uint64_t (*device_address)(const void *ctx, uint64_t address);
@@ -100,6 +104,7 @@ struct tw_attachment {
     struct tw_device *device;
     bool same_value_is_dirty; /* R7: a line rewritten with what it held is reported */
     bool whole_pages;         /* a page may be reported as a whole where lines are not known */
+    bool sees_loads;          /* trackers of accessed lines are told what was loaded */
     bool outlives;            /* a pass still finds what was stored when the program has ended */
     enum tw_attachment_kind kind;
     const char *const *blind_spots; /* one sentence each; ends with NULL */

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define TW_LOCAL_MAGIC      UINT32_C(0x4c574f54) /* "TOWL" */
-#define TW_LOCAL_VERSION    1u
+#define TW_LOCAL_VERSION    2u
 #define TW_LOCAL_BODY_MAX   (128u * 1024u)
 #define TW_LOCAL_RANGES_MAX 4096u
 #define TW_LOCAL_READ_MAX   4096u /* pages in one answer */
@@ -34,7 +34,7 @@ enum tw_local_kind {
     TW_LOCAL_READ,        /* the next lines of what was collected */
     TW_LOCAL_FIGURES,     /* what was collected comes to; reads the rest of it */
     TW_LOCAL_EPOCH_CLOSE, /* the epoch is over */
-    TW_LOCAL_ACCESSED,    /* lines that were read; refused, with the reason */
+    TW_LOCAL_ACCESSED,    /* the same as READ of lines that were loaded or stored to */
     TW_LOCAL_LIST,        /* sessions that the caller may see; needs none of its own */
     TW_LOCAL_SHARED,      /* lines of the last collect that several threads stored to */
     TW_LOCAL_GUESTS,      /* VMs and what they write, to root; measures for ten seconds more */
@@ -52,9 +52,10 @@ struct tw_local_header {
 #define TW_LOCAL_EXACT   1u /* lines are known from a page's first report on */
 #define TW_LOCAL_PROCESS 8u /* from outside, whatever the program is; */
 #define TW_LOCAL_INSTRUMENTED                                                                      \
-    16u                      /* by its own instrumentation or not at all; neither: the best        \
-                              */
-#define TW_LOCAL_SHARING 32u /* and which threads write to the same lines (instrumented) */
+    16u                       /* by its own instrumentation or not at all; neither: the best       \
+                               */
+#define TW_LOCAL_SHARING 32u  /* and which threads write to the same lines (instrumented) */
+#define TW_LOCAL_LOADS   512u /* and which lines are loaded: ACCESSED (instrumented) */
 struct tw_local_catch {
     uint64_t pid;
     uint32_t flags; /* those above */
@@ -74,7 +75,7 @@ struct tw_local_range {
 #define TW_LOCAL_SAME_VALUE   64u  /* a line rewritten with what it held is told */
 #define TW_LOCAL_WHOLE_PAGES  128u /* a page may be told as a whole */
 #define TW_LOCAL_COUNTS_BYTES 256u /* contents are compared: sums have bytes and clean pages */
-struct tw_local_opened { /* TW_LOCAL_EXACT to TW_LOCAL_SHARING in its flags, too; followed by
+struct tw_local_opened { /* TW_LOCAL_EXACT to TW_LOCAL_LOADS in its flags, too; followed by
                             the blind spots, a sentence a line, and why it is this kind */
     uint64_t session, pid;
     uint32_t granularity; /* bytes of a line */
@@ -91,19 +92,19 @@ struct tw_local_epoch_begun {
 };
 
 #define TW_LOCAL_PACED 1u   /* waits until the program's budget allows a pass */
-struct tw_local_epoch_ask { /* COLLECT, FIGURES, EPOCH_CLOSE, ACCESSED */
+struct tw_local_epoch_ask { /* COLLECT, FIGURES, EPOCH_CLOSE, SHARED */
     uint32_t epoch;
     uint32_t flags;
 };
 
 #define TW_LOCAL_ENDED 1u /* the program has: stores since the last pass are not known */
 struct tw_local_collected {
-    uint64_t cursor; /* for READ */
+    uint64_t cursor; /* for READ, and for ACCESSED */
     uint32_t flags, reserved;
 };
 
-struct tw_local_read {
-    uint64_t cursor; /* of the answer before; good once */
+struct tw_local_read { /* READ, ACCESSED: each has cursors of its own */
+    uint64_t cursor;   /* of the answer before; good once */
     uint32_t epoch, max;
 };
 struct tw_local_lines_head { /* followed by lines */
@@ -120,6 +121,7 @@ struct tw_local_lines {
 struct tw_local_sums {
     uint64_t epochs, lines, pages, whole_pages, regions, regions_lost, duration_ns;
     uint64_t known_lines, changed_bytes, clean_pages; /* 0 without TW_LOCAL_COUNTS_BYTES */
+    uint64_t accessed_lines, accessed_pages;          /* 0 without TW_LOCAL_LOADS */
 };
 struct tw_local_hot {
     uint64_t address; /* of a region of 2 MiB */
@@ -150,7 +152,7 @@ struct tw_local_shared {
 
 struct tw_local_listed { /* LIST: any number of them */
     uint64_t session, pid;
-    uint32_t uid, flags; /* TW_LOCAL_EXACT to _SHARING, TW_LOCAL_GONE, TW_LOCAL_COUNTS_BYTES */
+    uint32_t uid, flags; /* TW_LOCAL_EXACT to _LOADS, TW_LOCAL_GONE, TW_LOCAL_COUNTS_BYTES */
     uint64_t shared, shared_falsely; /* lines that threads share, in the last epoch */
     struct tw_local_sums last, total;
     char name[16]; /* of the program; ends with a zero */
@@ -177,9 +179,9 @@ static_assert(sizeof(struct tw_local_lines_head) == 16 && sizeof(struct tw_local
               "as they travel");
 static_assert(sizeof(struct tw_local_shared_head) == 16 && sizeof(struct tw_local_shared) == 208,
               "as they travel");
-static_assert(sizeof(struct tw_local_figures) == 168 && sizeof(struct tw_local_listed) == 216,
+static_assert(sizeof(struct tw_local_figures) == 200 && sizeof(struct tw_local_listed) == 248,
               "as they travel");
-static_assert(sizeof(struct tw_local_guest) == 440 &&
+static_assert(sizeof(struct tw_local_guest) == 472 &&
                   TW_LOCAL_LIST_MAX * sizeof(struct tw_local_guest) <= TW_LOCAL_BODY_MAX,
               "as they travel");
 static_assert(sizeof(struct tw_local_open) + TW_LOCAL_RANGES_MAX * sizeof(struct tw_local_range) <=

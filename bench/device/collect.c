@@ -71,7 +71,7 @@ struct bench_row bench_collect(const struct bench_case *self, unsigned runs)
     struct pass p = {.map.page_count = tw_page_of(self->memory_bytes)};
     struct tw_device_config device = {self->memory_bytes, NULL};
     struct tw_range all = {0, self->memory_bytes};
-    struct tw_tracker_config tracker = {"bench", &all, 1, 0};
+    struct tw_tracker_config tracker = {"bench", &all, 1, 0, false};
     if (tw_device_open(&device, &p.device, NULL) ||
         tw_tracker_start(p.device, &tracker, &p.tracker, NULL))
         abort();

@@ -40,7 +40,7 @@ static void machine_open(struct machine *m, uint64_t memory_bytes)
     struct tw_snoop_ops snoop = {to_cache, m};
     struct tw_device_config device = {memory_bytes, &snoop};
     struct tw_range all = {0, memory_bytes};
-    struct tw_tracker_config tracker = {"bench", &all, 1, 0};
+    struct tw_tracker_config tracker = {"bench", &all, 1, 0, false};
     struct tw_tracker *started;
     struct tw_error err;
     char text[256];

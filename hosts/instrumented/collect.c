@@ -98,29 +98,34 @@ static bool is_in_syscall(const struct tw_instrumented *p, uint32_t tid)
     return got > 0 && text[0] >= '0' && text[0] <= '9';
 }
 
-/* What thread `index` has announced and perhaps not stored; 0: nothing. */
-uint64_t tw_inst_in_flight(const struct tw_instrumented *p, uint32_t index)
+uint64_t tw_inst_in_flight_within(const struct tw_instrumented *p, uint32_t index, unsigned *looks)
 {
     const struct tw_inst_thread *t = &p->threads[index];
     const uint32_t tid = __atomic_load_n(&t->tid, __ATOMIC_ACQUIRE);
     const uint64_t announced = __atomic_load_n(&t->in_flight, __ATOMIC_SEQ_CST);
     if (tid == 0 || announced == 0)
         return 0;
+    if (*looks == 0)
+        return announced;
+    --*looks;
     if (is_in_syscall(p, tid) && __atomic_load_n(&t->in_flight, __ATOMIC_SEQ_CST) == announced)
         return 0;
     return announced;
 }
 
-/* A store from the reader's side, into the epoch that runs. */
+uint64_t tw_inst_in_flight(const struct tw_instrumented *p, uint32_t index)
+{
+    unsigned looks = 1;
+    return tw_inst_in_flight_within(p, index, &looks);
+}
+
+/* With line states: a store from the reader's side, into the epoch that runs. */
 static size_t store_line(struct tw_instrumented *p, uint32_t thread, uint64_t address)
 {
     const uint64_t device_address = tw_instrumented_device_address(p, address);
     if (device_address == UINT64_MAX)
         return 0;
-    if (p->mode == TW_INST_OWNED)
-        tw_cache_store(p->cache, thread % p->cores, device_address);
-    else
-        tw_device_message(p->device, TW_MEM_WR, device_address);
+    tw_cache_store(p->cache, thread % p->cores, device_address);
     return 1;
 }
 
@@ -166,8 +171,9 @@ static size_t store_flight(struct tw_instrumented *p, uint32_t thread, uint64_t 
 static size_t store_all_flights(struct tw_instrumented *p)
 {
     size_t stored = 0;
+    unsigned looks = TW_INST_PROC_MAX;
     for (uint32_t i = 0; i < TW_INST_THREADS_MAX; i++) {
-        const uint64_t announced = tw_inst_in_flight(p, i);
+        const uint64_t announced = tw_inst_in_flight_within(p, i, &looks);
         if (announced && announced >> TW_INST_MORE_SHIFT == TW_INST_MORE_MAX)
             return stored + store_everything(p); /* the others with it */
         if (announced)
@@ -195,41 +201,58 @@ struct scan {
     struct tw_inst_window *window;
 };
 
-static void take_page(void *ctx, uint64_t page, uint64_t lines)
+/* With line states: writes around the caches, and what found no room in a ring (R4, R5). */
+static void take_around(struct tw_instrumented *p, uint64_t device_page, uint64_t stored,
+                        uint64_t loaded)
+{
+    for (; stored; stored &= stored - 1) {
+        const uint64_t line = device_page * TW_LINES_PER_PAGE + (uint64_t)__builtin_ctzll(stored);
+        set_state(p, line << TW_LINE_SHIFT, TW_INST_INVALID);
+        tw_cache_dma_write(p->cache, line << TW_LINE_SHIFT);
+    }
+    for (; loaded; loaded &= loaded - 1) {
+        const uint64_t line = device_page * TW_LINES_PER_PAGE + (uint64_t)__builtin_ctzll(loaded);
+        tw_cache_load(p->cache, 0, line << TW_LINE_SHIFT);
+    }
+}
+
+static void take_page(void *ctx, uint64_t page, uint64_t stored, uint64_t loaded)
 {
     const struct scan *scan = ctx;
     struct tw_instrumented *p = scan->program;
     const uint64_t device_page = tw_page_of(scan->window->device_address) + page;
-    scan->window->written[page / 64] |= UINT64_C(1) << (page % 64);
-    if (p->mode != TW_INST_OWNED) {
-        tw_device_message_page(p->device, TW_MEM_WR, device_page, lines);
+    if (stored) {
+        scan->window->written[page / 64] |= UINT64_C(1) << (page % 64);
+        scan->window->recent[page / 64] |= UINT64_C(1) << (page % 64);
+        scan->window->has_recent = true;
+    }
+    if (p->mode == TW_INST_OWNED) {
+        take_around(p, device_page, stored, loaded);
         return;
     }
-    for (; lines; lines &= lines - 1) { /* writes around the caches, and full rings (R4, R5) */
-        const uint64_t line = device_page * TW_LINES_PER_PAGE + (uint64_t)__builtin_ctzll(lines);
-        set_state(p, line << TW_LINE_SHIFT, TW_INST_INVALID);
-        tw_cache_dma_write(p->cache, line << TW_LINE_SHIFT);
-    }
+    tw_device_message_page(p->device, TW_MEM_WR, device_page, stored);
+    tw_device_message_page(p->device, TW_MEM_RD_DATA, device_page, loaded);
 }
 
-void tw_instrumented_sync(struct tw_instrumented *p)
+void tw_inst_scan_window(struct tw_instrumented *p, struct tw_inst_window *w)
 {
-    if (p->mode == TW_INST_OWNED) {
-        /* First: a thread may have made a line writable, and another have stored to it, before the
-         * event is in the ring. */
-        uint64_t announced[TW_INST_RINGS_MAX];
-        for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++)
-            announced[i] = tw_inst_in_flight(p, i);
-        for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++)
-            drain(p, i);
-        for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++) {
-            if (announced[i])
-                store_flight(p, i, announced[i]);
-        }
-    }
-    for (size_t i = 0; i < p->window_count; i++) {
-        struct scan scan = {.program = p, .window = p->windows[i]};
-        tw_link_scan(&p->windows[i]->map, take_page, &scan);
+    struct scan scan = {.program = p, .window = w};
+    tw_link_scan_loads(&w->map, 0, TW_WINDOW_PAGES, take_page, &scan);
+}
+
+/* Announcements first: a thread may have made a line writable, and another have stored to it,
+ * before the event is in the ring. */
+void tw_inst_take_events(struct tw_instrumented *p)
+{
+    uint64_t announced[TW_INST_RINGS_MAX];
+    unsigned looks = TW_INST_PROC_MAX;
+    for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++)
+        announced[i] = tw_inst_in_flight_within(p, i, &looks);
+    for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++)
+        drain(p, i);
+    for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++) {
+        if (announced[i])
+            store_flight(p, i, announced[i]);
     }
 }
 
@@ -239,7 +262,7 @@ size_t tw_instrumented_settle(struct tw_instrumented *p)
         return 0;
     if (p->mode == TW_INST_OWNED)
         tw_inst_barrier(p);
-    const size_t carried = store_all_flights(p);
+    const size_t carried = p->mode == TW_INST_OWNED ? store_all_flights(p) : tw_inst_carry_note(p);
     p->carried += carried;
     return carried;
 }

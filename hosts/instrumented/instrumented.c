@@ -2,6 +2,8 @@
 
 #include "hosts/instrumented/server.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -10,9 +12,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DEVICE_BYTES_DEFAULT (UINT64_C(256) << 30)
+#define LOADS_WAIT           TW_SEC
+#define LOADS_LOOK           (100 * TW_US)
 
 /* ---- Opening --------------------------------------------------------------------------------- */
 
@@ -72,7 +77,10 @@ static enum tw_code make_device(struct tw_instrumented *p,
         p->windows_max = TW_INSTRUMENTED_WINDOWS_MAX;
     p->windows = calloc(p->windows_max, sizeof(void *));
     p->by_address = calloc(p->windows_max, sizeof(void *));
-    if (p->windows == NULL || p->by_address == NULL)
+    p->flights = calloc(TW_INST_FLIGHTS_MAX, sizeof *p->flights);
+    p->shared = calloc(TW_INST_SHARED_MAX, sizeof *p->shared);
+    p->phase = TW_INST_DONE;
+    if (p->windows == NULL || p->by_address == NULL || p->flights == NULL || p->shared == NULL)
         return tw_fail_errno(err, ENOMEM, p->name, "cannot attach");
     const enum tw_code code = tw_device_open(&device, &p->device, err);
     if (code || p->mode != TW_INST_OWNED)
@@ -91,10 +99,12 @@ static enum tw_code begin(struct tw_instrumented *p, const struct tw_instrumente
     if (p->connection < 0 || p->pidfd < 0)
         return tw_fail_errno(err, errno, p->name, "cannot attach");
     if ((code = make_file(p, err)) || (code = make_device(p, config, err)) ||
-        (code = tw_inst_send_order(p->connection, p->mode, p->holding ? TW_INST_HOLD : 0, p->file,
-                                   err)))
+        (code = tw_inst_send_order(
+             p->connection, p->mode,
+             (p->holding ? TW_INST_HOLD : 0) | (config->loads ? TW_INST_LOADS : 0), p->file, err)))
         return code;
     p->told = true;
+    p->loads_wanted = config->loads;
     code = tw_inst_receive_ready(p->connection, deadline_ns, err);
     return code ? code : tw_inst_spots_make(p, err);
 }
@@ -175,6 +185,8 @@ void tw_instrumented_close(struct tw_instrumented *p)
     tw_inst_windows_close(p);
     free(p->windows);
     free(p->by_address);
+    free(p->flights);
+    free(p->shared);
     tw_device_close(p->device);
     if (p->cache)
         tw_cache_close(p->cache);
@@ -183,6 +195,40 @@ void tw_instrumented_close(struct tw_instrumented *p)
     if (p->file >= 0)
         close(p->file);
     free(p);
+}
+
+/* ---- Loads ----------------------------------------------------------------------------------- */
+
+/* The program says in the file that it does. Not on the connection: an answer that comes too late
+ * would be taken for another one. */
+static enum tw_code await_loads(const struct tw_instrumented *p, uint64_t deadline_ns,
+                                struct tw_error *err)
+{
+    while (__atomic_load_n(&p->header->loads, __ATOMIC_ACQUIRE) == 0) {
+        if (tw_now(&tw_monotonic) >= deadline_ns)
+            return tw_fail(err, TW_DEADLINE_EXCEEDED, p->name, NULL, NULL,
+                           "it does not begin to record its loads");
+        nanosleep(&(struct timespec){.tv_nsec = LOADS_LOOK}, NULL);
+    }
+    return TW_OK;
+}
+
+enum tw_code tw_instrumented_loads(struct tw_instrumented *p, bool wanted, uint64_t deadline_ns,
+                                   struct tw_error *err)
+{
+    enum tw_code code = TW_OK;
+    if (p->loads_wanted != wanted && p->mode != TW_INST_OWNED)
+        code = tw_inst_send_order(p->connection, p->mode,
+                                  TW_INST_ONLY_LOADS | (wanted ? TW_INST_LOADS : 0), -1, err);
+    if (code)
+        return code;
+    p->loads_wanted = wanted;
+    code = wanted ? await_loads(p, deadline_ns, err) : TW_OK;
+    if (code && p->mode != TW_INST_OWNED) {
+        p->loads_wanted = false;
+        tw_inst_send_order(p->connection, p->mode, TW_INST_ONLY_LOADS, -1, NULL);
+    }
+    return code;
 }
 
 /* ---- What there is to know ------------------------------------------------------------------- */
@@ -227,6 +273,7 @@ void tw_instrumented_stats_get(const struct tw_instrumented *p, struct tw_instru
         .threads_refused = __atomic_load_n(&h->threads_refused, __ATOMIC_RELAXED),
         .unsettled = __atomic_load_n(&h->threads_unsettled, __ATOMIC_RELAXED),
         .objects = __atomic_load_n(&h->object_count, __ATOMIC_RELAXED),
+        .records_loads = __atomic_load_n(&h->loads, __ATOMIC_RELAXED),
         .carried_lines = p->carried,
         .barriers = p->barriers,
         .slow_barriers = p->slow_barriers,
@@ -274,21 +321,20 @@ static const struct tw_range *table_watch_ranges(const void *watch, size_t *coun
 
 static enum tw_code table_pass_begin(void *ctx, struct tw_error *err)
 {
-    (void)ctx;
+    struct tw_instrumented *p = ctx;
     (void)err;
+    p->shares = p->mode == TW_INST_SHARING;
+    tw_inst_pass_begin(p, TW_INST_DISCOVER);
     return TW_OK;
 }
 
-/* A pass is short: it costs what was written, plus 1/4096 of what is watched. */
+/* A pass costs what was written, plus 1/4096 of what is watched. */
 static enum tw_code table_step(void *ctx, uint64_t slice_ns, bool *done, struct tw_error *err)
 {
-    (void)slice_ns;
-    const enum tw_code code = tw_instrumented_discover(ctx, err);
-    if (code)
-        return code;
-    tw_instrumented_sync(ctx);
-    *done = true;
-    return TW_OK;
+    struct tw_instrumented *p = ctx;
+    const enum tw_code code = tw_inst_pass_go_on(p, tw_after(tw_now(&tw_monotonic), slice_ns), err);
+    *done = p->phase == TW_INST_DONE;
+    return code;
 }
 
 /* A program that waits at its start goes on when its first epoch has begun. */
@@ -304,7 +350,12 @@ static size_t table_settle(void *ctx)
 
 static size_t table_sharing(void *ctx, struct tw_shared_line *out, size_t max)
 {
-    return tw_instrumented_sharing_take(ctx, out, max);
+    return tw_inst_sharing_hand_out(ctx, out, max);
+}
+
+static enum tw_code table_loads(void *ctx, bool wanted, struct tw_error *err)
+{
+    return tw_instrumented_loads(ctx, wanted, tw_after(tw_now(&tw_monotonic), LOADS_WAIT), err);
 }
 
 /* A pass never stops the program. */
@@ -344,6 +395,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
         .step = table_step,
         .settle = table_settle,
         .sharing = table_sharing,
+        .loads = table_loads,
         .due_ns = table_due_ns,
         .address = table_address,
         .device_address = table_device_address,
@@ -355,6 +407,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
                                   .device = p->device,
                                   .same_value_is_dirty = true,
                                   .whole_pages = false,
+                                  .sees_loads = true,
                                   .outlives = true,
                                   .kind = TW_ATTACHMENT_INSTRUMENTED,
                                   .blind_spots = p->spots};

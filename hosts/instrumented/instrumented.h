@@ -40,6 +40,7 @@ struct tw_instrumented_watch;
 
 struct tw_instrumented_config {
     enum tw_inst_mode mode;       /* of the programs that attach */
+    bool loads;                   /* record them from the first one on */
     struct tw_cache_config cache; /* TW_INST_OWNED: with a last level or private ones */
     uint64_t device_bytes_max;    /* a multiple of the window; 0 = 256 GiB; costs where used */
 };
@@ -75,6 +76,11 @@ void tw_instrumented_unwatch(struct tw_instrumented_watch *watch); /* NULL is fi
 const struct tw_range *tw_instrumented_watch_ranges(const struct tw_instrumented_watch *watch,
                                                     size_t *count);
 
+/* From when this returns on, loads are recorded, or no more; with line states they always are.
+ * DEADLINE_EXCEEDED: the program does not answer. A load under way at that moment may be missed. */
+enum tw_code tw_instrumented_loads(struct tw_instrumented *program, bool wanted,
+                                   uint64_t deadline_ns, struct tw_error *err);
+
 /* Before a sync, where everything is watched: finds what the program has begun to store to.
  * RESOURCE_EXHAUSTED: it stores to more than the device has room for; nothing was lost. */
 enum tw_code tw_instrumented_discover(struct tw_instrumented *program, struct tw_error *err);
@@ -100,6 +106,7 @@ struct tw_instrumented_stats {
     uint64_t ring_full;       /* stores that were marked because a ring was full */
     uint64_t barriers;        /* TW_INST_OWNED: in all its threads, since the attachment, */
     uint64_t slow_barriers;   /* or, where the kernel lacks those, in all programs */
+    bool records_loads;       /* by what it says of itself */
     uint64_t loads, stores;   /* events of rings: misses and upgrades, not all accesses */
 };
 void tw_instrumented_stats_get(const struct tw_instrumented *program,
@@ -113,8 +120,8 @@ extern const char *const tw_instrumented_blind_spots[];
 /* ---- False sharing (TW_INST_SHARING) --------------------------------------------------------- */
 
 /* Lines of the watched windows that several threads have stored to since the last call. Returns how
- * many there are, of which at most `max` are put out. A sample: a thread's record of a line may
- * have been displaced by another line's. */
+ * many there are, of which at most `max`, and at most 256, are put out. A sample: a thread's record
+ * of a line may have been displaced by another line's. */
 size_t tw_instrumented_sharing_take(struct tw_instrumented *program, struct tw_shared_line *out,
                                     size_t max);
 

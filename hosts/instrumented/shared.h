@@ -36,6 +36,14 @@
  * reader needs it. After it either the thread sees SHARED and asks again, or the reader sees the
  * announcement and carries the line.
  *
+ * Loads are recorded where somebody wants them, in any mode: before a load the program looks at the
+ * line's mark, and where there is none puts TW_INST_LOADED there, by compare-exchange, so that no
+ * store's mark is lost; a store's mark says more and replaces it. Where there is one nothing is
+ * written, except for the summary: who put the mark there may not have come so far yet. No load is
+ * announced: one that was marked, but perhaps not made, when an epoch was closed is in the epoch
+ * that was closed; no data depends on it. With line states the load of a line in INVALID is an
+ * event, and a mark where there is no room for one.
+ *
  * Memory that moves (TW_INST_MOVING). Regions that the program has made for it are shared with the
  * agent. The byte of a line says whether it may be touched, and before each load, store, atomic or
  * copy the runtime looks there:
@@ -84,6 +92,8 @@ enum tw_inst_wait {
     TW_INST_HELD = 2,   /* nobody may touch memory now */
     TW_INST_WAITED = 4, /* somebody sleeps (FUTEX_WAIT) on the aligned 32 bits that hold the byte */
 };
+/* A mark: 0, 1 after a store, or this after loads alone. */
+#define TW_INST_LOADED TW_LINK_LOADED
 
 /* The line byte in TW_INST_SHARING: 0, a thread's tag, or this. */
 #define TW_INST_SEVERAL UINT8_C(255)
@@ -157,7 +167,8 @@ struct tw_inst_header {
     uint32_t barrier_ready;     /* registered for the barriers of others */
     uint32_t threads_top;       /* no thread ever had a record at or beyond this index */
     uint64_t wants;             /* TW_INST_MOVING: waits begun, counted behind their record */
-    uint64_t reserved1[4];
+    uint32_t loads;             /* 1: its loads are recorded, too */
+    uint32_t reserved1[7];
     struct tw_inst_object objects[TW_INST_OBJECTS_MAX];
     struct tw_inst_region regions[TW_INST_REGIONS_MAX]; /* bytes: written last, cleared first */
 };
@@ -188,6 +199,8 @@ static_assert(offsetof(struct tw_inst_header, attached) == TW_LINE_SIZE, "a line
  *                   <-----      order: a mode, with the file   be tracked
  *   ready           ----->                                     its stores are marked from here on
  *                   <-----      order: GO                      only where HOLD was said before
+ *                   <-----      order: ONLY_LOADS              record loads, or no more; it says so
+ *                                                              in the file
  *                   <-----      order: mode DETACHED           not any more
  *
  * and so on with the next file. A program at its start waits for the first order, so that one that
@@ -198,10 +211,12 @@ struct tw_inst_hello { /* program to agent */
     uint32_t version;
     uint32_t pid; /* as the program sees itself; who it is, the kernel says */
 };
-#define TW_INST_HOLD      1u /* after `ready`, wait for GO: at most TW_INST_HOLD_MS */
-#define TW_INST_GO        2u
-#define TW_INST_HOLD_MS   5000
-#define TW_INST_ANSWER_MS 2000 /* an agent that says nothing is none */
+#define TW_INST_HOLD       1u /* after `ready`, wait for GO: at most TW_INST_HOLD_MS */
+#define TW_INST_GO         2u
+#define TW_INST_LOADS      4u /* record loads, too */
+#define TW_INST_ONLY_LOADS 8u /* in the file that it has, according to LOADS */
+#define TW_INST_HOLD_MS    5000
+#define TW_INST_ANSWER_MS  2000 /* an agent that says nothing is none */
 struct tw_inst_order { /* agent to program, with the file's descriptor where it is tracked */
     uint64_t magic;
     uint32_t version;

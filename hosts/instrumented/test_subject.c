@@ -165,15 +165,15 @@ void subject_wait(struct subject *s)
     /* It is on its way into the next read; the last store it announced was made long before. */
 }
 
-size_t subject_collect(struct subject *s, uint8_t dirty[SUBJECT_LINES])
+static size_t collect(struct subject *s, struct tw_tracker *tracker, uint8_t dirty[SUBJECT_LINES])
 {
     struct tw_dirty_page pages[64];
     size_t count = 0;
     memset(dirty, 0, SUBJECT_LINES);
     tw_instrumented_sync(s->program);
-    tw_tracker_collect(s->tracker);
+    tw_tracker_collect(tracker);
     tw_instrumented_settle(s->program);
-    for (size_t n; (n = tw_tracker_read(s->tracker, pages, 64)) > 0;) {
+    for (size_t n; (n = tw_tracker_read(tracker, pages, 64)) > 0;) {
         for (size_t i = 0; i < n; i++) {
             const uint64_t at = tw_instrumented_address(s->program, pages[i].page) - s->region;
             if (at >= SUBJECT_BYTES || pages[i].whole_page)
@@ -183,6 +183,26 @@ size_t subject_collect(struct subject *s, uint8_t dirty[SUBJECT_LINES])
         }
     }
     return count;
+}
+
+size_t subject_collect(struct subject *s, uint8_t dirty[SUBJECT_LINES])
+{
+    return collect(s, s->tracker, dirty);
+}
+
+void subject_track_accessed(struct subject *s)
+{
+    struct tw_error err;
+    struct tw_tracker_config config = {.name = "accessed", .accessed = true};
+    config.ranges = tw_instrumented_watch_ranges(s->watch, &config.range_count);
+    tw_instrumented_sync(s->program);
+    must(tw_tracker_start(tw_instrumented_device(s->program), &config, &s->accessed, &err), &err);
+    tw_instrumented_settle(s->program);
+}
+
+size_t subject_collect_accessed(struct subject *s, uint8_t accessed[SUBJECT_LINES])
+{
+    return collect(s, s->accessed, accessed);
 }
 
 void subject_read(const struct subject *s, void *copy)

@@ -16,7 +16,8 @@ struct subject {
     struct tw_instrumented *program;
     struct tw_instrumented_watch *watch;
     struct tw_tracker *tracker;
-    uint64_t region; /* its address in the program */
+    struct tw_tracker *accessed; /* after subject_track_accessed */
+    uint64_t region;             /* its address in the program */
 };
 
 /* Each of these ends the test program with a text when something fails. */
@@ -35,6 +36,9 @@ void subject_wait(struct subject *s); /* for its answer */
 
 /* Closes the epoch and puts out its lines: one byte a line of the region. Returns how many. */
 size_t subject_collect(struct subject *s, uint8_t dirty[SUBJECT_LINES]);
+/* The same of accessed lines. Collecting one list leaves the other alone. */
+void subject_track_accessed(struct subject *s);
+size_t subject_collect_accessed(struct subject *s, uint8_t accessed[SUBJECT_LINES]);
 void subject_read(const struct subject *s, void *copy); /* the whole region */
 /* The word at the beginning of a line. */
 uint64_t subject_peek(const struct subject *s, uint64_t line);

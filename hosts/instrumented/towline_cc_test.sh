@@ -74,10 +74,38 @@ C
     nm out/hello | grep -q __tsan_func_entry || fail "$1: cmake's program is not instrumented"
 }
 
+# As a package has it: nothing of the build tree is used any more.
+try_installed() { # COMPILER
+    installed=$work/installed/usr
+    [ -d "$installed" ] || DESTDIR="$work/installed" cmake --install "$build" --prefix /usr \
+        --component instrumented >log 2>&1 || { cat log; fail "cmake --install"; }
+    TOWLINE_CC="$1" "$installed/bin/towline-cc" -print >flags
+    grep -q "$work/installed" flags || fail "$1: flags that do not lead to where it is installed"
+    ! grep -q "$build/" flags || fail "$1: installed, and leads to the build tree"
+    TOWLINE_CC="$1" "$installed/bin/towline-cc" -O2 -o there-now hello.c ||
+        fail "$1: the installed towline-cc"
+    [ "$(./there-now)" = hello ] || fail "$1: a program of the installed towline-cc"
+    nm there-now | grep -q __tsan_func_entry || fail "$1: it is not instrumented"
+    if [ "$1" = gcc ] && command -v g++ >/dev/null; then
+        cp hello.c hello.cc
+        TOWLINE_CXX=g++ "$installed/bin/towline-c++" -O2 -o there-now hello.cc &&
+            [ "$(./there-now)" = hello ] || fail "the installed towline-c++"
+    fi
+    pc=$(find "$installed" -name towline-instrumented.pc)
+    if command -v pkg-config >/dev/null; then
+        libs=$(PKG_CONFIG_PATH=${pc%/*} pkg-config --libs towline-instrumented)
+        flags=$(PKG_CONFIG_PATH=${pc%/*} pkg-config --cflags towline-instrumented)
+        # shellcheck disable=SC2086
+        "$1" $flags -c hello.c -o flags.o && "$1" flags.o -o there-now $libs &&
+            [ "$(./there-now)" = hello ] || fail "$1: the installed pkg-config file"
+    fi
+}
+
 for compiler in gcc clang; do
     if command -v "$compiler" >/dev/null; then
         try "$compiler"
         try_cmake "$compiler"
+        try_installed "$compiler"
     fi
 done
 # Installed elsewhere, it finds its library beside itself.

@@ -128,27 +128,35 @@ static bool has_marks(const struct tw_instrumented *p, uint64_t window)
 
 /* The file has memory where the program marked something: the summary's holes are skipped. Windows
  * that a program touches and leaves empty cost it memory, and us a bounded time. */
+void tw_inst_discover_begin(struct tw_instrumented *p)
+{
+    p->discover_at = TW_INST_SUMMARY_AT;
+    p->discover_left = DISCOVER_MAX;
+}
+
+enum tw_code tw_inst_discover_next(struct tw_instrumented *p, bool *done, struct tw_error *err)
+{
+    const off_t at = p->everything ? lseek(p->file, (off_t)p->discover_at, SEEK_DATA) : -1;
+    *done = at < 0 || at >= (off_t)TW_INST_MARKS_AT;
+    if (*done)
+        return TW_OK;
+    if (p->discover_left-- == 0)
+        return tw_fail(err, TW_RESOURCE_EXHAUSTED, p->name, NULL, NULL,
+                       "it touches more than %u windows of 64 MiB", DISCOVER_MAX);
+    const uint64_t window = ((uint64_t)at - TW_INST_SUMMARY_AT) / SUMMARY_BYTES;
+    const uint64_t address = window * TW_INSTRUMENTED_WINDOW;
+    struct tw_inst_window *w = tw_inst_window_at(p, address);
+    p->discover_at = TW_INST_SUMMARY_AT + (window + 1) * SUMMARY_BYTES;
+    return w == NULL && has_marks(p, window) ? tw_inst_window_add(p, address, &w, err) : TW_OK;
+}
+
 enum tw_code tw_instrumented_discover(struct tw_instrumented *p, struct tw_error *err)
 {
-    off_t at = (off_t)TW_INST_SUMMARY_AT;
-    if (p->everything == 0)
-        return TW_OK;
-    for (unsigned looks = 0; looks < DISCOVER_MAX; looks++) {
-        at = lseek(p->file, at, SEEK_DATA);
-        if (at < 0 || at >= (off_t)TW_INST_MARKS_AT)
-            return TW_OK;
-        const uint64_t window = ((uint64_t)at - TW_INST_SUMMARY_AT) / SUMMARY_BYTES;
-        const uint64_t address = window * TW_INSTRUMENTED_WINDOW;
-        struct tw_inst_window *w = tw_inst_window_at(p, address);
-        if (w == NULL && has_marks(p, window)) {
-            const enum tw_code code = tw_inst_window_add(p, address, &w, err);
-            if (code)
-                return code;
-        }
-        at = (off_t)(TW_INST_SUMMARY_AT + (window + 1) * SUMMARY_BYTES);
-    }
-    return tw_fail(err, TW_RESOURCE_EXHAUSTED, p->name, NULL, NULL,
-                   "it touches more than %u windows of 64 MiB", DISCOVER_MAX);
+    enum tw_code code = TW_OK;
+    tw_inst_discover_begin(p);
+    for (bool done = false; !done && code == TW_OK;)
+        code = tw_inst_discover_next(p, &done, err);
+    return code;
 }
 
 void tw_inst_windows_close(struct tw_instrumented *p)

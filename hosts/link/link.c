@@ -15,9 +15,10 @@ static uint64_t bits_of_marks(uint64_t word)
     return ((word & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080)) >> 56;
 }
 
-/* Takes the marks of a page whose summary byte was taken before. A word seen as zero needs no
- * exchange: a mark that comes later brings its summary byte again. */
-static uint64_t take_page(uint8_t *marks)
+/* Takes the marks of a page whose summary byte was taken before; `loaded` gets those of loads
+ * alone. A word seen as zero needs no exchange: a mark that comes later brings its summary byte
+ * again. */
+static inline uint64_t take_marks(uint8_t *marks, uint64_t *loaded)
 {
     uint64_t *words = (uint64_t *)(void *)marks;
     uint64_t lines = 0;
@@ -26,8 +27,17 @@ static uint64_t take_page(uint8_t *marks)
             continue;
         const uint64_t word = __atomic_exchange_n(&words[i], 0, __ATOMIC_SEQ_CST);
         lines |= bits_of_marks(word) << (i * 8);
+        if (loaded)
+            *loaded |= bits_of_marks(word >> 1) << (i * 8);
     }
+    if (loaded)
+        *loaded &= ~lines;
     return lines;
+}
+
+static uint64_t take_page(uint8_t *marks)
+{
+    return take_marks(marks, NULL);
 }
 
 /* Takes the summary bytes of a block; returns the number of page numbers put into `pages`. */
@@ -78,6 +88,24 @@ uint64_t tw_link_scan(const struct tw_link_map *map,
         }
     }
     return told;
+}
+
+void tw_link_scan_loads(const struct tw_link_map *map, uint64_t first, uint64_t count,
+                        tw_link_page_fn page, void *ctx)
+{
+    uint64_t pages[BLOCK];
+    const uint64_t end = first + count;
+    for (; first < end; first += BLOCK) {
+        if (block_is_clear(map, first))
+            continue;
+        const unsigned taken = take_block(map, first, pages);
+        for (unsigned i = 0; i < taken; i++) {
+            uint64_t loaded = 0;
+            const uint64_t stored = take_marks(map->marks + pages[i] * TW_LINES_PER_PAGE, &loaded);
+            if (stored | loaded)
+                page(ctx, pages[i], stored, loaded);
+        }
+    }
 }
 
 uint64_t tw_link_ring_drain(struct tw_link *link, uint32_t vcpu,

@@ -168,6 +168,14 @@ static inline uint64_t tw_link_event(uint64_t address, bool store)
 uint64_t tw_link_scan(const struct tw_link_map *map,
                       void (*page)(void *ctx, uint64_t page, uint64_t lines), void *ctx);
 
+/* The same where loads are marked as well: a byte of TW_LINK_LOADED is a line that was only loaded,
+ * one with its lowest bit set one that was stored to. Of `count` pages from `first` on, which is a
+ * multiple of TW_LINK_SUMMARY_BLOCK. */
+#define TW_LINK_LOADED UINT8_C(2)
+typedef void (*tw_link_page_fn)(void *ctx, uint64_t page, uint64_t stored, uint64_t loaded);
+void tw_link_scan_loads(const struct tw_link_map *map, uint64_t first, uint64_t count,
+                        tw_link_page_fn page, void *ctx);
+
 /* The agent's hold on a link file. Sizes and places are its own copies: what the header says may
  * change under the hands of a QEMU that its guest has taken over. */
 struct tw_link {

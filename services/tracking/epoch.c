@@ -90,6 +90,7 @@ void tw_epoch_free(struct tw_epoch *epoch)
     if (!epoch->used)
         return;
     tw_tracker_stop(epoch->tracker);
+    tw_tracker_stop(epoch->accessed);
     tw_regions_free(&epoch->regions);
     tw_regions_free(&epoch->heard);
     tw_regions_free(&epoch->bytes);
@@ -113,7 +114,12 @@ static enum tw_code arm(struct tw_tracking_session *session, struct tw_epoch *ep
     struct tw_tracker_config config = {.name = name};
     snprintf(name, sizeof name, "%llu.%s", (unsigned long long)session->id, epoch->name);
     config.ranges = at->ops->watch_ranges(session->watch, &config.range_count);
-    return tw_tracker_start(at->device, &config, &epoch->tracker, &epoch->failure);
+    enum tw_code code = tw_tracker_start(at->device, &config, &epoch->tracker, &epoch->failure);
+    if (code || !session->loads)
+        return code;
+    snprintf(name, sizeof name, "%llu.%s accessed", (unsigned long long)session->id, epoch->name);
+    config.accessed = true;
+    return tw_tracker_start(at->device, &config, &epoch->accessed, &epoch->failure);
 }
 
 /* Ends the present epoch and begins the next. */
@@ -121,7 +127,8 @@ static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoc
 {
     uint64_t now = now_of(session);
     tw_tracker_collect(epoch->tracker);
-    session->program->at.ops->settle(session->program->at.ctx);
+    if (epoch->accessed)
+        tw_tracker_collect(epoch->accessed);
     epoch->figures = (struct tw_figures){.epochs = 1,
                                          .duration_ns = now - epoch->began_ns,
                                          .changed_bytes = epoch->heard_bytes,
@@ -132,6 +139,7 @@ static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoc
     tw_regions_clear(&epoch->heard);
     epoch->heard_bytes = epoch->heard_clean = 0;
     epoch->unread = true;
+    epoch->accessed_unread = epoch->accessed != NULL;
     epoch->began_ns = now;
     tw_regions_clear(&epoch->regions);
     const struct tw_shared_lines old = epoch->shared;
@@ -151,7 +159,6 @@ void tw_epoch_passed(struct tw_tracking_session *session, struct tw_epoch *epoch
         tw_machine_move(&epoch->machine, TW_EPOCH_ENDED, "no tracker");
         return;
     } else {
-        session->program->at.ops->settle(session->program->at.ctx);
         epoch->began_ns = now_of(session);
     }
     tw_machine_move(&epoch->machine, TW_EPOCH_RUNNING, "pass complete");
@@ -271,28 +278,58 @@ static bool take(struct tw_tracking_session *session, struct tw_epoch *e,
     return true;
 }
 
+/* The two lists are read apart, each counts when it is at its end. */
 static void count_in(struct tw_tracking_session *session, struct tw_epoch *e)
 {
+    struct tw_figures dirty = e->figures;
     if (!e->unread)
         return;
     e->unread = false;
     session->last = e->figures;
-    tw_figures_add(&session->total, &e->figures);
+    dirty.accessed_lines = dirty.accessed_pages = 0;
+    tw_figures_add(&session->total, &dirty);
 }
 
-size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
-                        struct tw_dirty_lines *out, size_t max)
+static void count_accessed_in(struct tw_tracking_session *session, struct tw_epoch *e)
 {
-    struct tw_epoch *e = &session->epochs[epoch];
-    assert(tw_tracking_epoch_there(session, epoch));
+    if (!e->accessed_unread)
+        return;
+    e->accessed_unread = false;
+    session->last.accessed_lines = e->figures.accessed_lines;
+    session->last.accessed_pages = e->figures.accessed_pages;
+    session->total.accessed_lines += e->figures.accessed_lines;
+    session->total.accessed_pages += e->figures.accessed_pages;
+}
+
+static bool take_accessed(struct tw_tracking_session *session, struct tw_epoch *e,
+                          const struct tw_dirty_page *page, struct tw_dirty_lines *out)
+{
+    const struct tw_attachment *at = &session->program->at;
+    out->address = at->ops->address(at->ctx, page->page);
+    if (out->address == TW_NEVER)
+        return false;
+    out->whole = page->whole_page;
+    out->lines = page->lines & tw_tracked_ranges_mask(&session->ranges, out->address);
+    e->figures.accessed_lines += tw_popcount(out->lines);
+    e->figures.accessed_pages += out->lines != 0;
+    return out->lines != 0;
+}
+
+typedef bool (*take_fn)(struct tw_tracking_session *session, struct tw_epoch *e,
+                        const struct tw_dirty_page *page, struct tw_dirty_lines *out);
+
+static size_t read_from(struct tw_tracking_session *session, struct tw_epoch *e,
+                        struct tw_tracker *tracker, take_fn taken, struct tw_dirty_lines *out,
+                        size_t max)
+{
     struct tw_dirty_page pages[READ_PAGES];
     struct tw_dirty_lines lines;
     size_t given = 0;
-    while (e->tracker && given < max) {
-        size_t want = max - given < READ_PAGES ? max - given : READ_PAGES;
-        size_t n = tw_tracker_read(e->tracker, pages, want);
+    while (tracker && given < max) {
+        const size_t want = max - given < READ_PAGES ? max - given : READ_PAGES;
+        const size_t n = tw_tracker_read(tracker, pages, want);
         for (size_t i = 0; i < n; i++) {
-            if (take(session, e, &pages[i], &lines)) {
+            if (taken(session, e, &pages[i], &lines)) {
                 if (out)
                     out[given] = lines;
                 given++;
@@ -301,8 +338,28 @@ size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
         if (n == 0)
             break;
     }
+    return given;
+}
+
+size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
+                        struct tw_dirty_lines *out, size_t max)
+{
+    struct tw_epoch *e = &session->epochs[epoch];
+    assert(tw_tracking_epoch_there(session, epoch));
+    const size_t given = read_from(session, e, e->tracker, take, out, max);
     if (given < max)
         count_in(session, e);
+    return given;
+}
+
+size_t tw_tracking_read_accessed(struct tw_tracking_session *session, unsigned epoch,
+                                 struct tw_dirty_lines *out, size_t max)
+{
+    struct tw_epoch *e = &session->epochs[epoch];
+    assert(tw_tracking_epoch_there(session, epoch));
+    const size_t given = read_from(session, e, e->accessed, take_accessed, out, max);
+    if (given < max)
+        count_accessed_in(session, e);
     return given;
 }
 

@@ -52,7 +52,7 @@ static enum tw_code ended(struct tw_error *err)
 static enum tw_code pass_begin(void *ctx, struct tw_error *err)
 {
     struct fake_program *p = ctx;
-    if (p->dead)
+    if (p->dead && !p->outlives)
         return ended(err);
     p->seen = p->count;
     p->steps_left = p->steps;
@@ -78,7 +78,7 @@ static enum tw_code step(void *ctx, uint64_t slice_ns, bool *done, struct tw_err
 {
     struct fake_program *p = ctx;
     (void)slice_ns;
-    if (p->dead)
+    if (p->dead && !p->outlives)
         return ended(err);
     if (p->pass_error) {
         enum tw_code code = p->pass_error;
@@ -175,7 +175,8 @@ static enum tw_code attach(void *ctx, uint64_t pid, const struct tw_tracking_wis
         return tw_fail(err, TW_NOT_FOUND, "fake", NULL, NULL, "no such program");
     struct fake_program *p = &w->program[pid - 1];
     enum tw_code code = tw_device_open(&config, &p->device, err);
-    *out = (struct tw_attachment){.ops = &ops, .ctx = p, .device = p->device};
+    *out =
+        (struct tw_attachment){.ops = &ops, .ctx = p, .device = p->device, .outlives = p->outlives};
     w->attached++;
     return code;
 }

@@ -20,6 +20,7 @@ struct fake_program {
     void *told_arg;
     enum tw_hold hold;
     bool dead;
+    bool outlives; /* what it stored is still found when it is dead; before it is attached to */
     enum tw_code pass_error; /* the next pass fails with it */
 };
 

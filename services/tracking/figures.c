@@ -17,6 +17,8 @@ void tw_figures_add(struct tw_figures *sum, const struct tw_figures *one)
     sum->known_lines += one->known_lines;
     sum->changed_bytes += one->changed_bytes;
     sum->clean_pages += one->clean_pages;
+    sum->accessed_lines += one->accessed_lines;
+    sum->accessed_pages += one->accessed_pages;
 }
 
 void tw_regions_free(struct tw_regions *r)

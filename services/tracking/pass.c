@@ -44,6 +44,12 @@ static void served(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
         tw_epoch_passed(s, e);
 }
 
+static void serve(struct tw_tracked *p)
+{
+    each_waiting(p, served, NULL);
+    p->at.ops->settle(p->at.ctx);
+}
+
 static void failed(struct tw_tracking_session *s, struct tw_epoch *e, void *arg)
 {
     (void)s;
@@ -121,28 +127,9 @@ static void share_out(struct tw_tracked *p)
 
 /* ---- Steps ----------------------------------------------------------------------------------- */
 
-/* One more pass over what the program left behind. */
-static void pass_last(struct tw_tracked *p)
+static void end(struct tw_tracked *p)
 {
     struct tw_error err;
-    bool done = false;
-    each_waiting(p, board, NULL);
-    if (p->at.ops->pass_begin(p->at.ctx, &err))
-        return;
-    while (!done)
-        if (p->at.ops->step(p->at.ctx, TW_NEVER, &done, &err))
-            return;
-    share_out(p);
-    each_waiting(p, served, NULL);
-}
-
-static void look_alive(struct tw_tracked *p)
-{
-    struct tw_error err;
-    if (p->at.ops->alive(p->at.ctx))
-        return;
-    if (p->at.outlives)
-        pass_last(p);
     tw_fail(&err, TW_ABORTED, "program", NULL, NULL,
             "pid %llu has ended or executed another program", (unsigned long long)p->pid);
     program_failed(p, &err);
@@ -159,6 +146,18 @@ static void begin(struct tw_tracked *p)
         p->passing = true;
 }
 
+/* One more pass over what the program left behind, where that is there. */
+static void look_alive(struct tw_tracked *p)
+{
+    if (p->at.ops->alive(p->at.ctx))
+        return;
+    p->last = p->at.outlives;
+    if (p->last)
+        begin(p);
+    else
+        end(p);
+}
+
 static void go_on(struct tw_tracked *p, uint64_t slice_ns)
 {
     struct tw_error err = {0};
@@ -168,8 +167,10 @@ static void go_on(struct tw_tracked *p, uint64_t slice_ns)
     } else if (done) {
         p->passing = false;
         share_out(p);
-        each_waiting(p, served, NULL);
+        serve(p);
         let_go(p);
+        if (p->last)
+            end(p);
     }
 }
 
@@ -197,10 +198,11 @@ uint64_t tw_tracked_step(struct tw_tracked *program, uint64_t slice_ns)
 {
     if (program->ended)
         return TW_NEVER;
-    if (!program->passing) {
+    if (!program->passing)
         look_alive(program);
-        if (program->ended)
-            return TW_NEVER;
+    if (program->ended)
+        return TW_NEVER;
+    if (!program->passing) {
         const uint64_t due = next_pass(program);
         if (tw_now(program->tracking->env.clock) < due)
             return look_again(program, due);
@@ -210,5 +212,7 @@ uint64_t tw_tracked_step(struct tw_tracked *program, uint64_t slice_ns)
         go_on(program, slice_ns);
     if (program->passing)
         return 0;
+    if (program->ended)
+        return TW_NEVER;
     return look_again(program, next_pass(program));
 }

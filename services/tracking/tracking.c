@@ -85,6 +85,24 @@ static enum tw_code program_fits(const struct tw_tracked *p, const struct tw_tra
                    "pid %llu is tracked without already", (unsigned long long)p->pid);
 }
 
+/* The first that wants loads has the program record them. */
+static enum tw_code loads_begin(struct tw_tracked *p, struct tw_error *err)
+{
+    if (!p->at.sees_loads)
+        return tw_fail(err, TW_UNIMPLEMENTED, "accessed lines", "an attachment that sees loads",
+                       NULL, "pid %llu is seen by its stores only", (unsigned long long)p->pid);
+    const enum tw_code code =
+        p->with_loads == 0 && p->at.ops->loads ? p->at.ops->loads(p->at.ctx, true, err) : TW_OK;
+    p->with_loads += code == TW_OK;
+    return code;
+}
+
+static void loads_end(struct tw_tracked *p)
+{
+    if (--p->with_loads == 0 && p->at.ops->loads)
+        p->at.ops->loads(p->at.ctx, false, NULL);
+}
+
 /* A program that has ended keeps its pid here for as long as somebody reads: a new one of the same
  * pid is another program. */
 static enum tw_code program_get(struct tw_tracking *t, uint64_t pid,
@@ -123,6 +141,13 @@ enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid
         return code;
     }
     s->program->sessions++;
+    code = wish->loads ? loads_begin(s->program, err) : TW_OK;
+    if (code) {
+        program_release(s->program);
+        free(s);
+        return code;
+    }
+    s->loads = wish->loads;
     s->id = ++tracking->next_id;
     s->owner = owner;
     s->next = tracking->sessions;
@@ -148,6 +173,8 @@ void tw_tracking_session_close(struct tw_tracking_session *session)
         link = &(*link)->next;
     *link = session->next;
     t->session_count--;
+    if (session->loads)
+        loads_end(program);
     program_release(program);
     free(session);
 }
@@ -187,6 +214,7 @@ void tw_tracking_session_info(const struct tw_tracking_session *session,
         .owner = session->owner,
         .exact = session->program->wish.exact,
         .sharing = session->program->wish.sharing,
+        .loads = session->loads,
         .shared = session->shared,
         .shared_falsely = session->shared_falsely,
         .why = session->why,

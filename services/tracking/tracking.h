@@ -41,6 +41,7 @@ struct tw_tracking_session;
 struct tw_tracking_wish {
     bool exact;   /* lines are known from a page's first report on */
     bool sharing; /* who writes to the same lines is told, too */
+    bool loads;   /* accessed lines are told, too */
     enum tw_attachment_kind kind;
 };
 
@@ -66,7 +67,9 @@ uint64_t tw_tracking_step(struct tw_tracking *tracking, uint64_t slice_ns);
 
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
-/* `owner`: whose it is, for lists; not looked at. RESOURCE_EXHAUSTED: too many.
+/* `owner`: whose it is, for lists; not looked at. RESOURCE_EXHAUSTED: too many. UNIMPLEMENTED:
+ * `loads`, and the attachment does not see them; the program pays for them while a session of it
+ * wants them.
  * FAILED_PRECONDITION: `exact` or `sharing`, and others track the program without. Else what the
  * attachment says. */
 enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid,
@@ -89,6 +92,7 @@ struct tw_tracking_session_info {
     bool ended;        /* the program has, or executed another one */
     bool counts_bytes; /* figures have changed_bytes and clean_pages */
     bool sharing;
+    bool loads;
     uint64_t shared, shared_falsely; /* lines that threads share, in the last collected epoch */
     const char *why;                 /* this kind of attachment; "" = nobody said */
     unsigned epochs;
@@ -146,6 +150,11 @@ struct tw_dirty_lines {
  * read. `out` may be NULL: then they are only counted, for the figures. */
 size_t tw_tracking_read(struct tw_tracking_session *session, unsigned epoch,
                         struct tw_dirty_lines *out, size_t max);
+
+/* The same of the lines that were loaded or stored to, which are read apart from the dirty ones;
+ * nothing without `loads`. */
+size_t tw_tracking_read_accessed(struct tw_tracking_session *session, unsigned epoch,
+                                 struct tw_dirty_lines *out, size_t max);
 
 /* What the last collect has come to as far as it was read. */
 void tw_tracking_epoch_figures(const struct tw_tracking_session *session, unsigned epoch,

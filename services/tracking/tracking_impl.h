@@ -8,14 +8,16 @@
 struct tw_epoch {
     bool used;
     char name[TW_TRACKING_NAME_SIZE];
-    struct tw_machine machine;  /* enum tw_epoch_state */
-    struct tw_tracker *tracker; /* NULL while arming */
-    bool in_pass;               /* the pass under way began after it was asked for */
-    uint64_t not_before_ns;     /* of a paced collect */
-    uint64_t began_ns;          /* the present epoch */
-    struct tw_error failure;    /* of the last arming or collecting */
-    struct tw_figures figures;  /* of what was collected, as far as it was read */
-    bool unread;                /* figures are not in the session's total yet */
+    struct tw_machine machine;   /* enum tw_epoch_state */
+    struct tw_tracker *tracker;  /* NULL while arming */
+    struct tw_tracker *accessed; /* of a session that wants loads */
+    bool in_pass;                /* the pass under way began after it was asked for */
+    uint64_t not_before_ns;      /* of a paced collect */
+    uint64_t began_ns;           /* the present epoch */
+    struct tw_error failure;     /* of the last arming or collecting */
+    struct tw_figures figures;   /* of what was collected, as far as it was read */
+    bool unread;                 /* figures are not in the session's total yet */
+    bool accessed_unread;        /* nor those of accessed lines */
     struct tw_regions regions;
     /* What was heard of in the present epoch; becomes figures and `bytes` when it ends. */
     uint64_t heard_bytes, heard_clean;
@@ -29,8 +31,9 @@ struct tw_tracked {
     uint64_t pid;
     struct tw_tracking_wish wish; /* what it was attached with */
     struct tw_attachment at;
-    unsigned sessions;
+    unsigned sessions, with_loads; /* that have it, that want loads of it */
     bool passing;
+    bool last;   /* the pass under way is over what the program left behind */
     bool let_go; /* the program was held when the pass under way began */
     bool ended;
     struct tw_error end; /* why */
@@ -45,6 +48,7 @@ struct tw_tracking_session {
     uint64_t shared, shared_falsely; /* in the last collected epoch */
     struct tw_tracked_ranges ranges;
     bool counts_bytes; /* contents are compared, and no page is asked for in part */
+    bool loads;        /* accessed lines are told, too */
     void *watch;       /* NULL = not watching */
     struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];
     struct tw_figures total, last;

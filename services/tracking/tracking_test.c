@@ -1,6 +1,7 @@
 #include "services/tracking/fake_attachment.h"
 
 #include <criterion/criterion.h>
+#include <string.h>
 
 static struct fake_world world;
 static struct tw_error err;
@@ -198,6 +199,43 @@ Test(tracking, an_ended_program_can_be_read_once_more)
     tw_tracking_session_close(t);
     cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &plain, 7, &u, &err), TW_OK);
     cr_assert_eq(world.attached, 2);
+}
+
+/* What it left behind may be much: nobody waits for all of it, and all of it is found. */
+Test(tracking, the_last_pass_over_an_ended_program_is_made_in_slices)
+{
+    world.program[0].outlives = true;
+    struct tw_tracking_session *s = open_on(1, 0, 0), *other = open_on(2, 0, 0);
+    const unsigned epoch = epoch_on(s, "a"), others = epoch_on(other, "a");
+    fake_store(&world, 1, 4096);
+    fake_store(&world, 2, 64);
+    world.program[0].dead = true;
+    world.program[0].steps = 50;
+    cr_assert_eq(tw_tracking_collect(s, epoch, false, &err), TW_OK);
+    cr_assert_eq(tw_tracking_collect(other, others, false, &err), TW_OK);
+    tw_tracking_step(world.tracking, TW_MS);
+    cr_expect_eq(state_of(other, others), TW_EPOCH_RUNNING, "it has had its turn");
+    cr_expect_eq(state_of(s, epoch), TW_EPOCH_COLLECTING);
+    cr_expect_eq(lines_at(other, others, 0), 2);
+    fake_run(&world);
+    cr_expect_eq(state_of(s, epoch), TW_EPOCH_RUNNING, "collected");
+    cr_expect_eq(lines_at(s, epoch, 4096), 1, "stored before its end");
+    cr_expect_eq(tw_tracking_collect(s, epoch, false, &err), TW_OK);
+    cr_expect_eq(state_of(s, epoch), TW_EPOCH_ENDED);
+    cr_expect_eq(lines_at(s, epoch, 4096), 0);
+    cr_expect_eq(tw_tracking_collect(s, epoch, false, &err), TW_ABORTED);
+    tw_tracking_session_close(s);
+    tw_tracking_session_close(other);
+}
+
+Test(tracking, loads_of_what_does_not_see_them_are_refused)
+{
+    const struct tw_tracking_wish loads = {.loads = true};
+    struct tw_tracking_session *s;
+    cr_expect_eq(tw_tracking_session_open(world.tracking, 1, &loads, 7, &s, &err),
+                 TW_UNIMPLEMENTED);
+    cr_expect(strstr(err.expected, "loads"), "%s", err.expected);
+    cr_expect_eq(world.program[0].closed, 1, "nobody tracks it");
 }
 
 Test(tracking, an_ended_program_is_noticed_while_an_epoch_arms)

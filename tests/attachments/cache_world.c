@@ -60,6 +60,7 @@ static void world_open(struct world *w)
     own->identity = (struct identity){.sync = sync_storm, .own = own};
     w->own = own;
     w->attachment = identity_attachment(&own->identity, own->device, blind_spots);
+    w->attachment.sees_loads = w->kind->variant != 0;
 }
 
 static void perform(struct world *w, const struct contract_store *s)
@@ -108,8 +109,8 @@ static void world_close(struct world *w)
 #define CACHE_WORLD(title, with_levels)                                                            \
     {                                                                                              \
         .name = title, .open = world_open, .perform = perform, .read = read_region,                \
-        .storm = storm, .close = world_close, .same_value_is_dirty = true, .variant = with_levels, \
-        .verdicts = {                                                                              \
+        .storm = storm, .close = world_close, .same_value_is_dirty = true,                         \
+        .sees_loads = (with_levels) != 0, .variant = with_levels, .verdicts = {                    \
             [CONTRACT_ASSEMBLY] = ABSENT, /* the model is told of stores, not of compilers */      \
             [CONTRACT_KERNEL] = ABSENT,                                                            \
             [CONTRACT_LOAD] = HIDDEN,                                                              \

@@ -31,6 +31,7 @@ void contract_open(struct contract *c, const struct world_kind *kind, uint64_t s
     c->random.state = seed;
     kind->open(&c->world);
     if (c->world.attachment.same_value_is_dirty != kind->same_value_is_dirty ||
+        c->world.attachment.sees_loads != kind->sees_loads ||
         (kind->whole_pages && !c->world.attachment.whole_pages))
         contract_object(c, "says of itself what it is not");
     kind->read(&c->world, c->seen);
@@ -58,10 +59,13 @@ void contract_store(struct contract *c, enum contract_kind kind, uint32_t offset
         .value = tw_random_next(&c->random),
     };
     world->perform(&c->world, &store);
-    if (world->verdicts[kind] != TOLD)
-        return;
-    for (uint64_t line = offset / 64; line <= (offset + store.size - 1) / 64; line++)
-        c->pending[line / 64] |= UINT64_C(1) << (line % 64);
+    for (uint64_t line = offset / 64; line <= (offset + store.size - 1) / 64; line++) {
+        const uint64_t bit = UINT64_C(1) << (line % 64);
+        if (world->verdicts[kind] == TOLD)
+            c->pending[line / 64] |= bit;
+        if (world->verdicts[kind] == TOLD || kind == CONTRACT_LOAD)
+            c->accessed[line / 64] |= bit;
+    }
 }
 
 /* ---- Passes ---------------------------------------------------------------------------------- */
@@ -100,11 +104,12 @@ static void book(struct contract *c, uint32_t page)
         if (!watches(consumer, page))
             continue;
         consumer->owed[page] |= lines;
+        consumer->owed_accessed[page] |= c->accessed[page];
         consumer->whole[page] |= whole;
     }
     if (stored && is_watched(c, page))
         c->known[page] = true;
-    c->pending[page] = 0;
+    c->pending[page] = c->accessed[page] = 0;
 }
 
 static void pass(struct contract *c)
@@ -141,6 +146,13 @@ void contract_begin(struct contract *c, unsigned consumer, uint32_t first_page, 
         c->known[page] = c->known[page] && is_watched(c, page);
     config.ranges = a->ops->watch_ranges(new->watch, &config.range_count);
     must(c, tw_tracker_start(a->device, &config, &new->tracker, NULL), "start");
+    if (c->world.kind->sees_loads) {
+        char name[32];
+        snprintf(name, sizeof name, "%s accessed", new->name);
+        config.name = name;
+        config.accessed = true;
+        must(c, tw_tracker_start(a->device, &config, &new->accessed, NULL), "start");
+    }
     a->ops->settle(a->ctx);
     new->first = first_page;
     new->end = first_page + pages;
@@ -153,12 +165,13 @@ void contract_end(struct contract *c, unsigned consumer)
     if (!old->tracker)
         return;
     tw_tracker_stop(old->tracker);
+    tw_tracker_stop(old->accessed);
     a->ops->unwatch(a->ctx, old->watch);
-    old->tracker = NULL;
+    old->tracker = old->accessed = NULL;
 }
 
 static void take_page(struct contract *c, struct contract_consumer *consumer,
-                      const struct tw_dirty_page *dirty)
+                      const struct tw_dirty_page *dirty, bool accessed)
 {
     const struct tw_attachment *a = &c->world.attachment;
     const uint64_t address = a->ops->address(a->ctx, dirty->page);
@@ -170,25 +183,26 @@ static void take_page(struct contract *c, struct contract_consumer *consumer,
     }
     if (a->ops->device_address(a->ctx, address) != dirty->page * TW_PAGE_SIZE)
         contract_object(c, "the way back from page %" PRIu64 " is another", page);
+    if (accessed) {
+        if (consumer->told_accessed[page] || dirty->whole_page)
+            contract_object(c, "%s is told of accesses to page %" PRIu64 " as a whole or twice",
+                            consumer->name, page);
+        consumer->told_accessed[page] = dirty->lines;
+        return;
+    }
     if (consumer->told[page] || consumer->told_whole[page])
         contract_object(c, "%s is told of page %" PRIu64 " twice", consumer->name, page);
     consumer->told[page] = dirty->lines;
     consumer->told_whole[page] = dirty->whole_page;
 }
 
-void contract_take(struct contract *c, unsigned consumer)
+static void take_list(struct contract *c, struct contract_consumer *from,
+                      struct tw_tracker *tracker, size_t promised)
 {
-    const struct tw_attachment *a = &c->world.attachment;
-    struct contract_consumer *from = &c->consumers[consumer];
     struct tw_dirty_page some[4];
-    memset(from->told, 0, sizeof from->told);
-    memset(from->told_whole, 0, sizeof from->told_whole);
-    size_t promised = tw_tracker_collect(from->tracker);
-    a->ops->settle(a->ctx);
-    for (size_t n;
-         (n = tw_tracker_read(from->tracker, some, 1 + tw_random_below(&c->random, 4))) > 0;) {
+    for (size_t n; (n = tw_tracker_read(tracker, some, 1 + tw_random_below(&c->random, 4))) > 0;) {
         for (size_t i = 0; i < n; i++)
-            take_page(c, from, &some[i]);
+            take_page(c, from, &some[i], tracker == from->accessed);
         if (n > promised) {
             contract_object(c, "more pages than promised");
             promised = n;
@@ -197,6 +211,21 @@ void contract_take(struct contract *c, unsigned consumer)
     }
     if (promised)
         contract_object(c, "%zu pages promised and not told", promised);
+}
+
+void contract_take(struct contract *c, unsigned consumer)
+{
+    const struct tw_attachment *a = &c->world.attachment;
+    struct contract_consumer *from = &c->consumers[consumer];
+    memset(from->told, 0, sizeof from->told);
+    memset(from->told_whole, 0, sizeof from->told_whole);
+    memset(from->told_accessed, 0, sizeof from->told_accessed);
+    const size_t dirty = tw_tracker_collect(from->tracker);
+    const size_t accessed = from->accessed ? tw_tracker_collect(from->accessed) : 0;
+    a->ops->settle(a->ctx);
+    take_list(c, from, from->tracker, dirty);
+    if (from->accessed)
+        take_list(c, from, from->accessed, accessed);
 }
 
 static void check(struct contract *c, struct contract_consumer *consumer, uint32_t page)
@@ -211,7 +240,12 @@ static void check(struct contract *c, struct contract_consumer *consumer, uint32
     else if (!whole && told & ~owed)
         contract_object(c, "%s: page %u: lines 0x%" PRIx64 " are invented", consumer->name, page,
                         told & ~owed);
-    consumer->owed[page] = 0;
+    if (consumer->accessed && consumer->owed_accessed[page] != consumer->told_accessed[page])
+        contract_object(
+            c, "%s: page %u: accesses to lines 0x%" PRIx64 " are missed, to 0x%" PRIx64 " invented",
+            consumer->name, page, consumer->owed_accessed[page] & ~consumer->told_accessed[page],
+            consumer->told_accessed[page] & ~consumer->owed_accessed[page]);
+    consumer->owed[page] = consumer->owed_accessed[page] = 0;
     consumer->whole[page] = false;
 }
 

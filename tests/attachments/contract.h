@@ -3,7 +3,9 @@
  * The oracle notes each store's lines, if the world says that its kind is TOLD. An attachment for
  * which equal values do not count (R7) owes only those lines that differ from the last pass. What a
  * collect tells must be exactly that: nothing missed, nothing invented, so that a blind spot that
- * is stated and not there is noticed, too. */
+ * is stated and not there is noticed, too.
+ *
+ * Where a world sees loads, every consumer has the accessed lines of its epoch as well. */
 #ifndef TOWLINE_TESTS_ATTACHMENTS_CONTRACT_H
 #define TOWLINE_TESTS_ATTACHMENTS_CONTRACT_H
 
@@ -15,20 +17,23 @@
 struct contract_consumer {
     char name[16];
     struct tw_tracker *tracker; /* NULL: does not track */
+    struct tw_tracker *accessed;
     void *watch;
     uint32_t first, end; /* pages */
     uint64_t owed[CONTRACT_PAGES];
     bool whole[CONTRACT_PAGES]; /* may be told as a whole */
     uint64_t told[CONTRACT_PAGES];
     bool told_whole[CONTRACT_PAGES];
+    uint64_t owed_accessed[CONTRACT_PAGES], told_accessed[CONTRACT_PAGES];
 };
 
 struct contract {
     struct world world;
     struct tw_random random;
     struct contract_consumer consumers[CONTRACT_CONSUMERS];
-    uint64_t pending[CONTRACT_PAGES]; /* stored to since the last pass, and to be told */
-    bool known[CONTRACT_PAGES];       /* the attachment has seen the page's content */
+    uint64_t pending[CONTRACT_PAGES];  /* stored to since the last pass, and to be told */
+    uint64_t accessed[CONTRACT_PAGES]; /* the same, or loaded */
+    bool known[CONTRACT_PAGES];        /* the attachment has seen the page's content */
     uint8_t seen[CONTRACT_BYTES], now[CONTRACT_BYTES];
     uint32_t objections;
     char first[256]; /* objection */

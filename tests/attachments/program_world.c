@@ -31,6 +31,7 @@ struct own {
     struct identity identity; /* through a session: */
     struct tw_device *device;
     towline_session *session;
+    bool loads; /* that it tells of */
 };
 
 static void fail(const char *what)
@@ -188,6 +189,7 @@ static void instrumented_open(struct world *w)
 {
     const struct tw_instrumented_config config = {
         .mode = (enum tw_inst_mode)w->kind->variant,
+        .loads = true,
         .cache = {.cores = 2, .l1 = {4096, 4}, .last = {65536, 8}},
     };
     struct tw_instrumented *program;
@@ -218,7 +220,7 @@ static void instrumented_open(struct world *w)
 #define INSTRUMENTED_WORLD(title, how)                                                             \
     {                                                                                              \
         .name = title, .open = instrumented_open, PROGRAM_WORLD, .same_value_is_dirty = true,      \
-        .variant = how, INSTRUMENTED_VERDICTS                                                      \
+        .sees_loads = true, .variant = how, INSTRUMENTED_VERDICTS                                  \
     }
 
 const struct world_kind world_mark = INSTRUMENTED_WORLD("instrumented, mark", TW_INST_MARK);
@@ -228,16 +230,17 @@ const struct world_kind world_owned = INSTRUMENTED_WORLD("instrumented, owned", 
 
 /* ---- Through the agent's sessions ------------------------------------------------------------ */
 
-/* What a collect of the session tells becomes the write-backs of a device of the region alone: the
- * consumers of the contract stand on that one. */
-static void session_sync(void *ctx)
+typedef int (*list_fn)(towline_session *session, const char *epoch, struct towline_lines *lines,
+                       size_t max, size_t *count, uint64_t *cursor);
+
+/* One of the two lists of an epoch, as messages. */
+static void session_list(const struct own *own, list_fn list, uint64_t cursor,
+                         enum tw_link_message message)
 {
-    const struct own *own = ctx;
-    struct towline_lines lines[CONTRACT_PAGES];
-    uint64_t cursor = 0;
+    struct towline_lines lines[7]; /* a small buffer: the cursor has work */
     size_t count;
     do {
-        if (towline_dirty(own->session, NULL, lines, CONTRACT_PAGES, &count, &cursor))
+        if (list(own->session, NULL, lines, 7, &count, &cursor))
             fail(towline_last_error());
         for (size_t i = 0; i < count; i++) {
             const uint64_t page = (lines[i].address - own->region) / TW_PAGE_SIZE;
@@ -246,9 +249,22 @@ static void session_sync(void *ctx)
             if (lines[i].flags & TOWLINE_WHOLE)
                 tw_device_message_whole(own->device, page);
             else
-                tw_device_message_page(own->device, TW_MEM_WR, page, lines[i].lines);
+                tw_device_message_page(own->device, message, page, lines[i].lines);
         }
     } while (cursor);
+}
+
+/* What a collect of the session tells becomes the messages to a device of the region alone: the
+ * consumers of the contract stand on that one. */
+static void session_sync(void *ctx)
+{
+    const struct own *own = ctx;
+    uint64_t cursor;
+    if (towline_collect(own->session, NULL, 0, &cursor, NULL))
+        fail(towline_last_error());
+    session_list(own, towline_dirty, cursor, TW_MEM_WR);
+    if (own->loads)
+        session_list(own, towline_accessed, cursor, TW_MEM_RD_DATA);
 }
 
 static void session_start(struct own *own, uint32_t attachment)
@@ -257,7 +273,8 @@ static void session_start(struct own *own, uint32_t attachment)
                                       .socket = fixture_socket,
                                       .pid = own->pid,
                                       .timeout_ms = 60000,
-                                      .attachment = attachment};
+                                      .attachment = attachment,
+                                      .accessed = own->loads};
     const struct towline_range region = {own->region, CONTRACT_BYTES};
     struct towline_info info;
     if (towline_open(&options, &own->session) || towline_register(own->session, &region, 1) ||
@@ -274,6 +291,7 @@ static void session_open(struct world *w)
     struct tw_error err;
     struct own *own = own_new(w);
     const bool instrumented = w->kind->variant == TOWLINE_INSTRUMENTED;
+    own->loads = instrumented;
     fixture_open();
     setenv(TW_INST_SOCKET_ENV, fixture_instrumented, 1);
     start_program(own, instrumented ? TEST_INSTRUMENTED : TEST_PROGRAM);
@@ -284,6 +302,7 @@ static void session_open(struct world *w)
     w->attachment = identity_attachment(&own->identity, own->device, blind_spots);
     w->attachment.same_value_is_dirty = instrumented;
     w->attachment.whole_pages = !instrumented;
+    w->attachment.sees_loads = own->loads;
     w->region = 0;
 }
 
@@ -303,6 +322,7 @@ const struct world_kind world_session_instrumented = {.name = "session, instrume
                                                       .storm = storm,
                                                       .close = session_close,
                                                       .same_value_is_dirty = true,
+                                                      .sees_loads = true,
                                                       .variant = TOWLINE_INSTRUMENTED,
                                                       INSTRUMENTED_VERDICTS};
 const struct world_kind world_session_process = {.name = "session, process",

@@ -62,6 +62,7 @@ static void world_open(struct world *w)
     w->own = own;
     w->region = TW_CONTRACT_REGION;
     w->attachment = identity_attachment(&own->identity, own->vm.host->device, blind_spots);
+    w->attachment.sees_loads = w->kind->variant != 0; /* events of rings; marks are of stores */
 }
 
 static void perform(struct world *w, const struct contract_store *store)
@@ -103,8 +104,8 @@ static void world_close(struct world *w)
 #define QEMU_WORLD(title, cached)                                                                  \
     {                                                                                              \
         .name = title, .open = world_open, .perform = perform, .read = read_region,                \
-        .storm = storm, .close = world_close, .same_value_is_dirty = true, .variant = cached,      \
-        .verdicts = {                                                                              \
+        .storm = storm, .close = world_close, .same_value_is_dirty = true,                         \
+        .sees_loads = (cached) != 0, .variant = cached, .verdicts = {                              \
             [CONTRACT_KERNEL] = ABSENT,                                                            \
             [CONTRACT_OUTSIDE] = HIDDEN,                                                           \
             [CONTRACT_LOAD] = HIDDEN,                                                              \

@@ -119,6 +119,47 @@ static void a_late_session_beside_another(struct contract *c)
     contract_collect(c, 1);
 }
 
+/* ---- Loads ----------------------------------------------------------------------------------- */
+
+/* A line counts in each epoch in which it is accessed, also where a cache still holds it; and a
+ * load is no store. */
+static void loads_are_accesses_and_no_stores(struct contract *c)
+{
+    contract_store(c, CONTRACT_LOAD, 64, 8);
+    contract_store(c, CONTRACT_STORE, 3 * PAGE, 8);
+    contract_begin(c, 0, 0, 8);
+    contract_collect(c, 0);
+    for (unsigned epoch = 0; epoch < 3; epoch++) {
+        contract_store(c, CONTRACT_LOAD, 64, 8);
+        contract_store(c, CONTRACT_LOAD, 64 + epoch, 1);
+        contract_store(c, CONTRACT_LOAD, 3 * PAGE, 8); /* perhaps modified in a cache */
+        contract_store(c, CONTRACT_LOAD, 2 * PAGE - 3, 8);
+        contract_collect(c, 0);
+        contract_collect(c, 0);
+        contract_store(c, CONTRACT_LOAD, 5 * PAGE, 4);
+        contract_store(c, CONTRACT_STORE, 5 * PAGE + 8, 4);
+        contract_store(c, CONTRACT_STORE, 6 * PAGE + 8, 4);
+        contract_store(c, CONTRACT_LOAD, 6 * PAGE, 4);
+        contract_collect(c, 0);
+    }
+}
+
+static void sessions_have_accesses_of_their_own(struct contract *c)
+{
+    contract_begin(c, 0, 0, 8);
+    contract_store(c, CONTRACT_LOAD, 5 * PAGE, 8);
+    contract_store(c, CONTRACT_STORE, 6 * PAGE, 8);
+    contract_begin(c, 1, 4, 8);
+    contract_store(c, CONTRACT_LOAD, 6 * PAGE, 8);
+    contract_collect(c, 1);
+    contract_store(c, CONTRACT_LOAD, 5 * PAGE, 8);
+    contract_collect(c, 0);
+    contract_collect(c, 1);
+    contract_end(c, 0);
+    contract_store(c, CONTRACT_LOAD, 5 * PAGE, 8);
+    contract_collect(c, 1);
+}
+
 /* ---- At random ------------------------------------------------------------------------------- */
 
 static void store_something(struct contract *c)
@@ -214,6 +255,8 @@ const struct contract_scenario contract_scenarios[] = {
      sessions_that_overlap_have_epochs_of_their_own},
     {"stop and start again", stop_and_start_again},
     {"a late session beside another", a_late_session_beside_another},
+    {"loads are accesses and no stores", loads_are_accesses_and_no_stores},
+    {"sessions have accesses of their own", sessions_have_accesses_of_their_own},
     {"anything, 1", anything},
     {"anything, 2", anything},
     {"anything, 3", anything},

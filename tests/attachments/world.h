@@ -27,6 +27,7 @@ struct world_kind {
     enum verdict verdicts[CONTRACT_KINDS];
     bool same_value_is_dirty; /* what the attachment has to say of itself */
     bool whole_pages;         /* a page's first report is the whole page */
+    bool sees_loads;          /* the same: accessed lines are told, too */
     int variant;              /* for `open` */
 };
 

@@ -15,12 +15,6 @@ static uint64_t last_line(uintptr_t address, size_t size)
     return tw_line_of(address + size - 1);
 }
 
-static bool is_program_range(uintptr_t address, size_t size)
-{
-    const uint64_t limit = UINT64_C(1) << TW_INST_ADDRESS_BITS;
-    return size != 0 && address < limit && size <= limit - address;
-}
-
 static uint64_t announcement(uintptr_t address, size_t size)
 {
     const uint64_t more = last_line(address, size) - first_line(address);
@@ -145,9 +139,9 @@ void tw_rt_own_line(struct tw_inst_thread *record, uint64_t line)
         __atomic_store_n(&record->ring_full, record->ring_full + 1, __ATOMIC_RELAXED);
 }
 
-void tw_rt_fetch_line(uint64_t line)
+bool tw_rt_fetch_line(uint64_t line)
 {
-    ask(tw_rt_record(), line, false); /* a load that finds no room is dropped */
+    return ask(tw_rt_record(), line, false);
 }
 
 static void own_range(struct tw_inst_thread *record, uint64_t first, uint64_t last)
@@ -163,7 +157,7 @@ static void own_range(struct tw_inst_thread *record, uint64_t first, uint64_t la
 void tw_rt_store_coming(uintptr_t address, size_t size, uintptr_t pc)
 {
     const uint32_t mode = tw_rt_mode();
-    if (mode == TW_INST_DETACHED || !is_program_range(address, size))
+    if (mode == TW_INST_DETACHED || !tw_rt_is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
     if (mode == TW_INST_MOVING)
@@ -185,7 +179,7 @@ void tw_rt_store_coming(uintptr_t address, size_t size, uintptr_t pc)
 void tw_rt_store_begin(uintptr_t address, size_t size)
 {
     const uint32_t mode = tw_rt_mode();
-    if (mode < TW_INST_OWNED || !is_program_range(address, size))
+    if (mode < TW_INST_OWNED || !tw_rt_is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
     if (mode == TW_INST_MOVING) {
@@ -201,7 +195,7 @@ void tw_rt_store_begin(uintptr_t address, size_t size)
 void tw_rt_store_end(uintptr_t address, size_t size, uintptr_t pc)
 {
     const uint32_t mode = tw_rt_mode();
-    if (mode == TW_INST_DETACHED || !is_program_range(address, size))
+    if (mode == TW_INST_DETACHED || !tw_rt_is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
     if (mode != TW_INST_OWNED) {
@@ -217,23 +211,12 @@ void tw_rt_store_end(uintptr_t address, size_t size, uintptr_t pc)
 void tw_rt_stored(uintptr_t address, size_t size, uintptr_t pc)
 {
     const uint32_t mode = tw_rt_mode();
-    if (mode == TW_INST_DETACHED || !is_program_range(address, size))
+    if (mode == TW_INST_DETACHED || !tw_rt_is_program_range(address, size))
         return;
     mark_lines(first_line(address), last_line(address, size));
     struct tw_inst_thread *record = mode == TW_INST_SHARING ? tw_rt_record() : NULL;
     if (record)
         note_range(record, address, size, pc);
-}
-
-void tw_rt_load(uintptr_t address, size_t size)
-{
-    tw_rt_await(address, size);
-    if (tw_rt_mode() != TW_INST_OWNED || !is_program_range(address, size))
-        return;
-    for (uint64_t line = first_line(address); line <= last_line(address, size); line++) {
-        if (__atomic_load_n(&tw_rt.lines[line], __ATOMIC_RELAXED) == TW_INST_INVALID)
-            tw_rt_fetch_line(line);
-    }
 }
 
 void tw_rt_store_again(uint64_t in_flight)

@@ -6,9 +6,10 @@
 
 #define TW_RT_INLINE static inline __attribute__((always_inline))
 
-/* access.c: a store or a load of a line in the wrong state. */
+/* access.c: a store or a load of a line in the wrong state. False: there was no room for the load.
+ */
 void tw_rt_own_line(struct tw_inst_thread *record, uint64_t line);
-void tw_rt_fetch_line(uint64_t line);
+bool tw_rt_fetch_line(uint64_t line);
 
 TW_RT_INLINE bool tw_rt_straddles(uintptr_t address, unsigned size)
 {
@@ -51,7 +52,7 @@ TW_RT_INLINE void tw_rt_store(uintptr_t address, unsigned size, uintptr_t pc)
 
 TW_RT_INLINE void tw_rt_read(uintptr_t address, unsigned size)
 {
-    if (TW_RT_UNLIKELY(tw_rt_mode() >= TW_INST_OWNED))
+    if (TW_RT_UNLIKELY(tw_rt_loads() != TW_RT_LOADS_IGNORED))
         tw_rt_load(address, size);
 }
 

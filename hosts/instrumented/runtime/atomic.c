@@ -1,7 +1,7 @@
 /* Atomic operations: with -fsanitize=thread the compilers call these INSTEAD of the operation.
  *
  * Always sequentially consistent, which is at least what was asked for and costs nothing more on
- * x86 except for plain stores. A compare-exchange that fails stores nothing and marks nothing. */
+ * x86 except for plain stores. A compare-exchange that fails is a load. */
 #include "hosts/instrumented/runtime/access.h"
 
 #include <stdbool.h>
@@ -45,6 +45,8 @@ typedef unsigned __int128 value128;
         const value##bits old = __sync_val_compare_and_swap(p, expected, v);                       \
         if (old == expected)                                                                       \
             tw_rt_store_end((uintptr_t)p, sizeof *p, pc);                                          \
+        else                                                                                       \
+            tw_rt_read((uintptr_t)p, sizeof *p);                                                   \
         return old;                                                                                \
     }                                                                                              \
     TW_RT_EXPORT int __tsan_atomic##bits##_compare_exchange_strong(                                \

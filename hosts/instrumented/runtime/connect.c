@@ -20,9 +20,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RETRY_MS   500
-#define SETTLE_MS  100
-#define STACK_SIZE (128u << 10)
+#define RETRY_MS    500
+#define HELD_ORDERS 8 /* at most, while it waits for the one to go */
+#define SETTLE_MS   100
+#define STACK_SIZE  (128u << 10)
 
 static char socket_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
 static int connection = -1;
@@ -62,7 +63,7 @@ static bool is_usable(const struct tw_inst_order *order, int file)
     struct stat st;
     if (order->magic != TW_INST_MAGIC || order->version != TW_INST_VERSION)
         return false;
-    if (order->mode == TW_INST_DETACHED || (order->flags & TW_INST_GO))
+    if (order->mode == TW_INST_DETACHED || (order->flags & (TW_INST_GO | TW_INST_ONLY_LOADS)))
         return file < 0;
     return order->mode <= TW_INST_MOVING && order->file_bytes == TW_INST_FILE_BYTES && file >= 0 &&
            fstat(file, &st) == 0 && (uint64_t)st.st_size == TW_INST_FILE_BYTES;
@@ -116,12 +117,29 @@ static uint32_t settle(void)
     return unsettled;
 }
 
+/* With line states every load has to ask anyhow, and where memory moves it has to wait for it. */
+static void record_loads(bool wanted)
+{
+    const uint32_t mode = tw_rt_mode();
+    struct tw_inst_header *header = (struct tw_inst_header *)(void *)tw_rt.base;
+    if (mode == TW_INST_DETACHED)
+        return;
+    const uint32_t loads = mode == TW_INST_OWNED    ? TW_RT_LOADS_OWNED
+                           : mode == TW_INST_MOVING ? TW_RT_LOADS_AWAITED
+                           : wanted                 ? TW_RT_LOADS_MARKED
+                                                    : TW_RT_LOADS_IGNORED;
+    __atomic_store_n(&tw_rt.loads, loads, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&header->loads, loads == TW_RT_LOADS_OWNED || loads == TW_RT_LOADS_MARKED,
+                     __ATOMIC_SEQ_CST);
+}
+
 /* Memory of nobody takes the file's place: its pages go back to the system. Not while a line of a
  * region is absent or held: who touches it must go on waiting, and nobody else can bring it. */
 static void untrack(void)
 {
     if (tw_rt_mode() == TW_INST_DETACHED || !tw_rt_regions_ready())
         return;
+    __atomic_store_n(&tw_rt.loads, TW_RT_LOADS_IGNORED, __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.marking, 0, __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.mode, TW_INST_DETACHED, __ATOMIC_SEQ_CST);
     mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
@@ -141,6 +159,7 @@ static bool track(int fd, const struct tw_inst_order *order, int file)
     __atomic_store_n(&tw_rt.marking, order->mode == TW_INST_MARK ? tw_rt.generation : 0,
                      __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.mode, order->mode, __ATOMIC_SEQ_CST);
+    record_loads(order->flags & TW_INST_LOADS);
     tw_rt_regions_tell();
     tw_rt_objects_scan();
     __atomic_store_n(&header->threads_unsettled, settle(), __ATOMIC_RELAXED);
@@ -157,6 +176,10 @@ static bool obey(int fd, struct tw_inst_order *order)
         return false;
     if (order->flags & TW_INST_GO)
         return true;
+    if (order->flags & TW_INST_ONLY_LOADS) {
+        record_loads(order->flags & TW_INST_LOADS);
+        return true;
+    }
     if (order->mode == TW_INST_DETACHED) {
         untrack();
         return true;
@@ -186,8 +209,11 @@ static void meet_agent(void)
     bool good = send(connection, &hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello;
     if (good && readable_within(connection, TW_INST_ANSWER_MS))
         good = obey(connection, &order);
-    if (good && (order.flags & TW_INST_HOLD) && readable_within(connection, TW_INST_HOLD_MS))
-        good = obey(connection, &order);
+    bool held = good && (order.flags & TW_INST_HOLD);
+    for (int orders = 0; held && orders < HELD_ORDERS; orders++) {
+        held = readable_within(connection, TW_INST_HOLD_MS) && (good = obey(connection, &order));
+        held = held && (order.flags & TW_INST_ONLY_LOADS);
+    }
     if (!good)
         detach();
 }

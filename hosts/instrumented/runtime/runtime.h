@@ -27,10 +27,18 @@ struct tw_rt_state {
     uint32_t mode;                  /* enum tw_inst_mode */
     uint32_t generation;            /* attachments so far */
     uint32_t marking;               /* the generation while the mode is TW_INST_MARK, else 0 */
+    uint32_t loads;                 /* enum tw_rt_loads; set after the mode, cleared before it */
     uintptr_t moves_from, moves_to; /* spans all regions; empty without one */
 };
 static_assert(sizeof(struct tw_rt_state) == TW_LINE_SIZE, "one cache line");
 extern struct tw_rt_state tw_rt;
+
+enum tw_rt_loads {
+    TW_RT_LOADS_IGNORED = 0,
+    TW_RT_LOADS_MARKED = 1,  /* recorded in the marks */
+    TW_RT_LOADS_OWNED = 2,   /* asked for, as line states want it */
+    TW_RT_LOADS_AWAITED = 3, /* memory moves: they wait for it */
+};
 
 /* This thread's record in the file; NULL until its first access after the attachment. */
 struct tw_rt_self {
@@ -50,6 +58,17 @@ uint32_t tw_rt_threads_unsettled(void);
 static inline uint32_t tw_rt_mode(void)
 {
     return __atomic_load_n(&tw_rt.mode, __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t tw_rt_loads(void)
+{
+    return __atomic_load_n(&tw_rt.loads, __ATOMIC_ACQUIRE);
+}
+
+static inline bool tw_rt_is_program_range(uintptr_t address, size_t size)
+{
+    const uint64_t limit = UINT64_C(1) << TW_INST_ADDRESS_BITS;
+    return size != 0 && address < limit && size <= limit - address;
 }
 
 static inline uint32_t tw_rt_marking(void)
@@ -82,9 +101,11 @@ void tw_rt_store_begin(uintptr_t address, size_t size);
 void tw_rt_store_end(uintptr_t address, size_t size, uintptr_t pc);
 /* A store that has happened: the kernel's, or one inside libc. */
 void tw_rt_stored(uintptr_t address, size_t size, uintptr_t pc);
-void tw_rt_load(uintptr_t address, size_t size);
 /* Announces and marks an interrupted store again. */
 void tw_rt_store_again(uint64_t in_flight);
+
+/* load.c: a load that is made after this returns, or was just made by libc. */
+void tw_rt_load(uintptr_t address, size_t size);
 
 /* region.c: memory that moves. Each returns at once where nothing has to be waited for. */
 static inline bool tw_rt_moves(uintptr_t address, size_t size) /* some of it may lie in a region */
