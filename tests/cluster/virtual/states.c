@@ -117,15 +117,6 @@ static struct vt_scenario path_is_cut(void)
         .kind = VT_CUT, .node = SOURCE, .other = DESTINATION, .lasts_ns = 400 * TW_MS});
 }
 
-/* Until it is no longer tried; an operator has it tried again. */
-static struct vt_scenario path_stays_away(void)
-{
-    struct vt_scenario s = postcopy_with((struct vt_fault){
-        .kind = VT_CUT, .node = SOURCE, .other = DESTINATION, .lasts_ns = 6 * TW_SEC});
-    s.recover_ns = 600 * TW_MS;
-    return s;
-}
-
 static struct vt_scenario destination_starts_again(void)
 {
     return postcopy_with(
@@ -146,7 +137,6 @@ static const struct {
     {"guest dies at the destination", guest_dies_at_destination},
     {"path is cut while memory follows", path_is_cut},
     {"destination starts again while memory follows", destination_starts_again},
-    {"path stays away while memory follows", path_stays_away},
 };
 #define WAYS (sizeof ways / sizeof *ways)
 
@@ -235,12 +225,21 @@ static bool play_one(unsigned way, unsigned table, unsigned state, unsigned trou
     return good;
 }
 
+/* Behind minutes without a path, and left when an operator says so: played by the tests of the
+ * service (recover_test) and of real processes (crash_test). */
+static bool waits_for_an_operator(unsigned table, unsigned state)
+{
+    return table == 1 && strcmp(tables[table]->states[state].name, "paused") == 0;
+}
+
 int vt_play_states(bool verbose)
 {
     unsigned found[2][64], played = 0;
     int bad = find_ways(found);
     for (unsigned t = 0; t < 2; t++) {
         for (unsigned i = 1; i < tables[t]->count; i++) { /* state 0 is entered silently */
+            if (waits_for_an_operator(t, i))
+                continue;
             if (found[t][i] == WAYS) {
                 printf("%s.%s: no scenario comes to this state\n", tables[t]->name,
                        tables[t]->states[i].name);
