@@ -11,25 +11,21 @@
 
 #include <string.h>
 
+/* Played one after the other by --mutations. By name only (--break): never_declared (an operator's
+ * word that a host is lost is not taken), leave_stale (an old copy on a host that is back stays),
+ * forget_adjust, no_reconnect, never_resumed (orders that are acknowledged and not done), any_plan
+ * (whether a plan still holds is not looked at), stop_takes_guests (an agent that ends in order
+ * ends its guests), forget_fsync and forget_sync (records and store are not made to last). */
 const char *const vt_mutations[] = {
-    "start_early",       /* hand-over: a prepared destination runs */
-    "skip_final_sweep",  /* hand-over: the last lines are not sent */
-    "drop_record",       /* hand-over: a record is not sent */
-    "reclaim_owned",     /* resolve: the source takes back what the destination owns */
-    "commit_active",     /* resolve: the destination is told to run while the source is silent */
-    "lost_in_doubt",     /* resolve: a silent host is taken for an empty one */
-    "forget_given_up",   /* records: the give-up is acknowledged and not written */
-    "forget_committed",  /* records: the same of the take-over */
-    "forget_outcome",    /* records: how a migration ended is not written */
-    "never_declared",    /* resolve: an operator's word that a host is lost is not taken */
-    "leave_stale",       /* settle: an old copy on a host that is back is left there */
-    "forget_adjust",     /* orders: acknowledged, and not written */
-    "no_reconnect",      /* orders: the destination does not try again */
-    "never_resumed",     /* orders: a pause is not ended */
-    "any_plan",          /* plans: whether they still hold is not looked at */
-    "stop_takes_guests", /* an agent that ends in order ends its guests */
-    "forget_fsync",      /* records: a rename is not made to last */
-    "forget_sync",       /* the controller's store: a commit is not */
+    "start_early",      /* hand-over: a prepared destination runs */
+    "skip_final_sweep", /* hand-over: the last lines are not sent */
+    "drop_record",      /* hand-over: a record is not sent */
+    "reclaim_owned",    /* resolve: the source takes back what the destination owns */
+    "commit_active",    /* resolve: the destination is told to run while the source is silent */
+    "lost_in_doubt",    /* resolve: a silent host is taken for an empty one */
+    "forget_given_up",  /* records: the give-up is acknowledged and not written */
+    "forget_committed", /* records: the same of the take-over */
+    "forget_outcome",   /* records: how a migration ended is not written */
     NULL,
 };
 
