@@ -163,7 +163,8 @@ static void configure(struct tw_agent_config *c, const struct vt_node *node)
                                   .memory_bytes = MEMORY_BYTES,
                                   .qemu = "qemu",
                                   .plugin = "plugin",
-                                  .insecure = true};
+                                  .insecure = true,
+                                  .postcopy_recover_ns = vt_world.scenario->recover_ns};
     snprintf(c->name, sizeof c->name, "%s", node->name);
     snprintf(c->listen, sizeof c->listen, "sim://%s", node->name);
     snprintf(c->fabric_listen, sizeof c->fabric_listen, "%s:lines", node->name);
@@ -173,7 +174,8 @@ static void configure(struct tw_agent_config *c, const struct vt_node *node)
     snprintf(c->run_dir, sizeof c->run_dir, "%s/%s-run", vt_world.dir, node->name);
 }
 
-/* As main.c puts an agent together, and as kill -9 takes it apart: nothing is said to anybody. */
+/* As main.c puts an agent together, and takes it apart when it is told to end. When it is killed
+ * the same is done, and nothing of that reaches anybody. */
 void *vt_agent_main(void *arg)
 {
     struct vt_node *node = arg;
@@ -193,9 +195,11 @@ void *vt_agent_main(void *arg)
         tw_heartbeat_start(agent, &heartbeat, &err) != TW_OK)
         vt_problem("%s cannot serve: %s", node->name, err.what);
     node->up = true;
-    while (!node->dead)
+    while (!node->dead && !node->stopping)
         vt_wait(node, TW_NEVER);
     node->up = false;
+    atomic_store(&agent->stopping, true);
+    vt_poke(node);
     vt_join(node->poller);
     node->poller = NULL;
     tw_mailbox_shut(agent->mailbox);
@@ -243,32 +247,53 @@ bool vt_owns_on_disk(unsigned index, const char *vm)
     return yes;
 }
 
-bool vt_memory_follows_on_disk(unsigned index, const char *vm)
+static uint64_t epoch_on_disk(unsigned index, const char *vm)
 {
     Towline__V1__VmRecord *r = on_disk(index, vm);
-    bool yes = r && r->memory_follows;
+    uint64_t epoch = r ? r->epoch : 0;
     if (r)
         towline__v1__vm_record__free_unpacked(r, NULL);
-    return yes;
+    return epoch;
 }
 
-void vt_check_owners(const char *vm)
+/* A copy of a host that was declared lost waits to be removed: its epoch is below the owner's. */
+static bool is_fenced_off(unsigned index, unsigned other, const char *vm)
+{
+    return vt_world.nodes[index].declared && epoch_on_disk(index, vm) < epoch_on_disk(other, vm);
+}
+
+static void check_owners(const char *vm, bool fenced_may_be)
 {
     int owner = -1;
     for (unsigned i = 0; i < VT_AGENTS; i++) {
         if (!vt_owns_on_disk(i, vm))
             continue;
-        if (owner >= 0)
+        bool fenced =
+            owner >= 0 && fenced_may_be &&
+            (is_fenced_off((unsigned)owner, i, vm) || is_fenced_off(i, (unsigned)owner, vm));
+        if (owner >= 0 && !fenced)
             vt_problem("%s and %s both own %s on disk", vt_world.nodes[owner].name,
                        vt_world.nodes[i].name, vm);
         owner = (int)i;
     }
 }
 
+void vt_check_owners(const char *vm)
+{
+    check_owners(vm, true);
+}
+
+void vt_check_owners_end(const char *vm)
+{
+    check_owners(vm, false);
+}
+
 bool vt_agents_idle(void)
 {
     for (unsigned i = 0; i < VT_AGENTS; i++) {
         const struct tw_agent *a = agents[i];
+        if (vt_world.nodes[i].for_good)
+            continue;
         if (!a || !vt_world.nodes[i].up || a->jobs)
             return false;
         for (const struct tw_vm *vm = a->vms; vm; vm = vm->next)

@@ -25,7 +25,7 @@ void *vt_controller_main(void *arg)
         return NULL;
     }
     node->up = true;
-    while (!node->dead)
+    while (!node->dead && !node->stopping)
         vt_wait(node, TW_NEVER);
     node->up = false;
     tw_controller_close(controller);

@@ -2,6 +2,7 @@
  * the last thing that its process does. Files are real ones; those of a dead process stay as they
  * were when it died. */
 #include "tests/cluster/virtual/fiber.h"
+#include "tests/cluster/virtual/power.h"
 #include "tests/cluster/virtual/world.h"
 
 #include "controller/db.h"
@@ -19,6 +20,8 @@ int __wrap_renameat(int from, const char *old, int to, const char *new);
 int __wrap_unlinkat(int folder, const char *path, int flags);
 enum tw_code __wrap_tw_db_exec(struct tw_db *db, const char *sql, struct tw_error *err);
 int __real_openat(int folder, const char *path, int flags, ...);
+int __wrap_fsync(int fd);
+int __real_fsync(int fd);
 int __real_fdatasync(int fd);
 int __real_renameat(int from, const char *old, int to, const char *new);
 int __real_unlinkat(int folder, const char *path, int flags);
@@ -82,6 +85,7 @@ int __wrap_renameat(int from, const char *old, int to, const char *new)
         errno = EIO;
         return -1;
     }
+    vt_power_changes(node, to, new);
     int result = __real_renameat(from, old, to, new);
     if (strncmp(new, "vm-", 3) == 0)
         vt_check_owners(new);
@@ -95,7 +99,20 @@ int __wrap_unlinkat(int folder, const char *path, int flags)
         errno = EIO;
         return -1;
     }
+    vt_power_changes(vt_here(), folder, path);
     return __real_unlinkat(folder, path, flags);
+}
+
+/* Of a folder; its price is in that of what was renamed. */
+int __wrap_fsync(int fd)
+{
+    if (vt_dead()) {
+        errno = EIO;
+        return -1;
+    }
+    if (!vt_mutated("forget_fsync"))
+        vt_power_lasts(vt_here(), fd);
+    return __real_fsync(fd);
 }
 
 /* ---- The controller's store ------------------------------------------------------------------ */

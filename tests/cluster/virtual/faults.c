@@ -9,8 +9,9 @@
 #include <string.h>
 
 const char *const vt_fault_names[VT_FAULT_KINDS] = {
-    "kill",        "kill-at-write", "cut",       "isolate",    "loss",   "delay",  "twins",
-    "drop-chunks", "disk-full",     "disk-slow", "kill-guest", "cancel", "switch",
+    "kill",  "kill-at-write", "cut",       "isolate",   "loss",       "delay",
+    "twins", "drop-chunks",   "disk-full", "disk-slow", "kill-guest", "host-off",
+    "stop",  "cancel",        "switch",    "pause",     "set",        "reconnect",
 };
 
 /* Of the linker. */
@@ -72,17 +73,13 @@ static void over(void *ctx)
     case VT_DISK_SLOW:
         vt_world.nodes[f->node].disk.slow_ns = 0;
         break;
+    case VT_PAUSE:
+        vt_operator_resume();
+        break;
     default:
         break;
     }
     vt_say("fault over: %s", vt_fault_names[f->kind]);
-}
-
-/* What a path or an agent that is lost may cost in post-copy. */
-static bool breaks_paths(const struct vt_fault *f)
-{
-    return f->kind == VT_KILL || f->kind == VT_KILL_AT_WRITE || f->kind == VT_CUT ||
-           f->kind == VT_ISOLATE || f->kind == VT_DROP;
 }
 
 static void begin(const struct vt_fault *f, struct vt_node *node)
@@ -123,11 +120,18 @@ static void begin(const struct vt_fault *f, struct vt_node *node)
     case VT_KILL_GUEST:
         vt_guests_kill(node ? (int)vt_index(node) : -1);
         break;
-    case VT_CANCEL:
-        vt_operator_cancel();
+    case VT_HOST_OFF:
+        vt_host_off(node, f->lasts_ns);
         break;
+    case VT_STOP:
+        vt_stop_for(node, f->lasts_ns);
+        break;
+    case VT_CANCEL:
     case VT_SWITCH:
-        vt_operator_switch();
+    case VT_PAUSE:
+    case VT_SET:
+    case VT_RECONNECT:
+        vt_operator_order(f->kind, f->amount);
         break;
     default:
         break;
@@ -142,11 +146,9 @@ static void strike(const struct vt_fault *f, struct vt_node *node)
     vt_world.struck[i] = true;
     if (f->kind == VT_KILL_GUEST)
         vt_world.guest_killed = true;
-    if (breaks_paths(f))
-        vt_world.last_fault_ns = vt_now();
     vt_say("fault: %s %s", vt_fault_names[f->kind], node ? node->name : "");
     begin(f, node);
-    if (f->lasts_ns && f->kind != VT_KILL)
+    if (f->lasts_ns && f->kind != VT_KILL && f->kind != VT_STOP && f->kind != VT_HOST_OFF)
         vt_at(vt_now() + f->lasts_ns, over, (void *)(uintptr_t)f);
 }
 
@@ -219,6 +221,7 @@ void vt_heal(void)
         for (unsigned b = 0; b < VT_NODES; b++)
             while (vt_world.network.cuts[a][b])
                 vt_mend(a, b);
+    vt_operator_resume();
     vt_world.network = (struct vt_network){0};
     tw_sim_drop_chunks(vt_time.sim, 0);
     for (unsigned i = 0; i < VT_NODES; i++) {

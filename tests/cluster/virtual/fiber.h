@@ -33,6 +33,10 @@ struct vt_disk {
 struct vt_node {
     char name[64];
     bool dead;           /* killed, and not started again */
+    bool stopping;       /* told to end in order */
+    bool off;            /* its host is, with all that ran there */
+    bool for_good;       /* ... until the rest has come to an end */
+    bool declared;       /* an operator's word was taken that it is lost */
     bool up;             /* it serves */
     uint64_t starts;     /* how often it was started */
     uint64_t restart_ns; /* when it is started again; TW_NEVER */

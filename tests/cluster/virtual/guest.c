@@ -50,7 +50,7 @@ struct vt_life *vt_life_of(const char *vm, uint64_t bytes)
 /* It is born again as long as nobody was told that it runs. */
 static void life_begin(struct vt_life *l, struct vt_machine *m)
 {
-    if (l->acknowledged && !l->deleting && !l->killed && !l->lost)
+    if (l->acknowledged && !l->deleting && !l->killed)
         vt_problem("%s, which was acknowledged, begins from nothing on %s", l->vm,
                    vt_world.nodes[m->host].name);
     memset(l->image, 0, l->span);
@@ -107,6 +107,20 @@ static void run_now(struct vt_machine *m)
     tick_later(m);
 }
 
+/* Its host was declared lost, and nobody had heard whether the VM had run there: it goes on as it
+ * stood when it stopped. */
+static void go_back(struct vt_machine *m)
+{
+    struct vt_life *l = m->life;
+    if (!l->with_host || l->runner || !m->loaded || m->guarded || m->operations >= l->operations)
+        return;
+    vt_say("%s goes back from operation %llu to %llu", l->vm, (unsigned long long)l->operations,
+           (unsigned long long)m->operations);
+    l->operations = m->operations;
+    memcpy(l->image, m->memory, l->span);
+    l->follows = false;
+}
+
 /* May this copy run? The rules of the house, at the moment that counts. */
 void vt_machine_continue(struct vt_machine *m)
 {
@@ -114,6 +128,7 @@ void vt_machine_continue(struct vt_machine *m)
     const char *host = vt_world.nodes[m->host].name;
     if (m->running)
         return;
+    go_back(m);
     if (l->runner && l->runner != m && l->runner->alive && l->runner->running)
         vt_problem("two copies of %s run: on %s and %s", l->vm,
                    vt_world.nodes[l->runner->host].name, host);
@@ -156,15 +171,6 @@ struct vt_machine *vt_machine_new(struct vt_life *life, const char *run_dir, boo
     return m;
 }
 
-/* What post-copy costs today: a VM whose memory was still to follow, or was not yet said on disk to
- * have come, when a path or an agent was lost. When that is survived, this is the one rule to
- * tighten. */
-static bool may_be_lost(const struct vt_machine *m)
-{
-    bool follows = m->life->follows || vt_memory_follows_on_disk(m->host, m->life->vm);
-    return follows && vt_world.last_fault_ns != 0;
-}
-
 void vt_machine_end(struct vt_machine *m, const char *why)
 {
     struct vt_life *l = m->life;
@@ -175,13 +181,9 @@ void vt_machine_end(struct vt_machine *m, const char *why)
         l->runner = NULL;
     for (struct vt_machine *o = vt_machines; o; o = o->next)
         other |= o != m && o->life == l && current(o) && whole(o);
-    if (was && !other && l->acknowledged && !l->deleting && !l->killed && !l->lost) {
-        if (may_be_lost(m))
-            l->lost = true;
-        else
-            vt_problem("the last whole copy of %s was ended on %s: %s", l->vm,
-                       vt_world.nodes[m->host].name, why);
-    }
+    if (was && !other && l->acknowledged && !l->deleting && !l->killed)
+        vt_problem("the last whole copy of %s was ended on %s: %s", l->vm,
+                   vt_world.nodes[m->host].name, why);
 }
 
 /* ---- Running --------------------------------------------------------------------------------- */
@@ -345,6 +347,18 @@ void vt_guests_kill(int host)
     vt_poke(&vt_world.nodes[m->host]);
 }
 
+void vt_guests_end_with_host(unsigned host)
+{
+    for (struct vt_machine *m = vt_machines; m; m = m->next) {
+        if (!m->alive || m->host != host)
+            continue;
+        bool owned = vt_owns_on_disk(host, m->life->vm) || m->life->runner == m;
+        m->life->with_host |= owned;
+        m->life->killed |= owned || m->life->follows;
+        vt_machine_end(m, "its host is off");
+    }
+}
+
 static struct vt_machine *only_machine(const struct vt_life *l, unsigned *count)
 {
     struct vt_machine *found = NULL;
@@ -367,7 +381,7 @@ int vt_guest_runs_on(const char *vm)
 bool vt_guest_lost(const char *vm)
 {
     const struct vt_life *l = life_find(vm);
-    return l && (l->lost || (l->killed && vt_guest_runs_on(vm) < 0));
+    return l && l->killed && vt_guest_runs_on(vm) < 0;
 }
 
 unsigned vt_guest_copies(const char *vm)
@@ -386,9 +400,9 @@ void vt_guest_check_end(const char *vm, bool gone)
     if (!l)
         return;
     const struct vt_machine *m = only_machine(l, &count);
-    if (gone || l->lost) {
+    if (gone) {
         if (count)
-            vt_problem("%s is %s, and a copy of it is left on %s", vm, gone ? "deleted" : "lost",
+            vt_problem("%s is deleted, and a copy of it is left on %s", vm,
                        vt_world.nodes[m->host].name);
         return;
     }

@@ -21,8 +21,9 @@ struct vt_life {
     uint64_t span; /* bytes that a guest ever stores to */
     uint64_t operations;
     struct vt_machine *runner;
-    bool acknowledged, deleting, lost, killed;
-    bool follows; /* its memory follows it in post-copy, or is about to */
+    bool acknowledged, deleting, killed;
+    bool with_host; /* a copy went with its host */
+    bool follows;   /* its memory follows it in post-copy, or is about to */
 };
 
 struct vt_waiter {

@@ -385,5 +385,7 @@ void __wrap_tw_qemu_release(struct tw_qemu *qemu)
         else if (qemu->op == TW_HOST_CONTINUE)
             vt_machine_continue(m);
     }
+    if (vt_mutated("stop_takes_guests") && !vt_dead() && m->alive)
+        vt_machine_end(m, "its agent ends");
     let_go(qemu);
 }

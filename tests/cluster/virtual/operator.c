@@ -1,37 +1,25 @@
 /* Who asks for things: creates VMs, moves them about, cancels, deletes. What was answered with OK
  * is a promise, and is held against the cluster. */
-#include "tests/cluster/virtual/world.h"
+#include "tests/cluster/virtual/orders.h"
 
-#include "rpc/rpc.h"
-#include "towline/v1/migration.pb-c.h"
 #include "towline/v1/vm.pb-c.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MEMORY_BYTES (UINT64_C(4) << 20)
-#define CALL_MS      3000u
-#define AGAIN_NS     (150 * TW_MS)
-#define TRIES        400u
-#define TIMEOUT_MS   20000u /* of a migration */
+#define MEMORY_BYTES  (UINT64_C(4) << 20)
+#define CALL_MS       3000u
+#define AGAIN_NS      (150 * TW_MS)
+#define TRIES         400u
+#define TIMEOUT_MS    20000u /* of a migration */
+#define PLAN_LIVES_NS (600 * TW_SEC)
 
-struct task {
-    unsigned vm;
-    char name[16];
-    char host[64];
-    char migration[64]; /* the last that was accepted; "" = none */
-    bool created, deleted, done;
-    Towline__V1__MigrationState state;
-};
-
-static struct task tasks[VT_VMS_MAX];
+static struct vt_task tasks[VT_VMS_MAX];
 static struct tw_rpc_client *client;
-static bool wants_cancel, wants_switch;
 
-/* Frees the answer with protobuf_c_message_free_unpacked. */
-static enum tw_code call(const ProtobufCServiceDescriptor *service, const char *method,
-                         const ProtobufCMessage *request, bool repeat, ProtobufCMessage **answer,
-                         struct tw_error *err)
+enum tw_code vt_call(const ProtobufCServiceDescriptor *service, const char *method,
+                     const ProtobufCMessage *request, bool repeat, ProtobufCMessage **answer,
+                     struct tw_error *err)
 {
     return tw_rpc_call(client, service, method, request, CALL_MS,
                        repeat ? TW_RPC_IDEMPOTENT : TW_RPC_ONCE, answer, err);
@@ -39,13 +27,14 @@ static enum tw_code call(const ProtobufCServiceDescriptor *service, const char *
 
 /* ---- VMs ------------------------------------------------------------------------------------- */
 
-static enum tw_code vm_get(struct task *t, Towline__V1__VmState *state, bool *moving)
+static enum tw_code vm_get(struct vt_task *t, Towline__V1__VmState *state, bool *moving)
 {
     Towline__V1__GetVmRequest r = TOWLINE__V1__GET_VM_REQUEST__INIT;
     ProtobufCMessage *m;
     struct tw_error err = {0};
     r.name = t->name;
-    enum tw_code code = call(&towline__v1__vm_service__descriptor, "Get", &r.base, true, &m, &err);
+    enum tw_code code =
+        vt_call(&towline__v1__vm_service__descriptor, "Get", &r.base, true, &m, &err);
     if (code != TW_OK)
         return code;
     const Towline__V1__Vm *vm = ((Towline__V1__GetVmResponse *)m)->vm;
@@ -56,7 +45,7 @@ static enum tw_code vm_get(struct task *t, Towline__V1__VmState *state, bool *mo
     return TW_OK;
 }
 
-static enum tw_code vm_delete(struct task *t)
+static enum tw_code vm_delete(struct vt_task *t)
 {
     Towline__V1__DeleteVmRequest r = TOWLINE__V1__DELETE_VM_REQUEST__INIT;
     ProtobufCMessage *m;
@@ -64,13 +53,13 @@ static enum tw_code vm_delete(struct task *t)
     r.name = t->name;
     vt_guest_deleting(t->name);
     enum tw_code code =
-        call(&towline__v1__vm_service__descriptor, "Delete", &r.base, false, &m, &err);
+        vt_call(&towline__v1__vm_service__descriptor, "Delete", &r.base, false, &m, &err);
     if (code == TW_OK)
         protobuf_c_message_free_unpacked(m, NULL);
     return code;
 }
 
-static enum tw_code vm_create(struct task *t)
+static enum tw_code vm_create(struct vt_task *t)
 {
     Towline__V1__CreateVmRequest r = TOWLINE__V1__CREATE_VM_REQUEST__INIT;
     Towline__V1__VmSpec spec = TOWLINE__V1__VM_SPEC__INIT;
@@ -83,14 +72,14 @@ static enum tw_code vm_create(struct task *t)
     r.spec = &spec;
     r.host = (char *)(uintptr_t)vt_world.nodes[t->vm % VT_AGENTS].name;
     enum tw_code code =
-        call(&towline__v1__vm_service__descriptor, "Create", &r.base, false, &m, &err);
+        vt_call(&towline__v1__vm_service__descriptor, "Create", &r.base, false, &m, &err);
     if (code == TW_OK)
         protobuf_c_message_free_unpacked(m, NULL);
     return code;
 }
 
 /* Until it runs, and that was said. */
-static bool create(struct task *t)
+static bool create(struct vt_task *t)
 {
     Towline__V1__VmState state = 0;
     bool moving;
@@ -112,7 +101,7 @@ static bool create(struct task *t)
     return false;
 }
 
-static void delete (struct task *t)
+static void delete (struct vt_task *t)
 {
     for (unsigned i = 0; i < TRIES; i++) {
         enum tw_code code = vm_delete(t);
@@ -132,27 +121,40 @@ static bool ended(Towline__V1__MigrationState state)
     return state >= TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
 }
 
-static enum tw_code migration_start(struct task *t, unsigned move, const char *destination)
+void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLimits *limits)
 {
-    Towline__V1__StartMigrationRequest r = TOWLINE__V1__START_MIGRATION_REQUEST__INIT;
-    Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
-    ProtobufCMessage *m;
-    struct tw_error err = {0};
-    limits.method = (Towline__V1__MigrationMethod[]){
+    static const Towline__V1__MigrationMethod methods[VT_METHODS] = {
         TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY,
         TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY,
         TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID,
-    }[vt_world.scenario->method[t->vm][move]];
-    limits.bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
-    limits.timeout_ms = TIMEOUT_MS;
-    limits.downtime_ms = vt_world.scenario->downtime_ms;
-    limits.max_rounds = 5;
-    limits.on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
-    r.vm = t->name;
-    r.destination = (char *)(uintptr_t)destination;
-    r.limits = &limits;
+    };
+    towline__v1__migration_limits__init(limits);
+    limits->method = methods[vt_world.scenario->method[t->vm][move]];
+    limits->bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
+    limits->timeout_ms = TIMEOUT_MS;
+    limits->downtime_ms = vt_world.scenario->downtime_ms;
+    limits->max_rounds = 5;
+    limits->on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
+}
+
+/* With a token: what it says. */
+static enum tw_code migration_start(struct vt_task *t, unsigned move, const char *destination,
+                                    const char *token)
+{
+    Towline__V1__StartMigrationRequest r = TOWLINE__V1__START_MIGRATION_REQUEST__INIT;
+    Towline__V1__MigrationLimits limits;
+    ProtobufCMessage *m;
+    struct tw_error err = {0};
+    vt_limits(t, move, &limits);
+    if (token[0]) {
+        r.plan = (char *)(uintptr_t)token;
+    } else {
+        r.vm = t->name;
+        r.destination = (char *)(uintptr_t)destination;
+        r.limits = &limits;
+    }
     enum tw_code code =
-        call(&towline__v1__migration_service__descriptor, "Start", &r.base, false, &m, &err);
+        vt_call(&towline__v1__migration_service__descriptor, "Start", &r.base, false, &m, &err);
     if (code != TW_OK) {
         vt_say("operator: migration of %s not begun: %s", t->name, err.what);
         return code;
@@ -160,42 +162,34 @@ static enum tw_code migration_start(struct task *t, unsigned move, const char *d
     snprintf(t->migration, sizeof t->migration, "%s",
              ((Towline__V1__StartMigrationResponse *)m)->migration->id);
     t->state = TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_PENDING;
+    t->bandwidth = 0;
+    t->paused = false;
     vt_say("operator: %s moves %s to %s", t->migration, t->name, destination);
     protobuf_c_message_free_unpacked(m, NULL);
     return TW_OK;
 }
 
-static enum tw_code migration_get(struct task *t)
+static enum tw_code migration_get(struct vt_task *t)
 {
     Towline__V1__GetMigrationRequest r = TOWLINE__V1__GET_MIGRATION_REQUEST__INIT;
     ProtobufCMessage *m;
     struct tw_error err = {0};
     r.id = t->migration;
     enum tw_code code =
-        call(&towline__v1__migration_service__descriptor, "Get", &r.base, true, &m, &err);
+        vt_call(&towline__v1__migration_service__descriptor, "Get", &r.base, true, &m, &err);
     if (code == TW_NOT_FOUND)
         vt_problem("migration %s was accepted and is forgotten", t->migration);
     if (code != TW_OK)
         return code;
-    Towline__V1__MigrationState state = ((Towline__V1__GetMigrationResponse *)m)->migration->state;
+    const Towline__V1__Migration *now = ((Towline__V1__GetMigrationResponse *)m)->migration;
+    Towline__V1__MigrationState state = now->state;
     if (ended(t->state) && state != t->state)
         vt_problem("migration %s had ended as %d and is %d now", t->migration, (int)t->state,
                    (int)state);
     t->state = state;
+    vt_orders_look(t, now);
     protobuf_c_message_free_unpacked(m, NULL);
     return TW_OK;
-}
-
-static void migration_tell(struct task *t, const char *method)
-{
-    Towline__V1__CancelMigrationRequest cancel = TOWLINE__V1__CANCEL_MIGRATION_REQUEST__INIT;
-    Towline__V1__SwitchMigrationRequest now = TOWLINE__V1__SWITCH_MIGRATION_REQUEST__INIT;
-    ProtobufCMessage *m;
-    struct tw_error err = {0};
-    cancel.id = now.id = t->migration;
-    if (call(&towline__v1__migration_service__descriptor, method,
-             strcmp(method, "Cancel") == 0 ? &cancel.base : &now.base, true, &m, &err) == TW_OK)
-        protobuf_c_message_free_unpacked(m, NULL);
 }
 
 static bool undisturbed(void)
@@ -204,15 +198,11 @@ static bool undisturbed(void)
     return (s->keep & ((UINT64_C(1) << s->fault_count) - 1)) == 0;
 }
 
-static void follow(struct task *t)
+static void follow(struct vt_task *t)
 {
     while (!ended(t->state) && !vt_world.ending) {
         vt_sleep(AGAIN_NS / 3);
-        if (wants_cancel)
-            migration_tell(t, "Cancel");
-        if (wants_switch)
-            migration_tell(t, "SwitchNow");
-        wants_cancel = wants_switch = false;
+        vt_orders_give(t);
         migration_get(t);
     }
     vt_say("operator: %s ended as %d", t->migration, (int)t->state);
@@ -221,7 +211,32 @@ static void follow(struct task *t)
         vt_problem("nothing went wrong, and migration %s ended as %d", t->migration, (int)t->state);
 }
 
-static void move(struct task *t, unsigned index)
+/* Another one than its own. */
+static const char *host_next(const struct vt_task *t)
+{
+    unsigned to = (vt_index(vt_node_of(t->host)) + 1 +
+                   (vt_world.scenario->vms > 1 ? (unsigned)vt_below(VT_AGENTS - 1) : 0)) %
+                  VT_AGENTS;
+    return vt_world.nodes[to].name;
+}
+
+static bool plans(const struct vt_task *t, enum vt_plan kind)
+{
+    return t->vm == 0 && vt_world.scenario->plan == kind;
+}
+
+static bool begin_move(struct vt_task *t, unsigned index)
+{
+    const char *to = host_next(t);
+    char token[64] = "";
+    if (plans(t, VT_PLAN_FRESH) && !vt_plan_make(t, index, to, token))
+        token[0] = 0;
+    if (token[0] && migration_start(t, index, to, token) == TW_OK)
+        return true;
+    return migration_start(t, index, to, "") == TW_OK;
+}
+
+static void move(struct vt_task *t, unsigned index)
 {
     Towline__V1__VmState state = 0;
     bool moving = false;
@@ -229,10 +244,7 @@ static void move(struct task *t, unsigned index)
         if (vm_get(t, &state, &moving) == TW_OK) {
             if (state == TOWLINE__V1__VM_STATE__VM_STATE_FAILED)
                 return;
-            unsigned to = (vt_index(vt_node_of(t->host)) + 1 +
-                           (vt_world.scenario->vms > 1 ? (unsigned)vt_below(VT_AGENTS - 1) : 0)) %
-                          VT_AGENTS;
-            if (!moving && migration_start(t, index, vt_world.nodes[to].name) == TW_OK) {
+            if (!moving && begin_move(t, index)) {
                 follow(t);
                 return;
             }
@@ -243,13 +255,33 @@ static void move(struct task *t, unsigned index)
     }
 }
 
+/* The first move behind a plan that it makes worthless. */
+static void move_past_plan(struct vt_task *t)
+{
+    Towline__V1__VmState state = 0;
+    bool moving, expired = plans(t, VT_PLAN_EXPIRED);
+    char token[64], before[64];
+    bool made = vm_get(t, &state, &moving) == TW_OK && vt_plan_make(t, 0, host_next(t), token);
+    snprintf(before, sizeof before, "%s", t->host);
+    if (made && expired)
+        vt_sleep(PLAN_LIVES_NS + TW_SEC);
+    if (made && expired)
+        vt_plan_must_fail(token, "too old");
+    move(t, 0);
+    if (made && !expired && vm_get(t, &state, &moving) == TW_OK && strcmp(before, t->host) != 0)
+        vt_plan_must_fail(token, "for a VM on another host");
+}
+
 static void *work(void *arg)
 {
-    struct task *t = arg;
+    struct vt_task *t = arg;
     t->created = create(t);
     for (unsigned i = 0; t->created && i < vt_world.scenario->moves && !vt_world.problem[0]; i++) {
         vt_sleep(vt_below(300 * TW_MS));
-        move(t, i);
+        if (i == 0 && (plans(t, VT_PLAN_STALE) || plans(t, VT_PLAN_EXPIRED)))
+            move_past_plan(t);
+        else
+            move(t, i);
     }
     if (t->created && t->vm == 0 && vt_world.scenario->deletes)
         delete (t);
@@ -266,7 +298,7 @@ static void *begin(void *arg)
     if (tw_rpc_client_open(&config, &client, NULL) != TW_OK)
         abort();
     for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
-        tasks[i] = (struct task){.vm = i};
+        tasks[i] = (struct vt_task){.vm = i};
         snprintf(tasks[i].name, sizeof tasks[i].name, "vm-%u", i);
         vt_spawn_free(vt_here(), work, &tasks[i]);
     }
@@ -276,7 +308,7 @@ static void *begin(void *arg)
 void vt_operator_begin(void)
 {
     memset(tasks, 0, sizeof tasks);
-    wants_cancel = wants_switch = false;
+    vt_orders_begin();
     vt_spawn_free(&vt_world.nodes[VT_OPERATOR], begin, NULL);
 }
 
@@ -284,16 +316,6 @@ void vt_operator_end(void)
 {
     tw_rpc_client_close(client);
     client = NULL;
-}
-
-void vt_operator_cancel(void)
-{
-    wants_cancel = true;
-}
-
-void vt_operator_switch(void)
-{
-    wants_switch = true;
 }
 
 bool vt_operator_done(void)
@@ -307,7 +329,7 @@ bool vt_operator_done(void)
 bool vt_operator_settled(void)
 {
     for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
-        const struct task *t = &tasks[i];
+        const struct vt_task *t = &tasks[i];
         unsigned copies = vt_guest_copies(t->name);
         if (!t->done || copies > 1 || (t->deleted && copies) ||
             (!t->deleted && !vt_guest_lost(t->name) && vt_guest_runs_on(t->name) < 0))
@@ -320,11 +342,12 @@ bool vt_operator_settled(void)
 void vt_operator_check(void)
 {
     for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
-        struct task *t = &tasks[i];
+        struct vt_task *t = &tasks[i];
         Towline__V1__VmState state = 0;
         bool moving = false;
         enum tw_code code = vm_get(t, &state, &moving);
         vt_guest_check_end(t->name, t->deleted);
+        vt_check_owners_end(t->name);
         if (t->deleted) {
             if (code != TW_NOT_FOUND)
                 vt_problem("%s is deleted and the controller still has it", t->name);

@@ -44,6 +44,8 @@ static unsigned amount_of(struct tw_random *r, enum vt_fault_kind kind)
         return 1 + (unsigned)below(r, 4);
     case VT_DISK_SLOW:
         return 5 + (unsigned)below(r, 300);
+    case VT_SET:
+        return 64u << below(r, 6);
     default:
         return 0;
     }
@@ -76,6 +78,34 @@ static void choose_fault(struct tw_random *r, struct vt_fault *f)
     }
 }
 
+/* What came later does not change what a seed stood for before: it is added to some. */
+static void choose_more(struct vt_scenario *s, uint64_t seed)
+{
+    static const enum vt_fault_kind kinds[] = {VT_HOST_OFF, VT_HOST_OFF, VT_HOST_OFF, VT_STOP,
+                                               VT_STOP,     VT_PAUSE,    VT_SET,      VT_RECONNECT};
+    struct tw_random r = {seed * 2 + 0x9e3779b97f4a7c15};
+    bool for_good = false;
+    unsigned more = below(&r, 3) ? 0 : 1 + (unsigned)below(&r, 3);
+    for (; more-- > 0; s->fault_count++) {
+        struct vt_fault *f = &s->faults[s->fault_count];
+        choose_fault(&r, f);
+        f->kind = kinds[below(&r, sizeof kinds / sizeof *kinds)];
+        f->amount = amount_of(&r, f->kind);
+        if (f->node == VT_WHOEVER)
+            f->node = (unsigned)below(&r, VT_AGENTS);
+        if (f->kind != VT_HOST_OFF)
+            continue;
+        bool comes_back = for_good || f->node == VT_CONTROLLER || below(&r, 2);
+        f->lasts_ns = comes_back ? TW_SEC + below(&r, 6 * TW_SEC) : 0;
+        for_good |= f->lasts_ns == 0;
+        s->deletes = s->deletes && !for_good; /* nobody deletes on a host that is not there */
+    }
+    if (below(&r, 4) == 0)
+        s->recover_ns = 200 * TW_MS + below(&r, 2 * TW_SEC);
+    if (below(&r, 6) == 0)
+        s->plan = below(&r, 12) ? VT_PLAN_FRESH + (unsigned)below(&r, 2) : VT_PLAN_EXPIRED;
+}
+
 void vt_scenario_of_seed(struct vt_scenario *s, uint64_t seed, int method)
 {
     struct tw_random r = {seed * 2 + 1};
@@ -96,4 +126,5 @@ void vt_scenario_of_seed(struct vt_scenario *s, uint64_t seed, int method)
     s->fault_count = (unsigned)below(&r, 7);
     for (unsigned i = 0; i < s->fault_count; i++)
         choose_fault(&r, &s->faults[i]);
+    choose_more(s, seed);
 }

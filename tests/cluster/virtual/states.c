@@ -163,6 +163,11 @@ static const struct {
     {.name = "destination agent and VM killed",
      .fault = {.kind = VT_KILL, .node = DESTINATION, .lasts_ns = 300 * TW_MS},
      .guest = true},
+    {.name = "source agent stopped", .fault = {.kind = VT_STOP, .node = SOURCE, .lasts_ns = TW_MS}},
+    {.name = "destination agent stopped",
+     .fault = {.kind = VT_STOP, .node = DESTINATION, .lasts_ns = TW_MS}},
+    {.name = "source host lost", .fault = {.kind = VT_HOST_OFF, .node = SOURCE}},
+    {.name = "destination host lost", .fault = {.kind = VT_HOST_OFF, .node = DESTINATION}},
 };
 #define TROUBLES (sizeof troubles / sizeof *troubles)
 
@@ -220,7 +225,7 @@ static bool play_one(unsigned way, unsigned table, unsigned state, unsigned trou
     return good;
 }
 
-/* Behind ten minutes without a path, and left when an operator says so: played by the tests of the
+/* Behind minutes without a path, and left when an operator says so: played by the tests of the
  * service (recover_test) and of real processes (crash_test). */
 static bool waits_for_an_operator(unsigned table, unsigned state)
 {

@@ -23,6 +23,7 @@ _Static_assert(sizeof(struct lock) <= sizeof(pthread_mutex_t), "a lock fits into
 int __wrap_clock_gettime(clockid_t id, struct timespec *t);
 ssize_t __wrap_getrandom(void *buffer, size_t size, unsigned flags);
 int __wrap_usleep(useconds_t us);
+int __wrap_nanosleep(const struct timespec *duration, struct timespec *left);
 int __wrap_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *limit, const void *mask);
 ssize_t __wrap_write(int fd, const void *bytes, size_t size);
 ssize_t __real_write(int fd, const void *bytes, size_t size);
@@ -56,6 +57,13 @@ ssize_t __wrap_getrandom(void *buffer, size_t size, unsigned flags)
     for (size_t i = 0; i < size; i++)
         to[i] = (uint8_t)vt_below(256);
     return (ssize_t)size;
+}
+
+int __wrap_nanosleep(const struct timespec *duration, struct timespec *left)
+{
+    (void)left;
+    vt_sleep((uint64_t)duration->tv_sec * TW_SEC + (uint64_t)duration->tv_nsec);
+    return 0;
 }
 
 int __wrap_usleep(useconds_t us)

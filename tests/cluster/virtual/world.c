@@ -1,4 +1,5 @@
 #include "tests/cluster/virtual/world.h"
+#include "tests/cluster/virtual/power.h"
 
 #include "base/log.h"
 
@@ -9,9 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FAULTS_NS (9 * TW_SEC)   /* things go wrong for so long */
-#define SETTLE_NS (150 * TW_SEC) /* and then it must all come to an end */
-#define QUIET_NS  (2 * TW_SEC)   /* the cluster stays as it is */
+#define FAULTS_NS  (9 * TW_SEC)   /* things go wrong for so long */
+#define SETTLE_NS  (150 * TW_SEC) /* and then it must all come to an end */
+#define QUIET_NS   (2 * TW_SEC)   /* the cluster stays as it is */
+#define EXPIRES_NS (610 * TW_SEC) /* a plan is too old then */
 
 struct vt_world vt_world;
 
@@ -140,6 +142,7 @@ static void begin(const struct vt_scenario *scenario, bool trace)
     vt_open(scenario->seed);
     vt_world.began_ns = vt_now();
     folder_make();
+    vt_power_begin();
     vt_guests_begin();
     for (unsigned i = 0; i < VT_NODES; i++)
         snprintf(vt_world.nodes[i].name, sizeof vt_world.nodes[i].name, "%s", names[i]);
@@ -159,6 +162,7 @@ static void finish(void)
     if (!vt_run(all_gone, NULL, vt_now() + 100 * TW_SEC))
         vt_problem("%u threads or calls do not end", vt_fibers_alive());
     vt_operator_end();
+    vt_power_end();
     vt_guests_end();
     vt_close();
     vt_folder_remove(getpid());
@@ -169,8 +173,14 @@ bool vt_play(const struct vt_scenario *scenario, bool trace)
     begin(scenario, trace);
     vt_run(broken, NULL, vt_world.began_ns + FAULTS_NS);
     vt_heal();
-    if (!vt_run(settled, NULL, vt_now() + SETTLE_NS))
+    uint64_t patience = SETTLE_NS;
+    if (scenario->plan == VT_PLAN_EXPIRED)
+        patience += EXPIRES_NS;
+    if (!vt_run(settled, NULL, vt_now() + patience))
         vt_problem("the cluster does not come to rest");
+    vt_hosts_on();
+    if (!vt_run(settled, NULL, vt_now() + SETTLE_NS))
+        vt_problem("the cluster does not come to rest with hosts that are back");
     vt_run(broken, NULL, vt_now() + QUIET_NS);
     checked = broken(NULL);
     if (!checked)

@@ -33,8 +33,14 @@ enum vt_fault_kind {
     VT_DISK_FULL,     /* of `node` */
     VT_DISK_SLOW,     /* of `node`: up to `amount` ms a write */
     VT_KILL_GUEST,    /* the process of a copy on `node`, or of the copy that runs */
-    VT_CANCEL,        /* an operator cancels whatever migration there is */
-    VT_SWITCH,        /* an operator wants the VM to move now */
+    VT_HOST_OFF,      /* `node` has no power, its guests with it; 0 ns = for good */
+    VT_STOP,          /* `node` is told to end, ends in order and starts again */
+    /* Orders of an operator to whatever migration there is. */
+    VT_CANCEL,
+    VT_SWITCH,
+    VT_PAUSE, /* for `lasts_ns` */
+    VT_SET,   /* the bandwidth: `amount` KiB/s */
+    VT_RECONNECT,
     VT_FAULT_KINDS,
 };
 extern const char *const vt_fault_names[VT_FAULT_KINDS];
@@ -50,6 +56,14 @@ struct vt_fault {
     unsigned amount;
 };
 
+enum vt_plan {
+    VT_PLAN_NONE,
+    VT_PLAN_FRESH,   /* each move runs a plan that was just made */
+    VT_PLAN_STALE,   /* a plan that was made before the VM moved is tried again behind it */
+    VT_PLAN_EXPIRED, /* ... and one that is too old */
+    VT_PLANS,
+};
+
 /* What a seed stands for. Everything else follows from it. */
 struct vt_scenario {
     uint64_t seed;
@@ -62,6 +76,8 @@ struct vt_scenario {
     bool hook;            /* a switch-over hook is configured */
     unsigned downtime_ms; /* 0 = as usual */
     bool deletes;         /* the operator deletes the first VM at the end */
+    enum vt_plan plan;    /* whether the first VM's moves follow plans */
+    uint64_t recover_ns;  /* how long a lost path is tried again; 0 = as usual */
     struct vt_fault faults[VT_FAULTS_MAX];
     unsigned fault_count;
     uint64_t keep;           /* bits of the faults that happen */
@@ -87,7 +103,6 @@ struct vt_world {
     bool ending;                        /* every process is to end */
     unsigned point_seen[VT_FAULTS_MAX]; /* how often a fault's point was passed */
     bool struck[VT_FAULTS_MAX];
-    uint64_t last_fault_ns; /* of those that may cost a VM in post-copy; 0 = none */
     bool guest_killed;
     bool trace;
     char problem[400]; /* the first broken rule; "" = none */
@@ -113,6 +128,10 @@ void vt_node_start(struct vt_node *node);
 /* At once; what it still does reaches nobody. */
 void vt_kill(struct vt_node *node);
 void vt_kill_for(struct vt_node *node, uint64_t down_ns);
+void vt_stop_for(struct vt_node *node, uint64_t down_ns);
+/* 0 = until vt_hosts_on(). */
+void vt_host_off(struct vt_node *node, uint64_t down_ns);
+void vt_hosts_on(void);
 struct vt_node *vt_node_of(const char *url);
 unsigned vt_index(const struct vt_node *node);
 unsigned vt_connections(const struct vt_node *node); /* of its fabric */
@@ -128,8 +147,9 @@ void *vt_controller_main(void *node);
 
 /* Whether an agent's record on disk says that it owns the VM, and that at most one does. */
 bool vt_owns_on_disk(unsigned index, const char *vm);
-bool vt_memory_follows_on_disk(unsigned index, const char *vm);
 void vt_check_owners(const char *vm);
+/* ... and no older copy waits on a host that was declared lost to be removed. */
+void vt_check_owners_end(const char *vm);
 bool vt_agents_idle(void); /* all are up, none moves anything */
 void vt_agent_check_end(unsigned index);
 
@@ -147,8 +167,8 @@ void vt_operator_begin(void);
 bool vt_operator_done(void);
 bool vt_operator_settled(void); /* everything that was asked for has come to an end */
 void vt_operator_check(void);
-void vt_operator_cancel(void);
-void vt_operator_switch(void);
+void vt_operator_order(enum vt_fault_kind order, unsigned amount);
+void vt_operator_resume(void);
 void vt_operator_end(void);
 
 /* ---- guest.c --------------------------------------------------------------------------------- */
@@ -159,6 +179,8 @@ void vt_guests_end(void);
 void vt_guest_acknowledged(const char *vm);
 void vt_guest_deleting(const char *vm);
 void vt_guests_kill(int host);
+/* All of that host, which is off. */
+void vt_guests_end_with_host(unsigned host);
 /* Which agent runs it; -1 = nobody. */
 int vt_guest_runs_on(const char *vm);
 bool vt_guest_lost(const char *vm);
