@@ -10,6 +10,7 @@
 
 #define COPYING_NS        (100 * TW_MS)
 #define SWITCHING_NS      (20 * TW_MS)
+#define SLOW_MAX_NS       (1 * TW_SEC)
 #define DOUBT_FIRST_NS    (100 * TW_MS)
 #define DOUBT_LAST_NS     (10 * TW_SEC)
 #define SILENCE_NS        (2 * TW_SEC) /* until silence is told as such */
@@ -23,13 +24,23 @@
 
 /* ---- What is known ------------------------------------------------------------------------- */
 
+/* Until they are asked again. Hosts on which answers take long have better things to do. */
+static uint64_t pause_of(const struct tw_drive *d, enum tw_migration_state state)
+{
+    const uint64_t slow = d->asking_ns * 2 < SLOW_MAX_NS ? d->asking_ns * 2 : SLOW_MAX_NS;
+    const uint64_t usual = state == TW_MIGRATION_SWITCHING ? SWITCHING_NS : COPYING_NS;
+    return slow > usual ? slow : usual;
+}
+
 static void ask_both(struct tw_drive *d)
 {
+    const uint64_t begin = tw_now(&tw_monotonic);
     /* In this order: a destination that owns is never older news than the source's answer. */
     tw_drive_ask(d, TW_SOURCE_SIDE);
     tw_drive_ask(d, TW_DESTINATION_SIDE);
     const struct tw_answer *s = &d->answer[TW_SOURCE_SIDE], *t = &d->answer[TW_DESTINATION_SIDE];
     uint64_t now = tw_now(&tw_monotonic);
+    d->asking_ns = now - begin;
     if (s->answers && t->answers)
         d->silent_since_ns = 0;
     else if (!d->silent_since_ns)
@@ -307,7 +318,7 @@ static uint64_t go_on(struct tw_drive *d, struct tw_migration_record *m,
         d->saved_ns = now;
         tw_drive_write(d, m, &change, NULL);
     }
-    return in_ns(state == TW_MIGRATION_SWITCHING ? SWITCHING_NS : COPYING_NS);
+    return in_ns(pause_of(d, state));
 }
 
 /* Nobody can decide now; called with the lock. */

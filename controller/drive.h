@@ -47,6 +47,7 @@ struct tw_drive {
     struct tw_answer answer[TW_SIDES];
     enum tw_known seen[TW_SIDES]; /* as of seen_since_ns */
     uint64_t seen_since_ns, silent_since_ns, saved_ns, cancel_sent_ns;
+    uint64_t asking_ns; /* how long the last answers of both sides took */
     unsigned doubts, alarms;
     char told_fabric[TW_URL_SIZE]; /* where the destination was told that the source is */
     struct tw_error cause;         /* why it fails, as far as is known */
