@@ -212,29 +212,38 @@ static enum tw_code add_plan_reasons(struct tw_services *s, const char *id,
 }
 
 /* Whether the guest was slowed, or may be, and why. */
-static void add_pacing(struct tw_services *s, const char *id,
-                       Towline__V1__WhyMigrationResponse *out)
+static void pacing_reason(tw_why *why, const Towline__V1__MigrationProgress *p)
 {
-    struct tw_migration_record m;
-    struct tw_error ignored; /* a refusal is no migration */
-    if (tw_migrations_get(s->migrations, id, &m, &ignored) != TW_OK)
-        return;
-    Towline__V1__MigrationProgress *p =
-        towline__v1__migration_progress__unpack(NULL, m.progress_size, m.progress);
-    if (!p)
-        return;
     const struct tw_rule rule = {.about = "pacing",
                                  .rule = "slow_down",
                                  .value = p->pace_share_permille,
                                  .limit = p->pace_budget_permille,
                                  .unit = "permille"};
     if (p->pace_reason[0])
-        tw_why_add(out, TW_WARN, &rule, "writers of %s%llu hot lines: %s",
-                   p->paced_lines ? "" : "up to ", (unsigned long long)p->paced_lines_most,
+        tw_why_add(why, TW_WARN, &rule, "writers of up to %llu hot lines %s slowed: %s",
+                   (unsigned long long)p->paced_lines_most, p->pace_delay_ns ? "are" : "were",
                    p->pace_reason);
     else if (p->pace_budget_permille)
-        tw_why_add(out, TW_PASS, &rule, "nobody is slowed: rounds converge without it so far");
+        tw_why_add(why, TW_PASS, &rule, "nobody is slowed: it was not needed so far");
+}
+
+static enum tw_code add_pacing(struct tw_services *s, const char *id,
+                               Towline__V1__WhyMigrationResponse *out, struct tw_error *err)
+{
+    struct tw_migration_record m;
+    struct tw_error ignored; /* a plan or a refusal is no migration */
+    if (tw_migrations_get(s->migrations, id, &m, &ignored) != TW_OK)
+        return TW_OK;
+    tw_why *own = tw_why_new(m.vm, "");
+    Towline__V1__MigrationProgress *p =
+        towline__v1__migration_progress__unpack(NULL, m.progress_size, m.progress);
+    if (own && p)
+        pacing_reason(own, p);
+    bool ok =
+        own && p && tw_reasons_copy(&out->reasons, &out->n_reasons, own->reasons, own->n_reasons);
     towline__v1__migration_progress__free_unpacked(p, NULL);
+    towline__v1__why_migration_response__free_unpacked(own, NULL);
+    return ok ? TW_OK : tw_no_memory(id, err);
 }
 
 static enum tw_code why(struct tw_services *s, const struct tw_rpc_call *call,
@@ -250,8 +259,8 @@ static enum tw_code why(struct tw_services *s, const struct tw_rpc_call *call,
     *response = *kept;
     *kept = empty;
     towline__v1__why_migration_response__free_unpacked(kept, NULL);
-    add_pacing(s, request->id, response);
-    return add_plan_reasons(s, request->id, response, err);
+    code = add_pacing(s, request->id, response, err);
+    return code == TW_OK ? add_plan_reasons(s, request->id, response, err) : code;
 }
 
 TW_SERVED(adjust, "MigrationService/Adjust")
