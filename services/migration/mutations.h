@@ -18,6 +18,7 @@ struct tw_migration_mutations {
     bool late_overwrites;  /* destination: what arrives late is written all the same */
     bool count_twice;      /* destination: what arrives late is counted all the same */
     bool ready_early;      /* destination: a page is ready with its first line */
+    bool ask_each;         /* destination: asks for each wait, also for what was asked for */
     bool start_early;      /* destination: runs as soon as it is prepared */
 };
 
