@@ -150,6 +150,21 @@ static void predictor_to_proto(const struct tw_migration_progress *p,
     r->timeliness_percent = quality.timeliness;
 }
 
+static void pacing_to_proto(const struct tw_migration_progress *p,
+                            Towline__V1__MigrationProgress *r)
+{
+    r->paced_lines = p->paced_lines;
+    r->paced_lines_most = p->paced_lines_most;
+    r->pace_delay_ns = p->pace_delay_ns;
+    r->pace_us = p->pace_ns / TW_US;
+    r->pace_wait_us = p->pace_wait_ns / TW_US;
+    r->pace_waits = p->pace_waits;
+    r->pace_share_permille =
+        r->pace_us ? (uint32_t)((unsigned __int128)r->pace_wait_us * 1000 / r->pace_us) : 0;
+    r->pace_budget_permille = p->pace_budget_permille;
+    r->pace_reason = strdup(p->pace_reason);
+}
+
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
                                                      const struct tw_job *job)
 {
@@ -201,6 +216,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->save_us = p->save_ns / TW_US;
     r->link_bytes_per_s = p->link_bytes_per_s;
     r->start_us = p->start_ns / TW_US;
+    pacing_to_proto(p, r);
     r->paused = p->paused;
     r->paused_us = p->paused_ns / TW_US;
     if (job) {
@@ -267,6 +283,8 @@ void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned p
     out->max_rounds = limits->max_rounds;
     out->timeout_ns = limits->timeout_ms * TW_MS;
     out->skip_verify = limits->skip_verify;
+    out->total_ns = limits->total_ms * TW_MS;
+    out->slow_down_permille = limits->slow_down_percent * 10;
     if (limits->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY)
         out->method = TW_METHOD_POST_COPY;
     else if (limits->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID)

@@ -151,6 +151,32 @@ static void meters_page(FILE *out, const struct tw_agent *a)
     }
 }
 
+/* Of VMs that leave: whose writers of hot lines are slowed because pre-copy would not converge. */
+static void pacing_page(FILE *out, const struct tw_agent *a)
+{
+    static const struct {
+        const char *name, *type, *help;
+    } columns[] = {
+        {"lines", "gauge", "Lines whose writers are slowed so that pre-copy converges."},
+        {"delay_seconds", "gauge", "What making one of them dirty costs its writer now."},
+        {"wait_seconds_total", "counter", "Time that the vCPU that waited longest has waited."},
+    };
+    for (unsigned i = 0; i < sizeof columns / sizeof *columns; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "towline_agent_vm_paced_%s", columns[i].name);
+        family(out, name, columns[i].type, columns[i].help);
+        for (const struct tw_job *job = a->jobs; job; job = job->next) {
+            struct tw_migration_progress p;
+            if (!job->source)
+                continue;
+            tw_source_progress(job->source, &p);
+            const double values[] = {(double)p.paced_lines, (double)p.pace_delay_ns / 1e9,
+                                     (double)p.pace_wait_ns / 1e9};
+            fprintf(out, "%s{vm=\"%s\"} %.9g\n", name, job->params.vm, values[i]);
+        }
+    }
+}
+
 static void vms_page(FILE *out, const struct tw_agent *a)
 {
     family(out, "towline_agent_vm_running", "gauge", "1 when the VM runs here.");
@@ -169,6 +195,7 @@ static void vms_page(FILE *out, const struct tw_agent *a)
                 (unsigned long long)(c.messages[TW_MEM_WR] + c.messages[TW_MEM_WR_KEEP]));
     }
     meters_page(out, a);
+    pacing_page(out, a);
     family(out, "towline_agent_vm_link_overflows_total", "counter",
            "Store events that a full ring turned into line marks.");
     for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {

@@ -3,6 +3,8 @@
 
 #include "rpc/rpc.h"
 
+#define SLOW_DOWN_MAX (TW_PACE_SHARE_MAX / 10) /* per cent */
+
 struct measure_query {
     const Towline__V1__MeasureVmRequest *request;
     Towline__V1__MeasureVmResponse *response;
@@ -34,10 +36,15 @@ static enum tw_code adjust_on_data_thread(void *owner, void *arg, struct tw_erro
     if (r->set_downtime && r->downtime_ms == 0)
         return tw_fail(err, TW_INVALID_ARGUMENT, r->migration, "at least 1 ms", "0",
                        "no usable downtime budget");
+    if (r->set_slow_down && r->slow_down_percent > SLOW_DOWN_MAX)
+        return tw_fail(err, TW_INVALID_ARGUMENT, r->migration, "at most 90 per cent", NULL,
+                       "no usable budget of slow-down: %u", r->slow_down_percent);
     if (r->set_bandwidth)
         tw_source_set_bandwidth(job->source, r->bandwidth_bytes_per_s);
     if (r->set_downtime)
         tw_source_set_downtime(job->source, r->downtime_ms * TW_MS);
+    if (r->set_slow_down)
+        tw_source_set_slow_down(job->source, r->slow_down_percent * 10);
     if (r->set_paused)
         tw_source_pause(job->source, r->paused);
     return TW_OK;

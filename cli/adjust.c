@@ -25,18 +25,30 @@ static int adjust(struct tow *tow, Towline__V1__AdjustMigrationRequest *request,
     return status;
 }
 
+static enum tw_code slow_down_parse(const char *text, uint32_t *percent, struct tw_error *err)
+{
+    uint64_t number = 0;
+    enum tw_code code = TW_OK;
+    if (strcmp(text, "none") != 0)
+        code = tow_number_parse("--slow-down", text, 1, 90, &number, err);
+    *percent = (uint32_t)number;
+    return code;
+}
+
 int tow_migration_set(struct tow *tow, const struct tow_arguments *arguments)
 {
     Towline__V1__AdjustMigrationRequest request = TOWLINE__V1__ADJUST_MIGRATION_REQUEST__INIT;
     const char *bandwidth = tow_option_value(arguments, "bandwidth");
     const char *downtime = tow_option_value(arguments, "downtime");
+    const char *slow = tow_option_value(arguments, "slow-down");
     struct tw_error err = {0};
     enum tw_code code = TW_OK;
     request.id = tow_text(arguments->words[0]);
     request.set_bandwidth = bandwidth != NULL;
     request.set_downtime = downtime != NULL;
-    if (!bandwidth && !downtime)
-        return tow_usage(tow, "migration set", "--bandwidth or --downtime", NULL,
+    request.set_slow_down = slow != NULL;
+    if (!bandwidth && !downtime && !slow)
+        return tow_usage(tow, "migration set", "--bandwidth, --downtime or --slow-down", NULL,
                          "nothing to change");
     if (bandwidth && strcmp(bandwidth, "unlimited") != 0 &&
         (!tw_size_parse(bandwidth, &request.bandwidth_bytes_per_s) ||
@@ -45,6 +57,8 @@ int tow_migration_set(struct tow *tow, const struct tow_arguments *arguments)
                          "not usable");
     if (downtime)
         code = tow_milliseconds_parse("--downtime", downtime, &request.downtime_ms, &err);
+    if (code == TW_OK && slow)
+        code = slow_down_parse(slow, &request.slow_down_percent, &err);
     return code == TW_OK ? adjust(tow, &request, "changed") : tow_fail(tow, &err);
 }
 

@@ -39,8 +39,11 @@ static const struct tow_option vm_list_options[] = {
          "at most so much on the wire while the VM runs, as 128MiB/s [unlimited]"},                \
         {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms [300ms]"},         \
         {0, "downtime-ms", "N", NULL, "the same in milliseconds"},                                 \
-        {0, "total", "DURATION", NULL, "budget of the whole; counts for a choice [none]"},         \
-        {0, "slow-down", "PERCENT", NULL, "budget of the guest's slow-down, 1 to 90 [none]"},      \
+        {0, "total", "DURATION", NULL,                                                             \
+         "budget of the whole; counts for a choice and for pacing [none]"},                        \
+        {0, "slow-down", "PERCENT", NULL,                                                          \
+         "budget of the guest's slow-down, 1 to 90; with one, pre-copy may slow the writers of "   \
+         "hot lines where it would not converge otherwise [none]"},                                \
         {0, "max-rounds", "N", NULL, "rounds after the full copy [30]"},                           \
         {0, "on-no-convergence", "WHAT", "abort stop",                                             \
          "when the rounds are used up: leave the VM at the source, or stop it all the same "       \
@@ -70,6 +73,9 @@ static const struct tow_option plan_options[] = {
 static const struct tow_option set_options[] = {
     {0, "bandwidth", "RATE", NULL, "as 64MiB/s, or unlimited"},
     {0, "downtime", "DURATION", NULL, "budget from stop to resume, as 300ms"},
+    {0, "slow-down", "PERCENT", NULL,
+     "of its time, 1 to 90, that the writers of hot lines may be made to wait in pre-copy; none "
+     "ends it at once"},
     {0, NULL, NULL, NULL, NULL},
 };
 

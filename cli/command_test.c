@@ -234,7 +234,15 @@ Test(command, migration_set_pause_why)
     cr_expect(fake.adjusted.set_paused && !fake.adjusted.paused);
     cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1"), 2);
     cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1", "--bandwidth", "0"), 2);
-    cr_expect_eq(fake.adjusts, 4);
+    cr_assert_eq(TOW(&run, &fake, "migration", "set", "m-1", "--slow-down", "35"), 0);
+    cr_expect(fake.adjusted.set_slow_down && !fake.adjusted.set_downtime);
+    cr_expect_eq(fake.adjusted.slow_down_percent, 35);
+    cr_assert_eq(TOW(&run, &fake, "migration", "set", "m-1", "--slow-down", "none"), 0);
+    cr_expect(fake.adjusted.set_slow_down && fake.adjusted.slow_down_percent == 0);
+    cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1", "--slow-down", "0"), 2);
+    cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1", "--slow-down", "91"), 2);
+    cr_expect_eq(TOW(&run, &fake, "migration", "set", "m-1", "--slow-down", "much"), 2);
+    cr_expect_eq(fake.adjusts, 6);
     cr_assert_eq(TOW(&run, &fake, "migration", "why", "r-1"), 0);
     cr_expect(said("r-1: vm web-1, to any host: refused\n"), "%s", run.out_text);
     cr_expect(said("64.0 MiB"));

@@ -14,7 +14,7 @@
 
 #define LINE_EVERY_NS (3 * TW_SEC)
 #define BAR_COLUMNS   30u
-#define BLOCK_LINES   6u
+#define BLOCK_LINES   7u
 #define BLOCK_TEXT    512u
 
 static const Towline__V1__MigrationProgress *progress_of(const Towline__V1__Migration *migration)
@@ -108,6 +108,17 @@ static char *block_line(struct block *block)
     return block->lines[block->count++];
 }
 
+static void pace_line(const Towline__V1__MigrationProgress *p, char line[BLOCK_TEXT])
+{
+    char delay[TW_SIZE_TEXT];
+    snprintf(line, BLOCK_TEXT,
+             "pacing     writers of %llu hot lines are slowed by %s a line, %u.%u %% of the time "
+             "so far (budget %u %%)",
+             (unsigned long long)p->paced_lines, tw_duration_format(p->pace_delay_ns, delay),
+             p->pace_share_permille / 10, p->pace_share_permille % 10,
+             p->pace_budget_permille / 10);
+}
+
 static void block_make(const struct tow_progress *progress, const Towline__V1__Migration *m,
                        uint64_t away_ms, struct block *block)
 {
@@ -133,6 +144,8 @@ static void block_make(const struct tow_progress *progress, const Towline__V1__M
              f.pages, f.times);
     snprintf(block_line(block), BLOCK_TEXT, "rate       %s/s, dirtied %s/s, switch-over %s", f.rate,
              f.dirty, f.eta);
+    if (p->pace_delay_ns)
+        pace_line(p, block_line(block));
     if (away_ms)
         snprintf(block_line(block), BLOCK_TEXT, "controller has not answered for %s",
                  tw_duration_format(away_ms / 100 * 100 * TW_MS, away));
@@ -198,6 +211,10 @@ static void line_print(struct tow_progress *progress, const Towline__V1__Migrati
                  m->id, state_name(m, state), p->phase[0] ? ", " : "", p->phase, percent(p),
                  p->n_rounds, f.sent, f.pages, f.rate, f.dirty, f.eta);
     fprintf(progress->out, "%s\n", tow_safe_text(line, safe, sizeof safe));
+    if (p->pace_delay_ns && !away_ms) {
+        pace_line(p, line);
+        fprintf(progress->out, "%s: %s\n", m->id, line);
+    }
     fflush(progress->out);
 }
 
@@ -266,6 +283,26 @@ static void print_times(const Towline__V1__MigrationProgress *p, FILE *out)
         fprintf(out, "total          %s\n", tw_duration_format(p->total_us * TW_US, text));
 }
 
+/* Writers of hot lines that are slowed, or were. */
+static void print_pacing(const Towline__V1__MigrationProgress *p, FILE *out)
+{
+    char line[BLOCK_TEXT], safe[BLOCK_TEXT], time[TW_SIZE_TEXT], waited[TW_SIZE_TEXT];
+    if (p->pace_delay_ns) {
+        pace_line(p, line);
+        fprintf(out, "pacing         %s\n", line + strlen("pacing     "));
+    }
+    if (p->paced_lines_most || p->pace_us) {
+        fprintf(out, "slowed         writers of up to %llu hot lines for %s",
+                (unsigned long long)p->paced_lines_most,
+                tw_duration_format(p->pace_us * TW_US, time));
+        fprintf(out, ": %s waited, %u.%u %% of it, in %llu waits\n",
+                tw_duration_format(p->pace_wait_us * TW_US, waited), p->pace_share_permille / 10,
+                p->pace_share_permille % 10, (unsigned long long)p->pace_waits);
+    }
+    if (p->pace_reason[0])
+        fprintf(out, "slowed because %s\n", tow_safe_text(p->pace_reason, safe, sizeof safe));
+}
+
 /* What followed the VM. */
 static void print_followed(const Towline__V1__MigrationProgress *p, FILE *out)
 {
@@ -330,6 +367,7 @@ static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
     fprintf(out, "as pages       %s", tw_size_format(p->bytes_if_pages, text));
     fprintf(out, " (%s as much)\n", tow_times_format(p->bytes_if_pages, p->bytes_sent, times));
     print_times(p, out);
+    print_pacing(p, out);
     print_followed(p, out);
     print_path(p, out);
     if (p->memory_compared)

@@ -52,6 +52,7 @@ struct tw_drive {
     char told_fabric[TW_URL_SIZE]; /* where the destination was told that the source is */
     struct tw_error cause;         /* why it fails, as far as is known */
     bool timed_out;
+    bool paced; /* the source said last that it slows the guest */
 };
 
 struct tw_migrations {
@@ -71,6 +72,10 @@ void tw_drive_wake(struct tw_drive *drive);
 
 /* Asks a side; the progress that it tells is kept in the record. */
 void tw_drive_ask(struct tw_drive *drive, enum tw_side side);
+
+/* ---- drive_pace.c: events when the guest is slowed, and when it is no longer --------------- */
+
+void tw_drive_note_pacing(struct tw_drive *drive, const Towline__V1__MigrationProgress *progress);
 
 /* ---- drive_write.c: what is written down; the drive is locked ------------------------------ */
 

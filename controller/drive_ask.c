@@ -74,6 +74,8 @@ static void keep_progress(struct tw_drive *d, enum tw_side side,
     uint8_t bytes[TW_PROGRESS_SIZE];
     if (!p || tw_message_keep(&p->base, d->id, bytes, sizeof bytes, &size, NULL) != TW_OK)
         return;
+    if (side == TW_SOURCE_SIDE)
+        tw_drive_note_pacing(d, p);
     pthread_mutex_lock(&d->lock);
     if (side == TW_DESTINATION_SIDE && (p->reconnects || p->path_lost_ms))
         keep_path(d, p);

@@ -51,6 +51,7 @@ struct fake_side {
     uint64_t epoch, bandwidth;
     uint32_t downtime_ms;
     bool paused;
+    uint32_t slow_down_percent;
     char error[64];
 };
 

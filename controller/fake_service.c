@@ -228,6 +228,15 @@ static Towline__V1__MigrationProgress *progress(const struct fake_side *s)
         abort();
     towline__v1__migration_progress__init(p);
     p->phase = strdup(phases[s->step]);
+    if (s->slow_down_percent) { /* it slows the guest until it is stopped */
+        const bool now = s->step < FAKE_STOPPING;
+        p->pace_reason = strdup("rounds do not shrink");
+        p->paced_lines = now ? 4096 : 0;
+        p->paced_lines_most = 4096;
+        p->pace_delay_ns = now ? 32000 : 0;
+        p->pace_share_permille = 120;
+        p->pace_budget_permille = 200;
+    }
     p->bytes_sent = 1000 * (uint64_t)(s->step + 1);
     p->bytes_if_pages = 40000 * (uint64_t)(s->step + 1);
     p->downtime_us = s->step == FAKE_FINISHED ? 12345 : 0;
@@ -331,6 +340,8 @@ HANDLER(adjust, Towline__V1__AgentAdjustRequest, Towline__V1__AgentAdjustRespons
         s->bandwidth = r->bandwidth_bytes_per_s;
     if (r->set_downtime)
         s->downtime_ms = r->downtime_ms;
+    if (r->set_slow_down)
+        s->slow_down_percent = r->slow_down_percent;
     if (r->set_paused)
         s->paused = r->paused;
     return TW_OK;

@@ -124,14 +124,15 @@ enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *
 static enum tw_code adjust_check(const Towline__V1__AdjustMigrationRequest *r, struct tw_error *err)
 {
     Towline__V1__MigrationLimits l = TOWLINE__V1__MIGRATION_LIMITS__INIT;
-    if (!r->set_bandwidth && !r->set_downtime && !r->set_paused)
-        return tw_fail(err, TW_INVALID_ARGUMENT, r->id, "bandwidth, downtime or pause", "none",
-                       "nothing to change");
+    if (!r->set_bandwidth && !r->set_downtime && !r->set_slow_down && !r->set_paused)
+        return tw_fail(err, TW_INVALID_ARGUMENT, r->id, "bandwidth, downtime, slow-down or pause",
+                       "none", "nothing to change");
     if (r->set_downtime && r->downtime_ms == 0)
         return tw_fail(err, TW_INVALID_ARGUMENT, r->id, "at least 1 ms", "0 ms",
                        "no usable downtime budget");
     l.bandwidth_bytes_per_s = r->set_bandwidth ? r->bandwidth_bytes_per_s : 0;
     l.downtime_ms = r->set_downtime ? r->downtime_ms : 0;
+    l.slow_down_percent = r->set_slow_down ? r->slow_down_percent : 0;
     return tw_limits_validate(&l, err);
 }
 
@@ -149,6 +150,8 @@ static enum tw_code limits_write(struct tw_drive *d, const Towline__V1__AdjustMi
         l->bandwidth_bytes_per_s = r->bandwidth_bytes_per_s;
     if (r->set_downtime)
         l->downtime_ms = r->downtime_ms;
+    if (r->set_slow_down)
+        l->slow_down_percent = r->slow_down_percent;
     enum tw_code code = tw_message_keep(&l->base, "migration limits", m.limits, sizeof m.limits,
                                         &m.limits_size, err);
     towline__v1__migration_limits__free_unpacked(l, NULL);
@@ -164,6 +167,8 @@ static enum tw_code adjust_live(struct tw_drive *d, const Towline__V1__AdjustMig
     a.bandwidth_bytes_per_s = r->bandwidth_bytes_per_s;
     a.set_downtime = r->set_downtime;
     a.downtime_ms = r->downtime_ms;
+    a.set_slow_down = r->set_slow_down;
+    a.slow_down_percent = r->slow_down_percent;
     a.set_paused = r->set_paused;
     a.paused = r->paused;
     enum tw_code code = tw_reach_adjust(&d->owner->config.reach, d->source, &a, CANCEL_MS, err);

@@ -134,6 +134,15 @@ static const char *downtime_text(uint32_t ms, char out[TW_SIZE_TEXT + 4])
     return out;
 }
 
+static const char *slow_down_text(uint32_t percent, char out[TW_SIZE_TEXT + 4])
+{
+    if (percent)
+        snprintf(out, TW_SIZE_TEXT + 4, "%u %%", percent);
+    else
+        snprintf(out, TW_SIZE_TEXT + 4, "none");
+    return out;
+}
+
 static void audit_adjust(struct tw_services *s, const struct tw_rpc_call *call,
                          const Towline__V1__AdjustMigrationRequest *r,
                          const Towline__V1__Migration *before)
@@ -147,6 +156,9 @@ static void audit_adjust(struct tw_services *s, const struct tw_rpc_call *call,
     if (r->set_downtime)
         tw_audit(s->store, call, r->id, "downtime", downtime_text(old->downtime_ms, from),
                  downtime_text(r->downtime_ms, to));
+    if (r->set_slow_down)
+        tw_audit(s->store, call, r->id, "slow-down", slow_down_text(old->slow_down_percent, from),
+                 slow_down_text(r->slow_down_percent, to));
     if (r->set_paused)
         tw_audit(s->store, call, r->id, r->paused ? "pause" : "resume",
                  before->progress && before->progress->paused ? "paused" : "running",
@@ -210,6 +222,41 @@ static enum tw_code add_plan_reasons(struct tw_services *s, const char *id,
     return code == TW_OK && !ok ? tw_no_memory(id, err) : code;
 }
 
+/* Whether the guest was slowed, or may be, and why. */
+static void pacing_reason(tw_why *why, const Towline__V1__MigrationProgress *p)
+{
+    const struct tw_rule rule = {.about = "pacing",
+                                 .rule = "slow_down",
+                                 .value = p->pace_share_permille,
+                                 .limit = p->pace_budget_permille,
+                                 .unit = "permille"};
+    if (p->pace_reason[0])
+        tw_why_add(why, TW_WARN, &rule, "writers of up to %llu hot lines %s slowed: %s",
+                   (unsigned long long)p->paced_lines_most, p->pace_delay_ns ? "are" : "were",
+                   p->pace_reason);
+    else if (p->pace_budget_permille)
+        tw_why_add(why, TW_PASS, &rule, "nobody is slowed: it was not needed so far");
+}
+
+static enum tw_code add_pacing(struct tw_services *s, const char *id,
+                               Towline__V1__WhyMigrationResponse *out, struct tw_error *err)
+{
+    struct tw_migration_record m;
+    struct tw_error ignored; /* a plan or a refusal is no migration */
+    if (tw_migrations_get(s->migrations, id, &m, &ignored) != TW_OK)
+        return TW_OK;
+    tw_why *own = tw_why_new(m.vm, "");
+    Towline__V1__MigrationProgress *p =
+        towline__v1__migration_progress__unpack(NULL, m.progress_size, m.progress);
+    if (own && p)
+        pacing_reason(own, p);
+    bool ok =
+        own && p && tw_reasons_copy(&out->reasons, &out->n_reasons, own->reasons, own->n_reasons);
+    towline__v1__migration_progress__free_unpacked(p, NULL);
+    towline__v1__why_migration_response__free_unpacked(own, NULL);
+    return ok ? TW_OK : tw_no_memory(id, err);
+}
+
 static enum tw_code why(struct tw_services *s, const struct tw_rpc_call *call,
                         const Towline__V1__WhyMigrationRequest *request,
                         Towline__V1__WhyMigrationResponse *response, struct tw_error *err)
@@ -223,7 +270,8 @@ static enum tw_code why(struct tw_services *s, const struct tw_rpc_call *call,
     *response = *kept;
     *kept = empty;
     towline__v1__why_migration_response__free_unpacked(kept, NULL);
-    return add_plan_reasons(s, request->id, response, err);
+    code = add_pacing(s, request->id, response, err);
+    return code == TW_OK ? add_plan_reasons(s, request->id, response, err) : code;
 }
 
 TW_SERVED(adjust, "MigrationService/Adjust")

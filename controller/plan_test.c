@@ -2,7 +2,10 @@
  * A test is a process of its own; one can be chosen by "NAME VARIANT". */
 #include "controller/scene.h"
 
+#include "base/clock.h"
+
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MIGRATIONS (&towline__v1__migration_service__descriptor)
@@ -245,6 +248,15 @@ static enum tw_code adjust(struct play *p, Towline__V1__AdjustMigrationRequest *
     return code;
 }
 
+static void await_event(struct play *p, const char *kind, const char *subject)
+{
+    const uint64_t end_ns = tw_after(tw_now(&tw_monotonic), 10 * TW_SEC);
+    while (!play_event_seen(p, kind, subject)) {
+        CHECK(tw_now(&tw_monotonic) < end_ns, "no event %s of %s", kind, subject);
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+}
+
 static void changes_are_made_and_written_down(unsigned variant)
 {
     (void)variant;
@@ -263,26 +275,40 @@ static void changes_are_made_and_written_down(unsigned variant)
     r.downtime_ms = 70;
     r.set_bandwidth = true;
     r.bandwidth_bytes_per_s = 5 << 20;
+    r.set_slow_down = true;
+    r.slow_down_percent = 91;
+    CHECK(adjust(&p, &r, &err) == TW_INVALID_ARGUMENT, "at most 90 per cent");
+    r.slow_down_percent = 25;
     r.set_paused = r.paused = true;
     CHECK(adjust(&p, &r, &err) == TW_OK, "%s", err.what);
     pthread_mutex_lock(&p.world.lock);
     const struct fake_side *side = &p.world.agents[A].sides[0];
-    CHECK(side->bandwidth == 5 << 20 && side->downtime_ms == 70 && side->paused, "at the agent");
+    CHECK(side->bandwidth == 5 << 20 && side->downtime_ms == 70 && side->paused &&
+              side->slow_down_percent == 25,
+          "at the agent");
     pthread_mutex_unlock(&p.world.lock);
+    await_event(&p, "migration.paced", id);
     fake_hold(&p.world, FAKE_STEPS);
     CHECK(play_await_end(&p, id, 5000) == PLAY_STATE(COMPLETED), "end");
     Towline__V1__Migration *m = play_migration(&p, id);
-    CHECK(m->limits->bandwidth_bytes_per_s == 5 << 20 && m->limits->downtime_ms == 70, "kept");
-    CHECK(m->n_audit == 3, "%zu entries", m->n_audit);
+    CHECK(m->limits->bandwidth_bytes_per_s == 5 << 20 && m->limits->downtime_ms == 70 &&
+              m->limits->slow_down_percent == 25,
+          "kept");
+    CHECK(m->n_audit == 4, "%zu entries", m->n_audit);
     CHECK(strcmp(m->audit[0]->what, "bandwidth") == 0 && m->audit[0]->unix_ms &&
               strcmp(m->audit[0]->from, "unlimited") == 0 &&
               strcmp(m->audit[0]->to, "5.0 MiB/s") == 0 && m->audit[0]->who[0],
           "%s: %s from %s to %s", m->audit[0]->who, m->audit[0]->what, m->audit[0]->from,
           m->audit[0]->to);
-    CHECK(strcmp(m->audit[2]->what, "pause") == 0, "%s", m->audit[2]->what);
+    CHECK(strcmp(m->audit[2]->what, "slow-down") == 0 && strcmp(m->audit[2]->from, "none") == 0 &&
+              strcmp(m->audit[2]->to, "25 %") == 0,
+          "%s from %s to %s", m->audit[2]->what, m->audit[2]->from, m->audit[2]->to);
+    CHECK(strcmp(m->audit[3]->what, "pause") == 0, "%s", m->audit[3]->what);
     CHECK(!m->adjusted, "nothing was forecast that it could differ from");
     towline__v1__migration__free_unpacked(m, NULL);
     CHECK(play_event_seen(&p, "migration.audit", id), "told");
+    CHECK(play_event_seen(&p, "migration.unpaced", id), "told that nobody is slowed any more");
+    CHECK(why_has(&p, id, "pacing", "slow_down", VERDICT(WARN)), "why the guest was slowed");
     CHECK(adjust(&p, &r, &err) == TW_FAILED_PRECONDITION, "it has ended");
     r.id = text("m-99");
     CHECK(adjust(&p, &r, &err) == TW_NOT_FOUND, "no such migration");

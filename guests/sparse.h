@@ -9,6 +9,8 @@
  *   mode=sparse   one word in each page, in order (default)
  *   mode=random   the same, each pass in another order
  *   mode=dense    every word of every page
+ *   mode=turns    the pages in two halves, in turns of a millisecond each: whoever slows the one
+ *                 half takes nothing from the other
  *   mode=idle     writes nothing but its clock
  *   pages=N       pages to work on; 0 = as many as fit (default)
  *   rate=N        pages written a second; 0 = as fast as it can (default)
@@ -35,6 +37,7 @@ enum tw_sparse_mode {
     TW_SPARSE_RANDOM = 2,
     TW_SPARSE_DENSE = 3,
     TW_SPARSE_IDLE = 4,
+    TW_SPARSE_TURNS = 5,
 };
 
 /* Written by the guest but for `stop`. Everything is little-endian. The guest has 32 bits: a reader
@@ -53,8 +56,9 @@ struct tw_sparse_control {
     uint64_t gap_tsc_max; /* longest time between two looks at the clock (64 pages apart) */
     uint32_t stop;        /* set to 1 from outside: the guest says STOP and halts for good */
     uint32_t reserved;
+    uint64_t turn_writes[2]; /* mode turns: pages written of each half since READY */
 };
-_Static_assert(sizeof(struct tw_sparse_control) == 72, "layout is known to programs outside");
+_Static_assert(sizeof(struct tw_sparse_control) == 88, "layout is known to programs outside");
 
 static inline uint32_t tw_sparse_hash(uint32_t place, uint32_t generation)
 {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/line.h"
 #include "fpga-model/device.h"
+#include "hosts/pace.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -90,6 +91,25 @@ struct tw_host_fault_ops {
     void (*release)(void *host);
 };
 
+/* What slowing its writers has come to, since the machine's start. */
+struct tw_host_paced {
+    uint64_t waits;   /* stores that waited */
+    uint64_t wait_ns; /* of the vCPU that has waited longest */
+};
+
+/* Slowing the writers of certain lines of a running machine; who writes elsewhere is not slowed.
+ * None of these blocks, and none does anything once the machine is gone. */
+struct tw_host_pace_ops {
+    /* Which lines of a page; 0 = none. Takes effect with the next rule. */
+    void (*lines)(void *host, uint64_t page, uint64_t lines);
+    /* How much, from now on; a delay of 0 ends it at once and forgets the lines. The host ends it
+     * by itself unless it is told again within TW_HOST_PACE_HOLDS_NS: nobody is slowed for an
+     * agent that is gone. */
+    void (*rule)(void *host, const struct tw_pace_rule *rule);
+    void (*stats)(void *host, struct tw_host_paced *out);
+};
+#define TW_HOST_PACE_HOLDS_NS UINT64_C(500000000)
+
 struct tw_host {
     const struct tw_host_ops *ops;
     void *ctx;       /* first argument of every function */
@@ -97,6 +117,7 @@ struct tw_host {
     uint64_t memory_bytes;
     struct tw_device *device; /* its home agent; NULL for a machine that only receives */
     const struct tw_host_fault_ops *faults; /* NULL: it needs all of its memory before it runs */
+    const struct tw_host_pace_ops *pace;    /* NULL: it cannot slow anyone */
     bool sees_all_writers; /* false: some writers are found by comparing only (R5, R7) */
 };
 

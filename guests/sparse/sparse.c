@@ -73,6 +73,8 @@ static enum tw_sparse_mode option_mode(const char *line)
         return TW_SPARSE_DENSE;
     case 'i':
         return TW_SPARSE_IDLE;
+    case 't':
+        return TW_SPARSE_TURNS;
     default:
         return TW_SPARSE_SEQUENTIAL;
     }
@@ -80,7 +82,7 @@ static enum tw_sparse_mode option_mode(const char *line)
 
 static const char *mode_name(enum tw_sparse_mode mode)
 {
-    static const char *const names[] = {"", "sparse", "random", "dense", "idle"};
+    static const char *const names[] = {"", "sparse", "random", "dense", "idle", "turns"};
     return names[mode];
 }
 
@@ -227,6 +229,31 @@ static void pass(struct work *w)
     w->control->iteration = w->iteration++;
 }
 
+/* A turn ends by the clock, however few pages it came to. */
+static void turns(struct work *w)
+{
+    struct {
+        uint32_t first, pages, next, iteration;
+        uint64_t writes;
+    } half[2] = {{.pages = w->pages / 2, .iteration = 1}, {.iteration = 1}};
+    half[1].first = half[0].pages;
+    half[1].pages = w->pages - half[0].pages;
+    for (unsigned turn = 0;; turn ^= 1) {
+        uint64_t end = machine_tsc() + w->control->tsc_khz;
+        w->iteration = half[turn].iteration;
+        while (half[turn].pages && machine_tsc() < end) {
+            visit(w, half[turn].first + half[turn].next);
+            half[turn].writes++;
+            if (++half[turn].next == half[turn].pages) {
+                half[turn].next = 0;
+                w->iteration = ++half[turn].iteration;
+            }
+        }
+        w->control->turn_writes[turn] = half[turn].writes;
+        look_at_clock(w);
+    }
+}
+
 static void idle(struct work *w)
 {
     for (;;) {
@@ -305,6 +332,8 @@ void guest_main(const struct multiboot_info *info)
     start(&w, line);
     if (w.mode == TW_SPARSE_IDLE)
         idle(&w);
+    if (w.mode == TW_SPARSE_TURNS)
+        turns(&w);
     for (;;)
         pass(&w);
 }

@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define BLOCK TW_LINK_SUMMARY_BLOCK
@@ -172,6 +175,7 @@ static enum tw_code map_file(int fd, const char *path, const struct tw_link_head
         .map = {.summary = (uint8_t *)base + h->summary_offset,
                 .marks = (uint8_t *)base + h->marks_offset,
                 .page_count = h->memory_bytes / TW_PAGE_SIZE},
+        .paced = (uint64_t *)(void *)((uint8_t *)base + h->paced_offset),
         .ring_count = h->kind == TW_LINK_RING ? h->vcpus : 0,
         .ring_events = h->ring_events,
         .rings = (uint8_t *)base + h->rings_offset,
@@ -242,6 +246,37 @@ void tw_link_close(struct tw_link *link)
     *link = (struct tw_link){0};
 }
 
+/* ---- Pacing ---------------------------------------------------------------------------------- */
+
+/* Gives the map's memory back; where the file system cannot do that, it is cleared. */
+static void forget_paced(struct tw_link *link)
+{
+    const uint64_t pages = link->map.page_count;
+    const uint64_t bytes = (pages * sizeof *link->paced + TW_PAGE_SIZE - 1) / TW_PAGE_SIZE;
+    if (madvise(link->paced, bytes * TW_PAGE_SIZE, MADV_REMOVE) == 0)
+        return;
+    memset(link->paced, 0, pages * sizeof *link->paced);
+}
+
+void tw_link_pace_lines(struct tw_link *link, uint64_t page, uint64_t lines)
+{
+    if (page < link->map.page_count && link->paced[page] != lines)
+        __atomic_store_n(&link->paced[page], lines, __ATOMIC_RELAXED);
+}
+
+void tw_link_pace(struct tw_link *link, const struct tw_pace_rule *rule, uint64_t now_ns)
+{
+    struct tw_link_pace *pace = &link->header->pace;
+    __atomic_store_n(&pace->share_permille, rule->share_permille, __ATOMIC_RELAXED);
+    __atomic_store_n(&pace->until_ns, rule->delay_ns ? now_ns + TW_LINK_PACE_HOLDS_NS : 0,
+                     __ATOMIC_RELAXED);
+    __atomic_store_n(&pace->delay_ns, rule->delay_ns, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&pace->generation, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &pace->generation, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    if (rule->delay_ns == 0)
+        forget_paced(link);
+}
+
 void tw_link_counters_sum(const struct tw_link *link, struct tw_link_vcpu *out)
 {
     *out = (struct tw_link_vcpu){0};
@@ -253,5 +288,7 @@ void tw_link_counters_sum(const struct tw_link *link, struct tw_link_vcpu *out)
         out->loads_dropped += __atomic_load_n(&v->loads_dropped, __ATOMIC_RELAXED);
         out->self_checks += __atomic_load_n(&v->self_checks, __ATOMIC_RELAXED);
         out->self_check_failures += __atomic_load_n(&v->self_check_failures, __ATOMIC_RELAXED);
+        out->pace_waits += __atomic_load_n(&v->pace_waits, __ATOMIC_RELAXED);
+        out->pace_ns += __atomic_load_n(&v->pace_ns, __ATOMIC_RELAXED);
     }
 }

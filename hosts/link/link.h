@@ -1,6 +1,7 @@
 /* The coherence link as shared memory: what the plugin inside QEMU writes and the agent reads.
  *
- *   file:  header | summary: a byte a page | marks: a byte a line | one event ring a vCPU
+ *   file:  header | summary: a byte a page | marks: a byte a line | paced: a bit a line |
+ *          one event ring a vCPU
  *
  * Mark link (no cache model: every store is a write-back at once). After the guest's store the
  * writer sets the line's mark, then the page's summary byte, both unconditionally. The reader takes
@@ -16,6 +17,11 @@
  * producer, one consumer. A full ring never blocks the guest: the line of a store is marked in the
  * map instead (as R4 asks, nothing is lost), a load is dropped.
  *
+ * Pacing: the reader may name lines whose writers are to be slowed (hosts/pace.h), in the map of
+ * paced lines, and how much, in the header. That holds for a short time unless it is said again:
+ * who dies slows nobody. A writer notices within a thousand of its stores or so, and waits on the
+ * word that each change changes, so that a wait ends at once.
+ *
  * Thread rules: one writer thread a vCPU, one reader. Fields written by the plugin and by the agent
  * never share a cache line. Addresses are offsets into the RAM file. */
 #ifndef TOWLINE_HOSTS_LINK_LINK_H
@@ -23,6 +29,7 @@
 
 #include "base/error.h"
 #include "base/line.h"
+#include "hosts/pace.h"
 
 #include <stdalign.h>
 #include <stdbool.h>
@@ -30,12 +37,13 @@
 #include <stdint.h>
 
 #define TW_LINK_MAGIC         UINT64_C(0x314b4e494c5754) /* "TWLINK1" */
-#define TW_LINK_VERSION       1u
+#define TW_LINK_VERSION       2u
 #define TW_LINK_VCPUS_MAX     64u
 #define TW_LINK_MEMORY_MAX    (UINT64_C(1) << 40) /* bytes */
 #define TW_LINK_RING_DEFAULT  (1u << 18)          /* events: 2 MiB a vCPU */
 #define TW_LINK_RING_MAX      (1u << 24)          /* events; a power of two */
 #define TW_LINK_SUMMARY_BLOCK 64u                 /* summary bytes looked at together */
+#define TW_LINK_PACE_HOLDS_NS UINT64_C(500000000) /* what was said of pacing, if not said again */
 
 enum tw_link_kind {
     TW_LINK_MARK = 1,
@@ -57,7 +65,17 @@ struct tw_link_vcpu {
     uint64_t loads_dropped;       /* loads that were dropped because the ring was full */
     uint64_t self_checks;         /* addresses compared */
     uint64_t self_check_failures; /* of these, different */
-    uint64_t reserved[2];
+    uint64_t pace_waits;          /* stores that waited because their line is paced */
+    uint64_t pace_ns;             /* ... and how long in all */
+};
+
+/* How the writers of paced lines are slowed; written by the agent alone. */
+struct tw_link_pace {
+    uint32_t generation;     /* another one with each change; waits are on it */
+    uint32_t share_permille; /* of struct tw_pace_rule, as the next */
+    uint64_t delay_ns;       /* 0 = nobody is slowed */
+    uint64_t until_ns;       /* CLOCK_MONOTONIC: from then on nobody is, either */
+    uint64_t reserved[5];
 };
 
 struct tw_link_header {
@@ -74,17 +92,20 @@ struct tw_link_header {
     uint64_t rings_offset;
     uint64_t ring_stride; /* bytes from one vCPU's ring to the next */
     uint64_t file_bytes;
-    uint64_t reserved0[6];
+    uint64_t paced_offset;
+    uint64_t reserved0[5];
     /* Written by the plugin. */
     uint32_t attached;     /* 1 once the plugin has accepted the file */
     uint32_t address_mode; /* enum tw_link_address */
     uint64_t reserved1[7];
+    struct tw_link_pace pace;
     struct tw_link_vcpu vcpu[TW_LINK_VCPUS_MAX];
 };
 
 static_assert(sizeof(struct tw_link_vcpu) == 64, "counters of two vCPUs never share a line");
 static_assert(offsetof(struct tw_link_header, attached) == 128, "plugin's part on its own line");
-static_assert(offsetof(struct tw_link_header, vcpu) == 192, "counters are aligned to lines");
+static_assert(offsetof(struct tw_link_header, pace) == 192, "the agent's part on its own line");
+static_assert(offsetof(struct tw_link_header, vcpu) == 256, "counters are aligned to lines");
 static_assert(sizeof(struct tw_link_header) <= 2 * TW_PAGE_SIZE, "header fits its room");
 
 /* An event is (line number << 1) | is-a-store. */
@@ -121,7 +142,8 @@ static inline struct tw_link_header tw_link_layout(enum tw_link_kind kind, uint6
     };
     h.summary_offset = 2 * page;
     h.marks_offset = h.summary_offset + (pages + page - 1) / page * page;
-    h.rings_offset = (h.marks_offset + pages * TW_LINES_PER_PAGE + page - 1) / page * page;
+    h.paced_offset = (h.marks_offset + pages * TW_LINES_PER_PAGE + page - 1) / page * page;
+    h.rings_offset = (h.paced_offset + pages * sizeof(uint64_t) + page - 1) / page * page;
     h.ring_stride = sizeof(struct tw_link_ring) + (uint64_t)h.ring_events * sizeof(uint64_t);
     h.ring_stride = (h.ring_stride + page - 1) / page * page;
     h.file_bytes = h.rings_offset + (kind == TW_LINK_RING ? vcpus * h.ring_stride : 0);
@@ -181,6 +203,7 @@ void tw_link_scan_loads(const struct tw_link_map *map, uint64_t first, uint64_t 
 struct tw_link {
     struct tw_link_header *header;
     struct tw_link_map map;
+    uint64_t *paced; /* of each page the bitmap of its paced lines */
     uint32_t ring_count;
     uint32_t ring_events;
     uint8_t *rings;
@@ -216,6 +239,12 @@ static inline struct tw_link_ring *tw_link_ring_at(uint8_t *rings, uint64_t stri
 uint64_t tw_link_ring_drain(struct tw_link *link, uint32_t vcpu,
                             void (*event)(void *ctx, uint32_t vcpu, uint64_t address, bool store),
                             void *ctx, bool *sane);
+
+/* Which lines of a page are paced; holds from the next tw_link_pace() on. */
+void tw_link_pace_lines(struct tw_link *link, uint64_t page, uint64_t lines);
+/* Slows the writers of paced lines, or goes on to, for the next TW_LINK_PACE_HOLDS_NS; a delay of 0
+ * ends it, waits that are under way included, and forgets the lines. */
+void tw_link_pace(struct tw_link *link, const struct tw_pace_rule *rule, uint64_t now_ns);
 
 /* Sums the counters over the vCPUs. */
 void tw_link_counters_sum(const struct tw_link *link, struct tw_link_vcpu *out);

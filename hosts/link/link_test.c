@@ -129,10 +129,12 @@ Test(link, layout_keeps_the_parts_apart)
     const uint64_t pages = (UINT64_C(5) << 30) / TW_PAGE_SIZE;
     cr_assert_geq(h.summary_offset, sizeof h);
     cr_assert_geq(h.marks_offset, h.summary_offset + pages);
-    cr_assert_geq(h.rings_offset, h.marks_offset + pages * 64);
+    cr_assert_geq(h.paced_offset, h.marks_offset + pages * 64);
+    cr_assert_geq(h.rings_offset, h.paced_offset + pages * 8);
     cr_assert_geq(h.ring_stride, sizeof(struct tw_link_ring) + (8u << 18));
     cr_assert_eq(h.file_bytes, h.rings_offset + 64 * h.ring_stride);
-    cr_assert_eq((h.summary_offset | h.marks_offset | h.rings_offset) % TW_PAGE_SIZE, 0);
+    cr_assert_eq(
+        (h.summary_offset | h.marks_offset | h.paced_offset | h.rings_offset) % TW_PAGE_SIZE, 0);
 }
 
 Test(link, attach_sees_what_create_made, .init = make_dir, .fini = remove_dir)

@@ -18,6 +18,10 @@
  * pages led that it used last, until it executes an instruction that may change that (remap.h). The
  * comparisons cover what is remembered.
  *
+ * Pages with paced lines (link.h) are not remembered, so that only stores there go the long way, at
+ * whose end a store that has made a paced line dirty may have to wait. Who writes elsewhere pays
+ * nothing for it.
+ *
  * Not seen: what QEMU writes without a guest instruction at work (devices, the page walker's bits,
  * the frame that an interrupt pushes). The service compares at the end to find these.
  *
@@ -30,6 +34,7 @@
 #include "hosts/qemu/plugin_abi.h"
 #include "hosts/qemu/ram_base.h"
 #include "hosts/qemu/remap.h"
+#include "hosts/qemu/slow_writer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,6 +52,7 @@
 #define UNLIKELY(x)    __builtin_expect(!!(x), 0)
 #define CHECKS         4096u      /* comparisons before the host address is trusted */
 #define RECHECK_EVERY  (1u << 16) /* stores of a vCPU; a power of two */
+#define LOOK_EVERY     1024u      /* stores of a vCPU between two looks at what is paced */
 #define UNKNOWN_SIZE   32u        /* bytes of an access; QEMU itself moves at most 16 at once */
 #define SIZES          8u         /* of an access, as powers of two */
 #define SIZE_AT_END    13u /* bit of its information at which the size may begin, and above */
@@ -73,12 +79,14 @@ static struct {
     struct tw_link_header *header;
     uint32_t mode; /* enum tw_link_address; changes at most twice */
     uint32_t ring_events;
-    uint64_t recheck_mask;     /* stores of a vCPU between two comparisons, less one */
+    uint64_t rare_mask;        /* stores of a vCPU between two rare ones, less one */
     uint32_t store_bit;        /* of an access's information; 0 = has to be asked for */
     uint8_t size_at;           /* the size of an access is (info >> size_at) % SIZES */
     uint8_t last_start[SIZES]; /* in a line, from which an access of this size stays within it */
 
-    uint64_t size; /* bytes of RAM */
+    uint64_t recheck_mask; /* stores of a vCPU between two comparisons, less one */
+    uint64_t size;         /* bytes of RAM */
+    const uint64_t *paced; /* of each page the bitmap of its paced lines */
     uint8_t *rings;
     uint64_t ring_stride;
     uint64_t low_memory;
@@ -97,6 +105,7 @@ struct remembered {
 };
 static struct vcpu {
     alignas(VCPU_STRIDE) uint64_t age; /* AGE_ONE..AGE_LAST; 0 = the vCPU has not started */
+    struct tw_slow_writer slow;
     alignas(64) struct remembered pages[REMEMBERED];
 } vcpus[TW_LINK_VCPUS_MAX];
 static_assert(sizeof(struct vcpu) == VCPU_STRIDE, "found by a shift");
@@ -221,6 +230,51 @@ static void report_everything(void)
     memset(p.map.summary, 1, p.map.page_count);
 }
 
+/* ---- Pacing ---------------------------------------------------------------------------------- */
+
+static inline struct vcpu *vcpu_of(unsigned vcpu)
+{
+    return &vcpus[vcpu % TW_LINK_VCPUS_MAX];
+}
+
+static void forget(unsigned vcpu, void *unused)
+{
+    (void)unused;
+    struct vcpu *v = vcpu_of(vcpu);
+    if (UNLIKELY(v->age == AGE_LAST)) { /* ages begin anew: no key of an earlier one may be left */
+        memset(v->pages, 0, sizeof v->pages);
+        v->age = 0;
+    }
+    v->age += AGE_ONE;
+}
+
+/* What is paced has changed: no page of it may be remembered from before. */
+static void look_at_pace(unsigned vcpu)
+{
+    struct vcpu *v = vcpu_of(vcpu);
+    if (UNLIKELY(tw_slow_writer_look(&v->slow, &p.header->pace)) && v->age)
+        forget(vcpu, NULL);
+}
+
+static uint64_t paced_lines(const struct vcpu *v, uint64_t offset)
+{
+    return tw_slow_writer_lines(&v->slow, &p.header->pace, &p.paced[tw_page_of(offset)]);
+}
+
+/* Whether a store here makes a paced line dirty, to be asked before it is reported. A ring does not
+ * tell: there each store counts. */
+static bool owes(uint64_t paced, uint64_t offset, bool store)
+{
+    const uint8_t *mark = &p.map.marks[tw_line_of(offset)];
+    return store && (paced & tw_line_bit(offset)) &&
+           (p.ring_events || __atomic_load_n(mark, __ATOMIC_RELAXED) == 0);
+}
+
+static void slow_down(unsigned vcpu)
+{
+    tw_slow_writer_wait(&vcpu_of(vcpu)->slow, &p.header->pace, counters_of(vcpu));
+}
+
 /* ---- Both ways to an address ----------------------------------------------------------------- */
 
 static inline uint64_t host_offset(const struct qemu_plugin_hwaddr *where)
@@ -275,6 +329,15 @@ static void compare(struct tw_link_vcpu *c, uint64_t host, uint64_t reported,
 
 /* ---- Callbacks ------------------------------------------------------------------------------- */
 
+static void report_paced(unsigned vcpu, uint64_t offset, uint64_t length, bool store)
+{
+    look_at_pace(vcpu);
+    const bool slow = offset < p.size && owes(paced_lines(vcpu_of(vcpu), offset), offset, store);
+    report(vcpu, offset, length, store);
+    if (slow)
+        slow_down(vcpu);
+}
+
 /* A part of an access that lies in one page, by the API's address. */
 static void report_part_by_api(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr,
                                uint64_t length, bool store)
@@ -286,9 +349,9 @@ static void report_part_by_api(unsigned vcpu, qemu_plugin_meminfo_t info, uint64
         compare(counters_of(vcpu), host_offset(where), host_offset(where), is_ram ? &api : NULL);
     if (!is_ram)
         return;
-    report(vcpu, api.flat, length, store);
+    report_paced(vcpu, api.flat, length, store);
     if (api.split != UINT64_MAX)
-        report(vcpu, api.split, length, store);
+        report_paced(vcpu, api.split, length, store);
 }
 
 static __attribute__((noinline)) void report_by_api(unsigned vcpu, qemu_plugin_meminfo_t info,
@@ -317,8 +380,12 @@ static __attribute__((noinline)) void report_rest(unsigned vcpu, qemu_plugin_mem
             return;
         next = host_offset(where);
     }
-    if (next < p.size)
-        report_line(vcpu, next, store);
+    if (next >= p.size)
+        return;
+    const bool slow = owes(paced_lines(vcpu_of(vcpu), next), next, store);
+    report_line(vcpu, next, store);
+    if (slow)
+        slow_down(vcpu);
 }
 
 static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo_t info,
@@ -332,22 +399,6 @@ static __attribute__((noinline)) void recheck(unsigned vcpu, qemu_plugin_meminfo
 }
 
 /* ---- What is remembered ---------------------------------------------------------------------- */
-
-static inline struct vcpu *vcpu_of(unsigned vcpu)
-{
-    return &vcpus[vcpu % TW_LINK_VCPUS_MAX];
-}
-
-static void forget(unsigned vcpu, void *unused)
-{
-    (void)unused;
-    struct vcpu *v = vcpu_of(vcpu);
-    if (UNLIKELY(v->age == AGE_LAST)) { /* ages begin anew: no key of an earlier one may be left */
-        memset(v->pages, 0, sizeof v->pages);
-        v->age = 0;
-    }
-    v->age += AGE_ONE;
-}
 
 static void remember(struct vcpu *v, uint64_t vaddr, uint64_t offset)
 {
@@ -368,15 +419,19 @@ static __attribute__((noinline)) void on_untrusted(unsigned vcpu, qemu_plugin_me
         report_by_api(vcpu, info, vaddr, store);
 }
 
-/* An access that may reach into the next line, or is to be compared, or both. */
+/* An access that may reach into the next line, or is to be compared, or comes after so many others
+ * that a look at what is paced is due. */
 static __attribute__((noinline)) void on_rare(unsigned vcpu, qemu_plugin_meminfo_t info,
                                               uint64_t vaddr, uint64_t offset, bool store)
 {
     if (offset % TW_LINE_SIZE + length_of(info) > TW_LINE_SIZE)
         report_rest(vcpu, info, vaddr, offset, store);
     struct tw_link_vcpu *c = counters_of(vcpu);
-    if (((store ? c->stores : c->loads) & p.recheck_mask) == 0)
+    const uint64_t nth = store ? c->stores : c->loads;
+    if ((nth & p.recheck_mask) == 0)
         recheck(vcpu, info, vaddr, offset);
+    if ((nth & p.rare_mask) == 0)
+        look_at_pace(vcpu);
 }
 
 /* The access lies at `offset` in RAM and is reported; is there more to it? No call on the way, so
@@ -388,12 +443,12 @@ static inline __attribute__((always_inline)) void after_ram(unsigned vcpu,
 {
     struct tw_link_vcpu *c = counters_of(vcpu);
     const uint64_t nth = count(store ? &c->stores : &c->loads);
-    if (UNLIKELY(may_leave_line(info, vaddr) || (nth & p.recheck_mask) == 0))
+    if (UNLIKELY(may_leave_line(info, vaddr) || (nth & p.rare_mask) == 0))
         on_rare(vcpu, info, vaddr, offset, store);
 }
 
-/* The page is not remembered: asks for the handle. Only RAM is remembered, and only while the
- * handle is trusted. */
+/* The page is not remembered: asks for the handle. Only RAM is remembered, only while the handle is
+ * trusted, and no page with paced lines. */
 static __attribute__((noinline)) void on_unknown(unsigned vcpu, qemu_plugin_meminfo_t info,
                                                  uint64_t vaddr, bool store)
 {
@@ -403,10 +458,16 @@ static __attribute__((noinline)) void on_unknown(unsigned vcpu, qemu_plugin_memi
         on_untrusted(vcpu, info, vaddr, store);
         return;
     }
-    if (vcpu_of(vcpu)->age)
-        remember(vcpu_of(vcpu), vaddr, offset);
+    look_at_pace(vcpu);
+    struct vcpu *v = vcpu_of(vcpu);
+    const uint64_t paced = paced_lines(v, offset);
+    const bool slow = owes(paced, offset, store);
+    if (v->age && !paced)
+        remember(v, vaddr, offset);
     report_line(vcpu, offset, store);
     after_ram(vcpu, info, vaddr, offset, store);
+    if (slow)
+        slow_down(vcpu);
 }
 
 /* The common way of both links; `store` and `ring` are constants where it is inlined. Pages of the
@@ -527,6 +588,7 @@ static int map_link(const char *path)
     p.map = (struct tw_link_map){.summary = (uint8_t *)h + want.summary_offset,
                                  .marks = (uint8_t *)h + want.marks_offset,
                                  .page_count = h->memory_bytes / TW_PAGE_SIZE};
+    p.paced = (const uint64_t *)(const void *)((uint8_t *)h + want.paced_offset);
     p.rings = (uint8_t *)h + want.rings_offset;
     p.ring_stride = want.ring_stride;
     return 0;
@@ -559,6 +621,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_plugin_inf
     if (every == 0 || every & (every - 1))
         return refuse("expected a power of two (recheck=N)", recheck_every);
     p.recheck_mask = every - 1;
+    p.rare_mask = (every < LOOK_EVERY ? every : LOOK_EVERY) - 1;
     find_size();
     find_store();
     if (map_link(argument(argc, argv, "link")) < 0)

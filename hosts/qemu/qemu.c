@@ -248,6 +248,7 @@ static enum tw_code make_qemu(const struct tw_qemu_config *config, struct tw_qem
                                .memory_bytes = config->memory_bytes,
                                .device = q->device,
                                .faults = &tw_guard_ops,
+                               .pace = &tw_qemu_pace_ops,
                                .sees_all_writers = false};
     *qemu = q;
     return TW_OK;
@@ -491,6 +492,8 @@ enum tw_code tw_qemu_adopt(const struct tw_qemu_config *config, pid_t pid, uint6
                        (unsigned long long)start_ticks);
     if (code == TW_OK)
         code = open_files(q, config, false, err);
+    if (code == TW_OK) /* an agent before this one may have slowed somebody */
+        tw_qemu_pace_ops.rule(q, &(struct tw_pace_rule){0});
     if (code == TW_OK)
         code = attend(q, pid, start_ticks, TW_QEMU_START_TIMEOUT, err);
     /* Again, now that a descriptor holds the process: the number may have changed hands. */

@@ -122,6 +122,10 @@ extern const struct tw_host_fault_ops tw_guard_ops;
 /* Closes what the agent holds. The guard stays: whoever waits goes on waiting. */
 void tw_guard_close(struct tw_qemu *q);
 
+/* ---- Slowing its writers (pace.c) ------------------------------------------------------------ */
+
+extern const struct tw_host_pace_ops tw_qemu_pace_ops;
+
 /* ---- The machine (qemu.c) -------------------------------------------------------------------- */
 
 struct tw_qemu {

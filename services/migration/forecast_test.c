@@ -229,6 +229,21 @@ Test(policy, hybrid_where_rounds_do_not_converge)
     cr_assert_eq(c.method, TW_METHOD_HYBRID, "it would stand still for too long");
 }
 
+/* Even where the other methods miss a budget by much. */
+Test(policy, slows_writers_only_where_nothing_else_is_allowed)
+{
+    struct tw_policy p = {.total_ns = TW_MS};
+    struct tw_choice c;
+    struct tw_forecast_input in = guest(4 * 1000 * 1000, 4 * 1000 * 1000);
+    in.limits.slow_down_permille = p.slow_down_permille = 200;
+    choose(&in, &p, &c);
+    cr_assert_neq(c.method, TW_METHOD_PRE_COPY);
+    cr_assert_not(c.fits);
+    const struct tw_reason *r = reason(&c, "precopy", "converges");
+    cr_assert_eq(r->verdict, TW_REASON_WARN, "a plan for pre-copy is not refused");
+    cr_assert(strstr(r->text, "last resort") && strstr(r->text, "20 %"), "%s", r->text);
+}
+
 Test(policy, postcopy_where_even_comparing_is_too_long)
 {
     struct tw_policy p = {0};

@@ -65,6 +65,8 @@ struct tw_migration_limits {
     bool skip_verify;
     enum tw_migration_method method;
     enum tw_foresight_choice foresight;
+    uint64_t total_ns;           /* budget of the whole, for pacing; 0 = none */
+    uint32_t slow_down_permille; /* of its time that pacing may take from a vCPU; 0 = no pacing */
 };
 
 struct tw_round {
@@ -108,6 +110,14 @@ struct tw_migration_progress {
     uint64_t start_ns;         /* part of total: until the copy began */
     bool paused;               /* by an operator */
     uint64_t paused_ns;        /* part of total: time in such pauses */
+    /* Source of a pre-copy: slowing the writers of hot lines. */
+    uint64_t paced_lines, paced_lines_most; /* now, and at any moment */
+    uint64_t pace_delay_ns;                 /* that making one of them dirty costs now; 0 = off */
+    uint64_t pace_ns;                       /* time with pacing ... */
+    uint64_t pace_wait_ns;         /* ... and of it, what the vCPU that waited longest has waited */
+    uint64_t pace_waits;           /* stores that waited */
+    uint32_t pace_budget_permille; /* 0 = not allowed, or the host cannot */
+    char pace_reason[200];         /* why it began, or could not; "" = it did not */
 };
 
 /* What these figures come to, in percent; 0 where nothing is known. Accuracy: pages sent ahead that
@@ -187,6 +197,9 @@ enum tw_code tw_source_cancel(struct tw_source *source, struct tw_error *err);
 enum tw_code tw_source_switch(struct tw_source *source, struct tw_error *err);
 /* Takes effect at the next judgement between two rounds. */
 void tw_source_set_downtime(struct tw_source *source, uint64_t downtime_ns);
+/* How much of its time the writers of hot lines may be made to wait where pre-copy would not
+ * converge otherwise; 0 = nobody is slowed any more, at once. */
+void tw_source_set_slow_down(struct tw_source *source, uint32_t permille);
 /* A pause ends by itself after this time; the limit on the whole migration goes on. */
 #define TW_PAUSE_LIMIT_NS (300 * TW_SEC)
 /* While the VM runs here nothing is sent, and lines are tracked on. While lines follow the VM only

@@ -33,6 +33,9 @@ struct score {
     uint64_t excess;
 };
 
+/* Above all that other budgets can be missed by: anything else that may end well comes first. */
+#define LAST_RESORT (UINT64_C(1) << 40)
+
 static uint64_t excess_of(uint64_t value, uint64_t limit)
 {
     if (limit == 0 || value <= limit)
@@ -67,6 +70,7 @@ static void judge_convergence(struct tw_choice *c, struct score *score, const ch
                               const struct tw_forecast *f, const struct tw_migration_limits *limits)
 {
     bool stops = limits->on_no_convergence == TW_ON_NO_CONVERGENCE_STOP;
+    bool paces = limits->slow_down_permille != 0;
     struct tw_reason r = {.about = about,
                           .rule = "converges",
                           .verdict = TW_REASON_PASS,
@@ -78,9 +82,16 @@ static void judge_convergence(struct tw_choice *c, struct score *score, const ch
                    f->rounds == 1 ? "" : "s");
         return;
     }
-    r.verdict = stops ? TW_REASON_WARN : TW_REASON_REFUSE;
-    score->impossible = !stops;
-    score->excess += 1;
+    r.verdict = stops || paces ? TW_REASON_WARN : TW_REASON_REFUSE;
+    score->impossible = !stops && !paces;
+    score->excess += paces ? LAST_RESORT : 1;
+    if (paces) {
+        reason_add(c, r,
+                   "lines get dirty as fast as they are sent; as the last resort their writers are "
+                   "slowed, for %u %% of their time at most",
+                   limits->slow_down_permille / 10);
+        return;
+    }
     reason_add(c, r,
                stops ? "lines get dirty as fast as they are sent: stopped all the same, by policy"
                      : "lines get dirty as fast as they are sent: %u rounds would not do",

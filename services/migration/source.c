@@ -170,6 +170,7 @@ void tw_source_close_connection(struct tw_source *s)
 
 void tw_source_let_go(struct tw_source *s)
 {
+    tw_source_pace_end(s);
     tw_source_copy_drop(s);
     s->copy.lines = 0;
     tw_tracker_stop(s->tracker);
@@ -362,7 +363,9 @@ uint64_t tw_source_step(struct tw_source *s)
     uint64_t due = stands ? tw_after(s->paused_since_ns, TW_PAUSE_LIMIT_NS)
                           : steps[s->machine.state](s, now_ns);
     uint64_t limit = next_deadline(s);
+    uint64_t renewed = tw_source_pace_step(s, now_ns);
     due = served < due ? served : due;
+    due = renewed < due ? renewed : due;
     return due < limit ? due : limit;
 }
 
@@ -388,6 +391,7 @@ static enum tw_code source_new(const struct tw_migration_env *env,
     uint64_t now_ns = tw_now(env->clock);
     tw_meter_init(&s->meter, host->memory_bytes, now_ns);
     s->meter.p.method = s->limits.method;
+    s->pace.policy.budget_permille = s->limits.slow_down_permille;
     tw_throttle_init(&s->throttle, s->limits.bandwidth_bytes_per_s, now_ns);
     tw_machine_init(&s->machine, &tw_source_table, s, env->trace, env->ctx);
     *source = s;
@@ -504,6 +508,7 @@ void tw_source_pause(struct tw_source *s, bool pause)
         s->meter.p.paused_ns += now_ns - s->paused_since_ns;
     s->paused = pause;
     s->paused_since_ns = now_ns;
+    tw_source_pace_end(s);
     tw_meter_idle(&s->meter, now_ns); /* a pause says nothing about the link */
 }
 
@@ -608,6 +613,9 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
     out->phase = tw_machine_state_name(&s->machine);
     out->rate_bytes_per_s = tw_meter_rate(&s->meter, now_ns);
     out->link_bytes_per_s = s->meter.link_rate;
+    out->pace_budget_permille = s->limits.method == TW_METHOD_PRE_COPY && s->host->pace
+                                    ? s->pace.policy.budget_permille
+                                    : 0;
     out->paused = s->paused && !tw_machine_done(&s->machine);
     if (s->paused)
         out->paused_ns += (s->meter.end_ns ? s->meter.end_ns : now_ns) - s->paused_since_ns;

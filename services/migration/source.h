@@ -5,7 +5,8 @@
  *   source_switch.c    the states in which it is stopped
  *   source_postcopy.c  what follows the VM instead of going before it
  *   source_recover.c   the path was lost, or the agent, while lines follow
- *   source_copy.c      gathering: from pages and lines to chunks */
+ *   source_copy.c      gathering: from pages and lines to chunks
+ *   source_pace.c      slowing the writers of hot lines */
 #ifndef TOWLINE_SERVICES_MIGRATION_SOURCE_H
 #define TOWLINE_SERVICES_MIGRATION_SOURCE_H
 
@@ -13,10 +14,12 @@
 #include "services/migration/foresight.h"
 #include "services/migration/found.h"
 #include "services/migration/growth.h"
+#include "services/migration/hot_lines.h"
 #include "services/migration/line_hash.h"
 #include "services/migration/line_set.h"
 #include "services/migration/meter.h"
 #include "services/migration/mutations.h"
+#include "services/migration/pacing.h"
 #include "services/migration/side.h"
 #include "services/migration/throttle.h"
 
@@ -101,6 +104,16 @@ struct tw_rest {
     struct tw_control_whole report; /* the destination's, once whole */
 };
 
+/* Pre-copy: slowing the writers of hot lines. */
+struct tw_source_pace {
+    struct tw_pacing policy;
+    struct tw_hot_lines hot; /* open while it may be needed */
+    bool on;
+    uint64_t said_ns;           /* when the host was told last */
+    uint64_t counted_ns;        /* up to when the meter has ... */
+    struct tw_host_paced stats; /* ... these figures of the host */
+};
+
 struct tw_source {
     struct tw_migration_end end;
     struct tw_machine machine;
@@ -117,6 +130,7 @@ struct tw_source {
     struct tw_throttle throttle;
     struct tw_meter meter;
     struct tw_copy copy;
+    struct tw_source_pace pace;
     struct tw_rest rest;
     struct tw_farewell farewell;
     struct tw_migration_mutations mutations;
@@ -222,6 +236,19 @@ enum tw_code tw_source_hears_missing(struct tw_source *s, const struct tw_contro
                                      struct tw_error *err);
 /* True while the destination still names what is missing; *due = when it has to be done. */
 bool tw_source_asks(struct tw_source *s, uint64_t now_ns, uint64_t *due);
+
+/* ---- source_pace.c ------------------------------------------------------------------------------
+ */
+
+/* Between two rounds, before the verdict: slows the writers of hot lines, or less, or no longer. As
+ * long as that may help rounds that do not shrink are not held against the migration. */
+void tw_source_pace_judge(struct tw_source *s, struct tw_convergence *c, uint64_t now_ns);
+void tw_source_pace_round(struct tw_source *s); /* a round begins */
+/* These lines of a page are dirty in this round. */
+void tw_source_pace_add(struct tw_source *s, uint64_t page, uint64_t lines);
+/* Tells the host again that it goes on; returns when to call again. */
+uint64_t tw_source_pace_step(struct tw_source *s, uint64_t now_ns);
+void tw_source_pace_end(struct tw_source *s); /* nobody is slowed any more; fine at any time */
 
 /* ---- Steps ------------------------------------------------------------------------------------
  */

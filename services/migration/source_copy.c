@@ -290,6 +290,7 @@ void tw_source_collect(struct tw_source *s, uint64_t now_ns)
     s->dirty_lines = stats.dirty_lines;
     s->collected_ns = now_ns;
     s->interval_ns = since_ns;
+    tw_source_pace_round(s);
 }
 
 static bool next_dirty(struct tw_source *s, struct tw_dirty_page *out)
@@ -314,6 +315,7 @@ static void put_dirty(struct tw_source *s, const struct tw_dirty_page *d)
     if (d->whole_page) /* which of them? The hashes know (R4) */
         lines = tw_line_hashes_differ(&s->hashes, d->page, page_at(s, d->page), lines);
     s->seen_lines += tw_popcount(d->lines);
+    tw_source_pace_add(s, d->page, lines);
     s->meter.p.lines_found_by_compare_only += tw_popcount(unseen);
     if (lines | unseen)
         tw_source_put(s, d->page, lines | unseen);

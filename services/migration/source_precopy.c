@@ -135,6 +135,7 @@ uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
         .policy = s->limits.on_no_convergence,
     };
     c.forecast_known = tw_growth_after(&s->growth, tw_send_ns(c.dirty_bytes, c.rate), &c.forecast);
+    tw_source_pace_judge(s, &c, now_ns);
     enum tw_verdict verdict = s->limits.method == TW_METHOD_HYBRID
                                   ? tw_converge_hybrid(&c, s->switch_asked)
                                   : tw_converge(&c);

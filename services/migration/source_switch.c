@@ -15,6 +15,7 @@ void tw_source_stop(struct tw_source *s, const char *why, uint64_t now_ns)
     uint64_t lines_ns =
         (uint64_t)((unsigned __int128)s->dirty_lines * 4 * TW_LINE_SIZE * TW_SEC / rate);
     tw_source_move(s, TW_SOURCE_STOPPING, why);
+    tw_source_pace_end(s);
     s->stop_asked = true;
     s->stop_ns = now_ns;
     s->stop_deadline_ns = tw_after(now_ns, STOPPED_LIMIT_NS + lines_ns);

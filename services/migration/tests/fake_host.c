@@ -30,10 +30,9 @@ static bool may_hide(const struct fake_host *h)
            (until == 0 || tw_now(h->config.clock) < h->opened_ns + until);
 }
 
-static void store(struct fake_host *h)
+static uint64_t store_some(struct fake_host *h, bool hot)
 {
     struct tw_random *r = &h->random;
-    bool hot = h->config.hot_pages && tw_random_below(r, 10) != 0;
     uint64_t page = tw_random_below(r, hot ? h->config.hot_pages : h->config.pages);
     uint64_t address = page * TW_PAGE_SIZE + tw_random_below(r, TW_PAGE_SIZE / 8) * 8;
     uint64_t value = tw_random_below(r, 8) ? tw_random_next(r) : 0;
@@ -44,7 +43,77 @@ static void store(struct fake_host *h)
     h->unseen += unseen;
     if (!unseen)
         report(h, address);
+    return address;
 }
+
+static void store(struct fake_host *h)
+{
+    store_some(h, h->config.hot_pages && tw_random_below(&h->random, 10) != 0);
+}
+
+/* ---- Slowed writers ---------------------------------------------------------------------------
+ */
+
+bool fake_host_is_slowed(const struct fake_host *h)
+{
+    return h->pace_rule.delay_ns && tw_now(h->config.clock) < h->pace_until_ns;
+}
+
+/* What the plugin does, but for one thing: each store to a paced line counts, be it dirty or not.
+ */
+static void store_slowed(struct fake_host *h, unsigned who)
+{
+    struct fake_writer *w = &h->writers[who];
+    uint64_t address = store_some(h, who == FAKE_WRITER_HOT);
+    w->slowed++;
+    if (!(h->paced[tw_page_of(address)] & tw_line_bit(address)) ||
+        !tw_pace_owe(&w->bucket, h->pace_rule.delay_ns))
+        return;
+    uint64_t wait = tw_pace_wait(&w->bucket, h->pace_rule.share_permille, w->at_ns);
+    tw_pace_waited(&w->bucket, wait);
+    w->at_ns += wait;
+    w->wait_ns += wait;
+    h->pace_waits += wait != 0;
+    h->pace_wait_max_ns = wait > h->pace_wait_max_ns ? wait : h->pace_wait_max_ns;
+}
+
+/* Nine stores of ten are the hot writer's. */
+static void run_slowed(struct fake_host *h, uint64_t now_ns)
+{
+    const uint64_t each_ns[] = {10 * TW_MS / (9 * h->config.stores_per_ms),
+                                10 * TW_MS / h->config.stores_per_ms};
+    h->paced_ns += now_ns - h->wrote_ns;
+    for (unsigned who = 0; who < FAKE_WRITERS; who++) {
+        struct fake_writer *w = &h->writers[who];
+        w->at_ns = w->at_ns > h->wrote_ns ? w->at_ns : h->wrote_ns;
+        for (; w->at_ns + each_ns[who] <= now_ns; w->at_ns += each_ns[who])
+            store_slowed(h, who);
+    }
+    h->wrote_ns = now_ns;
+}
+
+static void fake_pace_lines(void *ctx, uint64_t page, uint64_t lines)
+{
+    ((struct fake_host *)ctx)->paced[page] = lines;
+}
+
+static void fake_pace_rule(void *ctx, const struct tw_pace_rule *rule)
+{
+    struct fake_host *h = ctx;
+    h->pace_rule = *rule;
+    h->pace_until_ns = tw_now(h->config.clock) + TW_HOST_PACE_HOLDS_NS;
+    if (rule->delay_ns == 0)
+        memset(h->paced, 0, h->config.pages * sizeof *h->paced);
+}
+
+static void fake_pace_stats(void *ctx, struct tw_host_paced *out)
+{
+    const struct fake_host *h = ctx;
+    *out = (struct tw_host_paced){h->pace_waits, h->writers[FAKE_WRITER_HOT].wait_ns};
+}
+
+static const struct tw_host_pace_ops pace_ops = {
+    .lines = fake_pace_lines, .rule = fake_pace_rule, .stats = fake_pace_stats};
 
 /* Now and then a page is given back, which no store event reports. */
 static void punch(struct fake_host *h)
@@ -268,6 +337,10 @@ void fake_host_run(struct fake_host *h)
         h->wrote_ns = now;
         return;
     }
+    if (fake_host_is_slowed(h)) {
+        run_slowed(h, now);
+        return;
+    }
     if (n == 0)
         return;
     h->wrote_ns = now;
@@ -471,6 +544,7 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
     *h = (struct fake_host){.config = *config, .random = {config->seed}, .alive = true};
     uint64_t bytes = config->pages * TW_PAGE_SIZE;
     h->marks = calloc(config->pages, sizeof *h->marks);
+    h->paced = calloc(config->pages, sizeof *h->paced);
     h->data = calloc(config->pages, sizeof *h->data);
     h->reserved = calloc(config->pages, sizeof *h->reserved);
     h->opened = calloc(config->pages, sizeof *h->opened);
@@ -480,6 +554,7 @@ void fake_host_open(struct fake_host *h, const struct fake_host_config *config)
                                .ctx = h,
                                .memory = aligned_alloc(TW_PAGE_SIZE, bytes),
                                .memory_bytes = bytes,
+                               .pace = &pace_ops,
                                .sees_all_writers = config->sees_all_writers};
     memset(h->host.memory, 0, bytes);
     h->wrote_ns = h->opened_ns = tw_now(config->clock);
@@ -501,6 +576,7 @@ void fake_host_close(struct fake_host *h)
     tw_cache_close(h->cache);
     free(h->host.memory);
     free(h->marks);
+    free(h->paced);
     free(h->data);
     free(h->reserved);
     free(h->opened);

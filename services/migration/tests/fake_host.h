@@ -48,6 +48,15 @@ struct fake_waiter {
     uint64_t touches; /* done */
 };
 
+/* The hot and the cold stores come from a vCPU each while one of them is slowed. */
+enum { FAKE_WRITER_HOT, FAKE_WRITER_COLD, FAKE_WRITERS };
+struct fake_writer {
+    struct tw_pace_bucket bucket;
+    uint64_t at_ns;  /* its own time */
+    uint64_t slowed; /* stores while somebody was slowed */
+    uint64_t wait_ns;
+};
+
 /* How often an operation is to fail: at its begin, or when it is polled. */
 struct fake_failures {
     unsigned begin, poll;
@@ -66,6 +75,12 @@ struct fake_host {
     bool ran_too_early; /* CONTINUE was begun without may_run */
     uint64_t wrote_ns, opened_ns;
     uint64_t stores, unseen;
+
+    uint64_t *paced; /* line bitmap of each page */
+    struct tw_pace_rule pace_rule;
+    uint64_t pace_until_ns; /* the rule ends by itself */
+    struct fake_writer writers[FAKE_WRITERS];
+    uint64_t pace_waits, pace_wait_max_ns, paced_ns;
 
     bool busy;
     enum tw_host_operation op;
@@ -99,6 +114,8 @@ struct fake_host {
 
 void fake_host_open(struct fake_host *h, const struct fake_host_config *config);
 void fake_host_close(struct fake_host *h);
+/* Whether it slows anyone now. */
+bool fake_host_is_slowed(const struct fake_host *h);
 /* Lets the writer do what the time since the last call is good for. */
 void fake_host_run(struct fake_host *h);
 /* The guest begins to run here on a memory that has to become the original's. */

@@ -158,8 +158,10 @@ static void crash_source(struct scene *s)
 {
     if (!s->source)
         return;
+    const struct tw_pace_rule rule = s->side[0].host.pace_rule; /* nobody ends it */
     tw_source_free(s->source);
     s->source = NULL;
+    s->side[0].host.pace_rule = rule;
     fake_host_forget_operation(&s->side[0].host);
     tw_tracker_stop(tw_tracker_find(s->side[0].host.host.device, TRACKER));
     s->side[0].restart_ns = now_of(s) + RESTART_NS;
@@ -219,6 +221,10 @@ static void strike(struct scene *s, const struct scene_fault *f)
     case SCENE_RESUME:
         if (s->source)
             tw_source_pause(s->source, f->action == SCENE_PAUSE);
+        break;
+    case SCENE_NO_PACE:
+        if (s->source)
+            tw_source_set_slow_down(s->source, 0);
         break;
     case SCENE_SLOW_LINK:
         if (s->source)
@@ -295,6 +301,16 @@ static void on_destination_continue(void *ctx)
         a->state_size == b->state_size && memcmp(a->state, b->state, a->state_size) == 0;
 }
 
+/* A guest whose agent has crashed is slowed until that ends by itself, or another one comes. */
+static bool may_slow(const struct scene *s)
+{
+    const struct tw_source *source = s->source;
+    if (!source)
+        return s->side[0].restart_ns != 0;
+    return !source->stop_asked && !source->paused && !tw_machine_done(&source->machine) &&
+           source->limits.slow_down_permille;
+}
+
 static void check(struct scene *s)
 {
     const struct scene_side *a = &s->side[0], *b = &s->side[1];
@@ -309,6 +325,9 @@ static void check(struct scene *s)
         problem(s, "the destination was continued with another memory or device state");
     if (b->host.saw_wrong)
         problem(s, "the guest was let at memory that is not as it was");
+    if (fake_host_is_slowed(&a->host) && !may_slow(s))
+        problem(s, "the guest is slowed in %s",
+                s->source ? tw_machine_state_name(&s->source->machine) : "nobody's name");
     bool copying = s->source && tw_source_hand_over(s->source) == TW_HAND_OVER_ACTIVE;
     if (!copying && tw_tracker_find(a->host.host.device, TRACKER))
         problem(s, "the tracker was left behind");
@@ -365,8 +384,10 @@ static void restart_source(struct scene *s)
 {
     struct scene_side *side = &s->side[0];
     struct tw_migration_env env = env_of(s, side);
+    const struct tw_pace_rule nobody = {0};
     side->restart_ns = 0;
     s->hook_runs = false;
+    side->host.host.pace->rule(&side->host, &nobody); /* as an agent does that takes it over */
     side->gone = side->journal.durable == TW_HAND_OVER_GIVEN_UP && !side->host.alive;
     if (side->gone) {
         s->source = NULL; /* no agent finds memory without a process */

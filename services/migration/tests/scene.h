@@ -34,6 +34,7 @@ enum scene_action {
     SCENE_SWITCH,    /* the operator wants the VM to move now */
     SCENE_PAUSE,     /* ... or nothing to be sent, */
     SCENE_RESUME,    /* and to go on */
+    SCENE_NO_PACE,   /* no budget of slow-down any more */
     SCENE_SLOW_LINK, /* set_bandwidth to something small */
     SCENE_ACTIONS
 };
