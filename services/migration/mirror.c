@@ -547,7 +547,7 @@ void tw_mirror_progress(const struct tw_mirror *m, struct tw_mirror_progress *ou
     if (!m->heir)
         return;
     out->serving = m->heir->conn != NULL;
-    out->lines_served = m->heir->meter.p.lines_to_come - m->heir->rest.lines.count;
+    out->lines_served = m->heir->rest.asked_for - m->heir->rest.lines.count;
 }
 
 void tw_mirror_mutate(struct tw_mirror *m, struct tw_migration_mutations mutations)

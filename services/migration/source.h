@@ -97,6 +97,7 @@ struct tw_rest {
     struct tw_line_set asked;       /* what a destination that came back is naming as missing */
     const struct tw_line_set *held; /* a mirror: no other lines may be asked for; NULL = any */
     uint64_t asked_ns;              /* when it was heard last */
+    uint64_t asked_for;             /* lines that it named */
     bool asking;
     bool partly_compared;           /* an agent has ended meanwhile: the digest is of a part */
     bool limited;                   /* the bandwidth limit holds again */

@@ -67,7 +67,7 @@ static void on_down(void *side, const struct tw_error *why)
     struct tw_source *s = side;
     count_bytes(&s->mirror);
     s->mirror.conn = NULL;
-    if (!s->mirror.down)
+    if (!s->mirror.down && !s->mirror.farewell.until) /* told to let go, it does */
         refuse(&s->mirror, why);
 }
 
@@ -95,7 +95,7 @@ enum tw_code tw_source_mirror_begin(struct tw_source *s, struct tw_error *err)
 {
     struct tw_source_mirror *m = &s->mirror;
     const struct tw_line_set *rest = &s->rest.lines;
-    if (!m->wanted)
+    if (!m->wanted || m->known)
         return TW_OK;
     enum tw_code code = tw_line_set_open(&m->lines, rest->pages, err);
     for (uint64_t p = 0; code == TW_OK && p < rest->pages; p++)

@@ -129,6 +129,7 @@ enum tw_code tw_source_hears_missing(struct tw_source *s, const struct tw_contro
     tw_line_set_close(&r->lines);
     r->lines = r->asked;
     r->asked = (struct tw_line_set){0};
+    r->asked_for = m->lines;
     s->meter.p.lines_to_come = m->to_come;
     s->meter.p.reconnects++;
     s->failed = false;
