@@ -43,15 +43,31 @@ join_ends() {
     ip route replace "$TOWLINE_RDMA_A" dev wire-b src "$TOWLINE_RDMA_B" table 102
 }
 
+# Those of the two that are missing.
 add_devices() {
-    rdma link add "${TOWLINE_RDMA_KIND}0" type "$TOWLINE_RDMA_KIND" netdev wire-a
-    rdma link add "${TOWLINE_RDMA_KIND}1" type "$TOWLINE_RDMA_KIND" netdev wire-b
+    add_device 0 a && add_device 1 b
 }
 
+add_device() { # NUMBER END
+    [[ -e /sys/class/infiniband/$TOWLINE_RDMA_KIND$1 ]] ||
+        rdma link add "$TOWLINE_RDMA_KIND$1" type "$TOWLINE_RDMA_KIND" netdev "wire-$2"
+}
+
+# The kernel lets go of a device only when the last work on it has ended, which may be a moment after
+# the process that asked for it.
 renew_devices() {
-    rdma link delete "${TOWLINE_RDMA_KIND}0"
-    rdma link delete "${TOWLINE_RDMA_KIND}1"
-    add_devices
+    local end try
+    for end in 0 1; do
+        for ((try = 0; try < 20; try++)); do
+            [[ -e /sys/class/infiniband/$TOWLINE_RDMA_KIND$end ]] || break
+            rdma link delete "$TOWLINE_RDMA_KIND$end" || sleep 0.5
+        done
+    done
+    for ((try = 0; try < 20; try++)); do
+        ! add_devices || return 0
+        sleep 0.5
+    done
+    return 1
 }
 
 # Waits until a process listens on a port by the devices' connection manager.
