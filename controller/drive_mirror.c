@@ -60,12 +60,12 @@ static Towline__V1__MirrorState state_of(const Towline__V1__GetMirrorResponse *r
     return strcmp(r->phase, "serving") == 0 ? STATE(SERVING) : STATE(HOLDING);
 }
 
-static void tell(struct tw_drive *d, const char *what)
+static void tell(struct tw_drive *d, enum tw_log_level level, const char *what)
 {
     struct tw_store *store = d->owner->config.store;
     struct tw_error err = {0};
     const char *pairs[] = {"mirror", d->mirror.host, "vm", d->vm, NULL};
-    tw_log(TW_LOG_WARN, "migration", "mirror", "migration=%s mirror=%s what=\"%s\"", d->id,
+    tw_log(level, "migration", "mirror", "migration=%s mirror=%s what=\"%s\"", d->id,
            d->mirror.host, what);
     if (tw_store_begin(store, TW_STORE_RELAXED, &err) == TW_OK)
         tw_store_end(store,
@@ -86,7 +86,7 @@ static void become(struct tw_drive *d, Towline__V1__MirrorState state)
         return;
     d->mirror.state = state;
     if ((size_t)state < sizeof texts / sizeof *texts && texts[state])
-        tell(d, texts[state]);
+        tell(d, state == STATE(HOLDING) ? TW_LOG_INFO : TW_LOG_WARN, texts[state]);
 }
 
 void tw_drive_mirror_ask(struct tw_drive *d)
