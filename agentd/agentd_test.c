@@ -226,6 +226,7 @@ Test(config, good_file)
     cr_assert_eq(c.fabric, TW_AGENT_FABRIC_AUTO);
     cr_assert_str_eq(c.fabric_listen, "127.0.0.1:7202");
     cr_assert_str_eq(c.verbs_listen, "127.0.0.1:7203");
+    cr_assert_eq(c.fabric_timeout_ns, 5 * TW_SEC);
     cr_assert_eq(c.verbs_queues, 1);
     cr_assert_eq(c.verbs_unencrypted, TW_AGENT_REFUSE, "plain text has to be asked for");
     cr_assert_eq(c.log_level, 0u);
@@ -265,6 +266,7 @@ Test(config, errors_name_the_line)
         "name: a\nstate_dir: relative\nrun_dir: /b\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nmemory: 1 apple\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nmemroy: 1GiB\n",
+        "name: a\nstate_dir: /a\nrun_dir: /b\nfabric_timeout: 61s\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nswitchover_hook: /nowhere/hook\n",
         "name: a\nname: b\nstate_dir: /a\nrun_dir: /b\n",
         "name: a\nstate_dir: /a\nrun_dir: /b\nfabric: \"127.0.0.1:7202\"\n",

@@ -17,6 +17,7 @@ struct tw_agent_config {
     char advertise[256];        /* what peers and controller are told; empty = the bound address */
     unsigned fabric;            /* enum tw_agent_fabric: how lines travel where both sides agree */
     char fabric_listen[256];    /* lines by TCP: "127.0.0.1:7202" */
+    uint64_t fabric_timeout_ns; /* a peer that is silent for so long is lost; to connect, too */
     char verbs_listen[256];     /* lines by RDMA; default: fabric_listen's address, the next port */
     char verbs_device[64];      /* RDMA device; empty = that of verbs_listen */
     uint64_t verbs_queues;      /* queue pairs for bulk a connection, 1 to 8 */

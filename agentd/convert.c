@@ -214,6 +214,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->compare_us = p->compare_ns / TW_US;
     r->saving_us = p->saving_ns / TW_US;
     r->hand_over_us = p->hand_over_ns / TW_US;
+    r->save_us = p->save_ns / TW_US;
     r->link_bytes_per_s = p->link_bytes_per_s;
     r->start_us = p->start_ns / TW_US;
     r->paused = p->paused;

@@ -109,8 +109,12 @@ enum tw_code tw_paths_open(struct tw_paths *paths, const struct tw_agent_config 
                            struct tw_error *err)
 {
     struct tw_fabric_tcp_settings tcp = {tls};
-    const struct tw_fabric_config fabric = {
-        .name = config->name, .clock = &tw_monotonic, .events = events, .ctx = ctx};
+    const struct tw_fabric_config fabric = {.name = config->name,
+                                            .clock = &tw_monotonic,
+                                            .events = events,
+                                            .ctx = ctx,
+                                            .handshake_timeout_ns = config->fabric_timeout_ns,
+                                            .idle_timeout_ns = config->fabric_timeout_ns};
     struct tw_error why = {0};
     *paths = (struct tw_paths){0};
     enum tw_code code =

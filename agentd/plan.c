@@ -139,6 +139,21 @@ static uint64_t ns_or(uint64_t us, uint64_t otherwise_ns)
     return us ? us * TW_US : otherwise_ns;
 }
 
+static void method_costs_from_proto(const Towline__V1__FixedCosts *h, struct tw_fixed_costs *out)
+{
+    for (size_t i = 0; i < h->n_of_method; i++) {
+        const Towline__V1__MethodCosts *p = h->of_method[i];
+        for (enum tw_migration_method m = 0; m < TW_METHODS; m++) {
+            struct tw_method_costs *c = &out->of[m];
+            if (tw_method_to_proto(m) != p->method)
+                continue;
+            c->last_lines_ns = ns_or(p->last_lines_us, c->last_lines_ns);
+            c->load_ns = ns_or(p->load_us, c->load_ns);
+            c->hand_over_ns = ns_or(p->hand_over_us, c->hand_over_ns);
+        }
+    }
+}
+
 static void costs_from_proto(const Towline__V1__FixedCosts *h, const struct tw_measured *measured,
                              struct tw_fixed_costs *out)
 {
@@ -148,17 +163,30 @@ static void costs_from_proto(const Towline__V1__FixedCosts *h, const struct tw_m
     *out = d;
     if (!h)
         return;
-    *out = (struct tw_fixed_costs){
-        .start_ns = ns_or(h->start_us, d.start_ns),
-        .stop_ns = ns_or(h->stop_us, d.stop_ns),
-        .last_lines_ns = ns_or(h->last_lines_us, d.last_lines_ns),
-        .save_ns = ns_or(h->save_us, d.save_ns),
-        .load_ns = ns_or(h->load_us, d.load_ns),
-        .hand_over_ns = ns_or(h->hand_over_us, d.hand_over_ns),
-        .compare_bytes_per_s =
-            h->compare_bytes_per_s ? h->compare_bytes_per_s : d.compare_bytes_per_s,
-        .device_state_bytes = h->device_state_bytes ? h->device_state_bytes : d.device_state_bytes,
-    };
+    out->start_ns = ns_or(h->start_us, d.start_ns);
+    out->stop_ns = ns_or(h->stop_us, d.stop_ns);
+    out->save_ns = ns_or(h->save_us, d.save_ns);
+    if (h->compare_bytes_per_s)
+        out->compare_bytes_per_s = h->compare_bytes_per_s;
+    if (h->device_state_bytes)
+        out->device_state_bytes = h->device_state_bytes;
+    method_costs_from_proto(h, out);
+}
+
+static void method_costs_to_proto(const struct tw_fixed_costs *c, Towline__V1__FixedCosts *f)
+{
+    f->of_method = calloc(TW_METHODS, sizeof(Towline__V1__MethodCosts *));
+    for (enum tw_migration_method m = 0; f->of_method && m < TW_METHODS; m++) {
+        Towline__V1__MethodCosts *p = malloc(sizeof *p);
+        if (!p)
+            return;
+        towline__v1__method_costs__init(p);
+        p->method = tw_method_to_proto(m);
+        p->last_lines_us = c->of[m].last_lines_ns / TW_US;
+        p->load_us = c->of[m].load_ns / TW_US;
+        p->hand_over_us = c->of[m].hand_over_ns / TW_US;
+        f->of_method[f->n_of_method++] = p;
+    }
 }
 
 static Towline__V1__FixedCosts *costs_to_proto(const struct tw_fixed_costs *c, uint64_t link,
@@ -170,14 +198,12 @@ static Towline__V1__FixedCosts *costs_to_proto(const struct tw_fixed_costs *c, u
     towline__v1__fixed_costs__init(f);
     f->start_us = c->start_ns / TW_US;
     f->stop_us = c->stop_ns / TW_US;
-    f->last_lines_us = c->last_lines_ns / TW_US;
     f->save_us = c->save_ns / TW_US;
-    f->load_us = c->load_ns / TW_US;
-    f->hand_over_us = c->hand_over_ns / TW_US;
     f->compare_bytes_per_s = c->compare_bytes_per_s;
     f->device_state_bytes = c->device_state_bytes;
     f->link_bytes_per_s = link;
     f->migration = strdup(migration);
+    method_costs_to_proto(c, f);
     return f;
 }
 

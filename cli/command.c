@@ -91,6 +91,12 @@ static const struct tow_option recover_options[] = {
     {0, NULL, NULL, NULL, NULL},
 };
 
+static const struct tow_option lost_options[] = {
+    {0, "lost", "HOST", NULL, "source or destination that is off for good"},
+    {0, "yes", NULL, NULL, "your word that it is; without, only what would become of the VM"},
+    {0, NULL, NULL, NULL, NULL},
+};
+
 #define SOCKET_OPTION                                                                              \
     {                                                                                              \
         0, "socket", "PATH", NULL,                                                                 \
@@ -278,6 +284,15 @@ static const char recover_details[] =
     "asked: then the truth is found without you. If the other host is not really off, two copies\n"
     "of the VM may run: pull its plug first.\n";
 
+static const char resolve_details[] =
+    "For a migration that waits for a host that never returns. What is right is decided from what\n"
+    "is known of both sides: the copy that is left is resumed, unless the lost host is known to\n"
+    "have run the VM; then the VM is lost. Without --yes it only says which, and what is at "
+    "risk.\n"
+    "Should the host come back, its copy is removed. If it is not really off, two copies of the "
+    "VM\n"
+    "may run until then: pull its plug first.\n";
+
 static const char events_details[] =
     "With -o json: one event a line. A note on standard error tells when events between the asked\n"
     "and the oldest kept revision are gone. --timeout is how long the controller may be away "
@@ -433,6 +448,15 @@ const struct tow_command tow_commands[] = {
      .details = recover_details,
      .options = recover_options,
      .run = tow_migration_recover},
+    {.group = "migration",
+     .name = "resolve",
+     .arguments = "ID",
+     .words_min = 1,
+     .words_max = 1,
+     .help = "end a migration that waits for a host that never returns",
+     .details = resolve_details,
+     .options = lost_options,
+     .run = tow_migration_resolve},
     {.name = "track",
      .arguments = "[report] PID",
      .words_min = 1,

@@ -72,6 +72,7 @@ int tow_migration_resume(struct tow *tow, const struct tow_arguments *arguments)
 int tow_migration_reconnect(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_why(struct tow *tow, const struct tow_arguments *arguments);
 int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments);
+int tow_migration_resolve(struct tow *tow, const struct tow_arguments *arguments);
 int tow_track(struct tow *tow, const struct tow_arguments *arguments);
 int tow_run(struct tow *tow, const struct tow_arguments *arguments);
 int tow_top(struct tow *tow, const struct tow_arguments *arguments);

@@ -283,6 +283,20 @@ Test(command, migration_recover_needs_a_side_and_a_word)
     cr_expect_eq(fake.recovered_to, TOWLINE__V1__RECOVER_TO__RECOVER_TO_DESTINATION);
 }
 
+Test(command, migration_resolve_says_what_is_at_risk_before_it_decides)
+{
+    cr_expect_eq(TOW(&run, &fake, "migration", "resolve", "m-1"), 2);
+    cr_expect(complained("--lost HOST"));
+    cr_expect_eq(TOW(&run, &fake, "migration", "resolve", "m-1", "--lost", "node-b"), 2);
+    cr_expect(said("the VM is lost") && complained("again with --yes"));
+    cr_expect_str_eq(fake.lost, "");
+    cr_expect_neq(TOW(&run, &fake, "migration", "resolve", "m-1", "--lost", "node-a", "--yes"), 0);
+    cr_expect_str_eq(fake.lost, "");
+    cr_assert_eq(TOW(&run, &fake, "migration", "resolve", "m-1", "--lost", "node-b", "--yes"), 0);
+    cr_expect_str_eq(fake.lost, "node-b");
+    cr_expect(said("m-1: copying") && said("the VM is lost"));
+}
+
 Test(command, mistakes_of_typing)
 {
     cr_expect_eq(TOW(&run, &fake, "vm", "lits"), 2);
@@ -323,9 +337,9 @@ static void expect_fits_a_terminal(const char *what)
 
 Test(command, help_fits_a_terminal)
 {
-    static const char *const commands[][2] = {{"vm", "create"},         {"vm", "migrate"},
-                                              {"vm", "list"},           {"host", "show"},
-                                              {"migration", "recover"}, {"pki", "issue"}};
+    static const char *const commands[][2] = {
+        {"vm", "create"},         {"vm", "migrate"}, {"vm", "list"},          {"host", "show"},
+        {"migration", "recover"}, {"pki", "issue"},  {"migration", "resolve"}};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         cr_assert_eq(TOW(&run, &fake, "help", commands[i][0], commands[i][1]), 0);
         expect_fits_a_terminal(commands[i][1]);

@@ -33,7 +33,7 @@ struct fake_controller {
     uint64_t created_memory;
     char migrated_vm[64], migrated_to[64];
     Towline__V1__MigrationLimits limits;
-    char cancelled[64], switched[64], recovered[64], removed[64];
+    char cancelled[64], switched[64], recovered[64], removed[64], lost[64];
     Towline__V1__RecoverTo recovered_to;
     unsigned starts, adjusts, plan_looks;
     bool plan_refused;

@@ -163,3 +163,34 @@ int tow_migration_recover(struct tow *tow, const struct tow_arguments *arguments
     protobuf_c_message_free_unpacked(response, NULL);
     return status;
 }
+
+int tow_migration_resolve(struct tow *tow, const struct tow_arguments *arguments)
+{
+    Towline__V1__DeclareLostRequest request = TOWLINE__V1__DECLARE_LOST_REQUEST__INIT;
+    const char *host = tow_option_value(arguments, "lost");
+    char safe[512];
+    int status;
+    if (!host)
+        return tow_usage(tow, "migration resolve", "--lost HOST", NULL,
+                         "the host that never returns is missing");
+    request.id = tow_text(arguments->words[0]);
+    request.host = tow_text(host);
+    request.confirmed = tow_option_value(arguments, "yes") != NULL;
+    ProtobufCMessage *response = tow_ask(tow, SERVICE, "DeclareLost", &request.base, &status);
+    if (!response)
+        return status;
+    const Towline__V1__DeclareLostResponse *r = (const void *)response;
+    if (!tow_print_json(tow, response)) {
+        print_short(tow, r->migration);
+        fprintf(tow->out, "%s\n", tow_safe_text(r->risk, safe, sizeof safe));
+    }
+    if (!request.confirmed) {
+        fprintf(tow->err,
+                "tow: nothing was decided; when %s is off and will not come back, again with "
+                "--yes\n",
+                tow_safe_text(host, safe, sizeof safe));
+        status = 2;
+    }
+    protobuf_c_message_free_unpacked(response, NULL);
+    return status;
+}

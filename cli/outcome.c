@@ -110,6 +110,25 @@ static uint64_t rounds_of(const Towline__V1__MigrationProgress *p)
     return rounds;
 }
 
+/* What was changed on the way, and when: without it the forecast would only look wrong. */
+static void adjusted_print(const Towline__V1__Migration *m, FILE *out)
+{
+    if (!m->adjusted)
+        return;
+    fputs("\nnot as planned: what ran was changed on the way, the forecast is of what was not\n",
+          out);
+    for (size_t i = 0; i < m->n_audit; i++) {
+        const Towline__V1__AuditEntry *e = m->audit[i];
+        char line[VALUE_TEXT * 4], safe[VALUE_TEXT * 4], after[TW_SIZE_TEXT];
+        uint64_t ms = e->unix_ms > m->created_unix_ms ? e->unix_ms - m->created_unix_ms : 0;
+        snprintf(line, sizeof line, "%.32s%s%.32s%s%.32s", e->what, e->from[0] ? " from " : "",
+                 e->from, e->to[0] ? " to " : "", e->to);
+        fprintf(out, "  %s after its start: %s\n",
+                tw_duration_format(ms > TW_NEVER / TW_MS ? TW_NEVER : ms * TW_MS, after),
+                tow_safe_text(line, safe, sizeof safe));
+    }
+}
+
 void tow_forecast_print(const Towline__V1__Migration *m, bool color, FILE *out)
 {
     static const struct tow_column columns[] = {
@@ -118,6 +137,7 @@ void tow_forecast_print(const Towline__V1__Migration *m, bool color, FILE *out)
     const Towline__V1__Forecast *f = m->forecast;
     const Towline__V1__MigrationProgress *p = m->progress ? m->progress : &none;
     struct tow_table table;
+    adjusted_print(m, out);
     if (!f || m->state != TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED)
         return;
     fputc('\n', out);

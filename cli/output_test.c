@@ -307,3 +307,43 @@ Test(progress, elsewhere_lines_are_few)
     cr_assert_eq(lines, 2, "one, and one for the new state");
     free(text);
 }
+
+/* ---- What was planned and what ran ----------------------------------------------------------- */
+
+static char *migration_text(const Towline__V1__Migration *m)
+{
+    char *text;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    tow_migration_print(m, false, out);
+    fclose(out);
+    return text;
+}
+
+Test(migration, says_that_it_ran_otherwise_than_planned)
+{
+    Towline__V1__Migration m = TOWLINE__V1__MIGRATION__INIT;
+    Towline__V1__Forecast f = TOWLINE__V1__FORECAST__INIT;
+    Towline__V1__AuditEntry e = TOWLINE__V1__AUDIT_ENTRY__INIT;
+    Towline__V1__AuditEntry *audit[] = {&e};
+    e.what = (char *)(uintptr_t) "bandwidth";
+    e.from = (char *)(uintptr_t) "128.0 MiB/s";
+    e.to = (char *)(uintptr_t) "16.0 MiB/s";
+    e.who = (char *)(uintptr_t) "operator alice";
+    m.state = TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
+    m.created_unix_ms = 1000;
+    e.unix_ms = 3500;
+    m.forecast = &f;
+    m.audit = audit;
+    m.n_audit = 1;
+    char *text = migration_text(&m);
+    cr_assert_null(strstr(text, "not as planned"), "nothing that was forecast was changed");
+    free(text);
+    m.adjusted = true;
+    text = migration_text(&m);
+    cr_assert_not_null(strstr(text, "not as planned"), "%s", text);
+    cr_assert_not_null(
+        strstr(text, "2.50 s after its start: bandwidth from 128.0 MiB/s to 16.0 MiB/s"), "%s",
+        text);
+    free(text);
+}

@@ -94,8 +94,9 @@ static void print_forecasts(const Towline__V1__Plan *p, bool color, FILE *out)
         tow_table_add(&table, TOW_TONE_PLAIN, "%s",
                       tw_duration_format(f->downtime_us * TW_US, text));
         tow_table_add(&table, TOW_TONE_PLAIN, "%llu", (unsigned long long)f->lines_to_come);
-        tow_table_add(&table, TOW_TONE_PLAIN, "%u.%u %%", f->slow_down_permille / 10,
-                      f->slow_down_permille % 10);
+        /* Nobody sees what the guest reads: where memory follows it is a lower bound. */
+        tow_table_add(&table, TOW_TONE_PLAIN, "%s%u.%u %%", f->lines_to_come ? "at least " : "",
+                      f->slow_down_permille / 10, f->slow_down_permille % 10);
         tow_table_add(&table, f->converges ? TOW_TONE_PLAIN : TOW_TONE_BAD, "%s",
                       !f->converges ? "does not converge"
                       : taken       ? "<- to be run"

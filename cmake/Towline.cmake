@@ -2,7 +2,7 @@
 #
 #   towline_library(NAME SOURCES... [DEPENDS targets...])    a static library
 #   towline_program(NAME SOURCES... [DEPENDS targets...])    a program in bin/
-#   towline_test(NAME SOURCES... [DEPENDS targets...] [TIMEOUT seconds] [LABELS labels...])
+#   towline_test(NAME SOURCES... [DEPENDS targets...] [TIMEOUT seconds] [LABELS labels...] [THROUGH launcher])
 #       a Criterion program, run by ctest; left out under the thread sanitizer, where Criterion
 #       cannot start
 #   towline_plain_test(NAME ...)
@@ -39,7 +39,7 @@ if(TOWLINE_SANITIZE)
 endif()
 
 macro(towline_parse)
-    cmake_parse_arguments(ARG "" "TIMEOUT;CORPUS;SECONDS" "DEPENDS;LABELS" ${ARGN})
+    cmake_parse_arguments(ARG "" "TIMEOUT;CORPUS;SECONDS;THROUGH" "DEPENDS;LABELS" ${ARGN})
 endmacro()
 
 function(towline_library name)
@@ -71,7 +71,7 @@ function(towline_test name)
     endif()
     towline_parse(${ARGN})
     towline_program(${name} ${ARG_UNPARSED_ARGUMENTS} DEPENDS ${ARG_DEPENDS} criterion)
-    add_test(NAME ${name} COMMAND ${name} --jobs 2)
+    add_test(NAME ${name} COMMAND ${ARG_THROUGH} $<TARGET_FILE:${name}> --jobs 2)
     towline_register_test(${name})
     # Criterion does not look at the exit status that a sanitizer gives a test's process at its end.
     set_tests_properties(${name} PROPERTIES

@@ -295,79 +295,6 @@ static void vm_dies_while_it_is_moved(unsigned variant)
     play_passed(&p);
 }
 
-/* ---- Operators decide ---------------------------------------------------------------------- */
-
-static void operator_gives_it_to_the_source(unsigned variant)
-{
-    (void)variant;
-    struct play p;
-    char id[64];
-    struct tw_error err = {0};
-    scene_begin(&p);
-    fake_hold(&p.world, FAKE_COMMITTED);
-    scene_migrate(&p, id);
-    scene_await_hand_over(&p, A, id, TW_KNOWN_GIVEN_UP);
-    CHECK(play_recover(&p, id, true, true, &err) == TW_FAILED_PRECONDITION, "nothing to recover");
-    scene_let_it_see();
-    fake_kill(&p.world, B);
-    play_await_state(&p, id, PLAY_STATE(RESOLVING), 5000);
-    CHECK(play_recover(&p, id, true, false, &err) == TW_INVALID_ARGUMENT, "not without the word");
-    CHECK(play_recover(&p, id, true, true, &err) == TW_OK, "%s: %s", err.what, err.given);
-    CHECK(play_await_end(&p, id, 8000) == PLAY_STATE(FAILED), "end");
-    play_await_vm(&p, "web", "node-a", PLAY_VM(RUNNING), 1000);
-    /* The fenced host comes back with its prepared copy: it must go. */
-    fake_start(&p.world, B);
-    play_await_only_copy(&p, "web", A, 4000);
-    play_passed(&p);
-}
-
-static void operator_gives_it_to_the_destination(unsigned variant)
-{
-    (void)variant;
-    struct play p;
-    char id[64];
-    struct tw_error err = {0};
-    scene_begin(&p);
-    fake_hold(&p.world, FAKE_GIVEN_UP);
-    scene_migrate(&p, id);
-    scene_await_hand_over(&p, B, id, TW_KNOWN_PREPARED);
-    scene_let_it_see();
-    fake_kill(&p.world, A);
-    fake_vm_die(&p.world, A, "web");
-    play_await_state(&p, id, PLAY_STATE(RESOLVING), 5000);
-    CHECK(play_recover(&p, id, true, true, &err) == TW_FAILED_PRECONDITION,
-          "the destination answers: it is not fenced");
-    CHECK(play_recover(&p, id, false, true, &err) == TW_OK, "%s: %s", err.what, err.given);
-    CHECK(play_await_end(&p, id, 8000) == PLAY_STATE(COMPLETED), "end");
-    play_await_vm(&p, "web", "node-b", PLAY_VM(RUNNING), 1000);
-    /* The fenced host comes back and believes it owns the VM: its old copy goes. */
-    fake_start(&p.world, A);
-    play_await_only_copy(&p, "web", B, 4000);
-    play_passed(&p);
-}
-
-static void operator_cannot_resume_half_a_vm(unsigned variant)
-{
-    (void)variant;
-    struct play p;
-    char id[64];
-    struct tw_error err = {0};
-    scene_begin(&p);
-    fake_hold(&p.world, FAKE_ROUND);
-    scene_migrate(&p, id);
-    play_await_state(&p, id, PLAY_STATE(COPYING), 3000);
-    scene_let_it_see();
-    fake_kill(&p.world, A);
-    play_await_state(&p, id, PLAY_STATE(RESOLVING), 5000);
-    CHECK(play_recover(&p, id, false, true, &err) == TW_FAILED_PRECONDITION &&
-              strcmp(err.expected, "a prepared destination") == 0,
-          "%s", err.what);
-    fake_start(&p.world, A);
-    CHECK(play_await_end(&p, id, 8000) == PLAY_STATE(FAILED), "end");
-    play_await_only_copy(&p, "web", A, 2000);
-    play_passed(&p);
-}
-
 /* ---- VMs ----------------------------------------------------------------------------------- */
 
 static void vms_come_and_go(unsigned variant)
@@ -611,9 +538,6 @@ static const struct play_test tests[] = {
     {"destination_back_with_its_copy", destination_back_with_its_copy, 1},
     {"destination_back_with_nothing", destination_back_with_nothing, 1},
     {"vm_dies_while_it_is_moved", vm_dies_while_it_is_moved, 1},
-    {"operator_gives_it_to_the_source", operator_gives_it_to_the_source, 1},
-    {"operator_gives_it_to_the_destination", operator_gives_it_to_the_destination, 1},
-    {"operator_cannot_resume_half_a_vm", operator_cannot_resume_half_a_vm, 1},
     {"vms_come_and_go", vms_come_and_go, 1},
     {"deleted_while_its_host_is_away", deleted_while_its_host_is_away, 1},
     {"vm_that_ends_by_itself", vm_that_ends_by_itself, 1},

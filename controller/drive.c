@@ -61,19 +61,23 @@ static void merge(struct tw_drive *d, struct tw_migration_record *m)
     const struct tw_answer *s = &d->answer[TW_SOURCE_SIDE], *t = &d->answer[TW_DESTINATION_SIDE];
     m->source_known = tw_known_merge(true, m->source_known, s->known, s->holds_vm);
     m->destination_known = tw_known_merge(false, m->destination_known, t->known, t->holds_vm);
+    /* A destination that did not live to say so itself. */
+    if (s->peer_ran)
+        m->destination_known =
+            tw_known_merge(false, m->destination_known, TW_KNOWN_PARTLY, t->holds_vm);
 }
 
-static struct tw_verdict judge(const struct tw_drive *d, const struct tw_migration_record *m)
+static struct tw_verdict judge(struct tw_drive *d, const struct tw_migration_record *m)
 {
     const struct tw_answer *s = &d->answer[TW_SOURCE_SIDE], *t = &d->answer[TW_DESTINATION_SIDE];
-    const struct tw_resolve_view view = {
+    d->view = (struct tw_resolve_view){
         .source = {m->source_known, s->answers, s->peer_lost || source_waits_too_long(d),
                    s->holds_vm, s->vm_ended},
-        .destination = {m->destination_known, t->answers, t->peer_lost, t->holds_vm, false},
+        .destination = {m->destination_known, t->answers, t->peer_lost, t->holds_vm, t->vm_ended},
         .decided = m->decision,
         .fenced = m->fenced,
     };
-    struct tw_verdict verdict = tw_resolve(&view);
+    struct tw_verdict verdict = tw_resolve(&d->view);
     /* Nobody can take back a VM whose process is gone. */
     if (verdict.action == TW_ACTION_RECLAIM && s->vm_ended)
         verdict.action = TW_ACTION_LOST;
@@ -90,7 +94,10 @@ static void end_error(struct tw_drive *d, struct tw_migration_record *m,
     tw_error_clear(&m->error);
     if (m->state == TW_MIGRATION_COMPLETED)
         return;
-    if (m->state == TW_MIGRATION_CANCELLED)
+    if (m->state == TW_MIGRATION_LOST && m->fenced)
+        tw_fail(&m->error, TW_DATA_LOSS, m->id, NULL, NULL, "vm lost with its host: %s",
+                verdict->reason);
+    else if (m->state == TW_MIGRATION_CANCELLED)
         tw_fail(&m->error, TW_CANCELLED, m->id, NULL, NULL, "cancelled by an operator");
     else if (d->timed_out)
         tw_fail(&m->error, TW_DEADLINE_EXCEEDED, m->id, NULL, NULL,
@@ -108,7 +115,7 @@ static void end_at_destination(const struct tw_drive *d, struct tw_migration_rec
     m->state = TW_MIGRATION_COMPLETED;
     if (d->answer[TW_DESTINATION_SIDE].holds_vm)
         m->destination_known = TW_KNOWN_COMMITTED;
-    if (m->source_known != TW_KNOWN_COMMITTED || m->fenced == TW_FENCED_SOURCE)
+    if (m->source_known != TW_KNOWN_COMMITTED || m->fenced & TW_FENCED_SOURCE)
         m->owed |= TW_OWED_SOURCE_FINISH;
     change->host = d->destination;
     change->epoch = m->epoch;
@@ -137,7 +144,21 @@ static void end_at_source(const struct tw_drive *d, struct tw_migration_record *
     }
     if (m->decision != TW_DECIDED_RECLAIM)
         m->decision = TW_DECIDED_ABORT;
-    if (m->destination_known != TW_KNOWN_ABORTED || m->fenced == TW_FENCED_DESTINATION)
+    if (m->destination_known != TW_KNOWN_ABORTED || m->fenced & TW_FENCED_DESTINATION)
+        m->owed |= TW_OWED_DESTINATION_ABORT;
+}
+
+/* Whatever is left of it anywhere is older than the record's epoch, and goes when it is found. */
+static void end_with_host(const struct tw_drive *d, struct tw_migration_record *m,
+                          struct tw_drive_change *change)
+{
+    if (m->fenced == TW_FENCED_SOURCE)
+        change->host = d->destination; /* the host that is there is asked to forget it */
+    change->epoch = (m->reclaim_epoch ? m->reclaim_epoch : m->epoch) + 1;
+    change->reason = "an operator declared a host lost that had the only copy";
+    if (m->fenced & TW_FENCED_SOURCE || m->source_known == TW_KNOWN_ACTIVE)
+        m->owed |= TW_OWED_SOURCE_FINISH;
+    if (m->fenced & TW_FENCED_DESTINATION)
         m->owed |= TW_OWED_DESTINATION_ABORT;
 }
 
@@ -152,6 +173,8 @@ static void end_nowhere(const struct tw_drive *d, struct tw_migration_record *m,
         m->owed |= TW_OWED_DESTINATION_ABORT;
     if (m->source_known == TW_KNOWN_GIVEN_UP)
         m->owed |= TW_OWED_SOURCE_FINISH;
+    if (m->fenced)
+        end_with_host(d, m, change);
 }
 
 /* Called with the lock. */

@@ -17,6 +17,7 @@ struct tw_answer {
     bool holds_vm;   /* owns the VM and has a process of it */
     bool vm_ended;   /* its VM's process is gone */
     bool serving;    /* source: post-copy, lines follow the VM */
+    bool peer_ran;   /* source: it knows that the destination has run the VM */
     bool path_lost;  /* destination: post-copy, connects to the source again */
     bool paused;     /* ... or has given up to do so */
     bool switching;  /* source: the VM is stopped or about to be */
@@ -35,8 +36,9 @@ struct tw_drive {
 
     pthread_mutex_t lock; /* for the record; taken before the store's */
     struct tw_migration_record record;
-    bool silent[TW_SIDES]; /* did not answer last time */
-    bool claims;           /* the source answered last time and holds the VM */
+    bool silent[TW_SIDES];       /* did not answer last time */
+    bool claims;                 /* the source answered last time and holds the VM */
+    struct tw_resolve_view view; /* as it was judged last */
 
     struct tw_machine machine; /* moved with the lock held */
     bool counted;              /* among those that run at once; the owner's lock */

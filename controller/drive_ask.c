@@ -21,9 +21,10 @@ static bool runs_in(const char *phase)
 
 /* The truth about ownership is whole only with the VM itself: who holds nothing of the migration
  * may still own the VM, and who has given up may have lost its process. */
-static bool needs_report(enum tw_side side, enum tw_known known, bool stuck)
+static bool needs_report(enum tw_side side, enum tw_known known, bool stuck, bool fenced)
 {
-    if (known == TW_KNOWN_UNKNOWN || known == TW_KNOWN_ABORTED)
+    /* A host that was declared off and is here again: does its copy run? */
+    if (known == TW_KNOWN_UNKNOWN || known == TW_KNOWN_ABORTED || fenced)
         return true;
     return side == TW_SOURCE_SIDE && known == TW_KNOWN_GIVEN_UP && stuck;
 }
@@ -96,6 +97,9 @@ static void take(struct tw_drive *d, enum tw_side side, struct tw_answer *a,
     a->switching = side == TW_SOURCE_SIDE && r->progress && !runs_in(r->progress->phase);
     a->serving = side == TW_SOURCE_SIDE && r->progress && !r->peer_lost &&
                  strcmp(r->progress->phase, "serving") == 0;
+    a->peer_ran = a->serving || (side == TW_SOURCE_SIDE && a->known == TW_KNOWN_GIVEN_UP &&
+                                 r->progress && (strcmp(r->progress->phase, "serving") == 0 ||
+                                                 strcmp(r->progress->phase, "path_lost") == 0));
     a->path_lost = side == TW_DESTINATION_SIDE && r->peer_lost && a->known == TW_KNOWN_PARTLY;
     a->paused = a->path_lost && r->progress && r->progress->path_left_ms == 0 &&
                 strcmp(r->progress->phase, "paused") == 0;
@@ -110,6 +114,10 @@ void tw_drive_ask(struct tw_drive *d, enum tw_side side)
     struct tw_answer a = {0};
     const char *host = side == TW_SOURCE_SIDE ? d->source : d->destination;
     Towline__V1__AgentGetMigrationResponse *r;
+    pthread_mutex_lock(&d->lock);
+    bool fenced =
+        d->record.fenced & (side == TW_SOURCE_SIDE ? TW_FENCED_SOURCE : TW_FENCED_DESTINATION);
+    pthread_mutex_unlock(&d->lock);
     struct tw_error err = {0};
     if (tw_reach_migration(&d->owner->config.reach, host, d->id, ASK_TIMEOUT_MS, &r, &err) ==
         TW_OK) {
@@ -120,7 +128,7 @@ void tw_drive_ask(struct tw_drive *d, enum tw_side side)
     }
     if (a.answers && a.known == TW_KNOWN_NOTHING)
         a.answers = false;
-    if (a.answers && needs_report(side, a.known, a.peer_lost)) {
+    if (a.answers && needs_report(side, a.known, a.peer_lost, fenced)) {
         struct tw_error own = a.error;
         if (ask_vm(d, host, side, &a) != TW_OK)
             a.answers = false;

@@ -378,3 +378,21 @@ void fake_start(struct fake_world *w, unsigned agent)
     if (pthread_create(&a->heart, NULL, heart_main, a) != 0)
         abort();
 }
+
+void fake_decided(struct fake_world *w, unsigned agent, const char *id, enum tw_known known)
+{
+    pthread_mutex_lock(&w->lock);
+    struct fake_side *s = fake_side_find(&w->agents[agent], id);
+    struct fake_vm *vm = s ? fake_vm_find(&w->agents[agent], s->vm) : NULL;
+    if (!s || !vm)
+        abort();
+    s->hand_over = known;
+    vm->copy = FAKE_OWNED;
+    vm->migration[0] = 0;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void fake_memory_follows(struct fake_world *w, unsigned agent, const char *id)
+{
+    fake_decided(w, agent, id, TW_KNOWN_PARTLY);
+}

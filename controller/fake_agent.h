@@ -107,6 +107,11 @@ void fake_hold(struct fake_world *world, enum fake_step step);
 /* The VM's process on that agent is killed. */
 void fake_vm_die(struct fake_world *world, unsigned agent, const char *vm);
 
+/* A destination that runs: its memory is still at the source. */
+void fake_memory_follows(struct fake_world *world, unsigned agent, const char *id);
+/* What its disk says is something else now. */
+void fake_decided(struct fake_world *world, unsigned agent, const char *id, enum tw_known known);
+
 /* A copy of what the agent holds; false: nothing. */
 bool fake_vm_get(struct fake_world *world, unsigned agent, const char *vm, struct fake_vm *out);
 enum tw_known fake_hand_over(struct fake_world *world, unsigned agent, const char *id);

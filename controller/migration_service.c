@@ -4,6 +4,7 @@
 #include "controller/services.h"
 #include "controller/spec.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,6 +163,51 @@ static enum tw_code recover(struct tw_services *s, const struct tw_rpc_call *cal
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 
+/* What people are told before they give their word, and behind it. */
+static const struct {
+    Towline__V1__LostOutcome outcome;
+    const char *before, *after; /* ... the name of the lost host */
+} prospects[TW_PROSPECT_COUNT] = {
+    [TW_PROSPECT_OPEN] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_UNSPECIFIED,
+                          "what becomes of the VM is known when the other host answers, or is "
+                          "declared lost as well; until then it is only settled that ",
+                          " is not waited for"},
+    [TW_PROSPECT_SOURCE] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_SOURCE_KEEPS,
+                            "the source owns the VM; nothing of it is lost with ", ""},
+    [TW_PROSPECT_DESTINATION] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_DESTINATION_KEEPS,
+                                 "the destination owns the VM, whatever becomes of ", ""},
+    [TW_PROSPECT_SOURCE_RESUMES] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_SOURCE_RESUMES,
+                                    "the source resumes the VM as it was when it stopped; should ",
+                                    " have run it since, what it did there is undone"},
+    [TW_PROSPECT_DESTINATION_RESUMES] =
+        {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_DESTINATION_RESUMES,
+         "the destination resumes the VM as it was when it stopped; should ",
+         " have run it since, what it did there is undone"},
+    [TW_PROSPECT_LOST] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_VM_LOST,
+                          "the VM is lost: the only copy that may run was on ",
+                          "; what is left of it elsewhere is removed"},
+};
+
+static enum tw_code declare_lost(struct tw_services *s, const struct tw_rpc_call *call,
+                                 const Towline__V1__DeclareLostRequest *request,
+                                 Towline__V1__DeclareLostResponse *response, struct tw_error *err)
+{
+    struct tw_migration_record m;
+    enum tw_prospect prospect = TW_PROSPECT_OPEN;
+    char risk[3 * TW_REASON_SIZE];
+    enum tw_code code = tw_migrations_lost(s->migrations, request->id, request->host,
+                                           request->confirmed, &m, &prospect, err);
+    if (code != TW_OK)
+        return code;
+    if (request->confirmed)
+        tw_audit(s->store, call, request->id, "host lost", "", request->host);
+    snprintf(risk, sizeof risk, "%s%s%s", prospects[prospect].before, request->host,
+             prospects[prospect].after);
+    response->outcome = prospects[prospect].outcome;
+    response->risk = strdup(risk);
+    return response->risk ? answer(&m, &response->migration, err) : tw_no_memory("an answer", err);
+}
+
 TW_SERVED(start, "MigrationService/Start")
 TW_SERVED(list, "MigrationService/List")
 TW_SERVED(get, "MigrationService/Get")
@@ -169,6 +215,7 @@ TW_SERVED(cancel, "MigrationService/Cancel")
 TW_SERVED(switch_now, "MigrationService/SwitchNow")
 TW_SERVED(reconnect, "MigrationService/Reconnect")
 TW_SERVED(recover, "MigrationService/Recover")
+TW_SERVED(declare_lost, "MigrationService/DeclareLost")
 
 enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rpc_server *server,
                                       struct tw_error *err)
@@ -179,6 +226,7 @@ enum tw_code tw_migration_service_add(struct tw_services *services, struct tw_rp
                                                    {"Cancel", cancel_served},
                                                    {"SwitchNow", switch_now_served},
                                                    {"Recover", recover_served},
+                                                   {"DeclareLost", declare_lost_served},
                                                    {"Reconnect", reconnect_served},
                                                    {"Adjust", tw_adjust_served},
                                                    {"Plan", tw_plan_served},

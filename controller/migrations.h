@@ -77,6 +77,11 @@ enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *
 enum tw_code tw_migrations_recover(struct tw_migrations *migrations, const char *id,
                                    enum tw_fenced fenced, struct tw_migration_record *record,
                                    struct tw_error *err);
+/* An operator declares a host of it lost for good. `prospect` gets what becomes of the VM; without
+ * `confirmed` that is all that happens. Refused while the host is heard. */
+enum tw_code tw_migrations_lost(struct tw_migrations *migrations, const char *id, const char *host,
+                                bool confirmed, struct tw_migration_record *record,
+                                enum tw_prospect *prospect, struct tw_error *err);
 /* True, and *record is as it is now, when the migration is under way here. */
 bool tw_migrations_live(struct tw_migrations *migrations, const char *id,
                         struct tw_migration_record *record);

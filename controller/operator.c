@@ -257,12 +257,12 @@ static enum tw_code decide(struct tw_drive *d, enum tw_fenced fenced, struct tw_
     bool source = fenced == TW_FENCED_DESTINATION;
     if (m.state != TW_MIGRATION_RESOLVING)
         return refuse(&m, "resolving", state_name(&m), "there is nothing to recover", err);
-    if (m.fenced == fenced)
+    if (m.fenced & fenced && m.decision == (source ? TW_DECIDED_RECLAIM : TW_DECIDED_COMMIT))
         return TW_OK;
     enum tw_code code = source ? to_source(d, &m, err) : to_destination(d, &m, err);
     if (code != TW_OK)
         return code;
-    m.fenced = fenced;
+    m.fenced |= fenced;
     m.decision = source ? TW_DECIDED_RECLAIM : TW_DECIDED_COMMIT;
     if (source && !m.reclaim_epoch)
         m.reclaim_epoch = m.epoch + 1;

@@ -82,10 +82,21 @@ static void take_why(void *ctx, const uint8_t *body, size_t size)
         towline__v1__why_migration_response__free_unpacked(why, NULL);
 }
 
+/* Whether what an operator did makes it another migration than the one that was forecast. */
+static bool adjusts(const char *what)
+{
+    static const char *const adjusting[] = {"bandwidth", "downtime", "pause", "switch"};
+    for (size_t i = 0; i < sizeof adjusting / sizeof *adjusting; i++)
+        if (strcmp(what, adjusting[i]) == 0)
+            return true;
+    return false;
+}
+
 static void take_audit(void *ctx, const uint8_t *body, size_t size)
 {
     Towline__V1__Migration *m = ctx;
     Towline__V1__AuditEntry *e = towline__v1__audit_entry__unpack(NULL, size, body);
+    m->adjusted |= e && m->forecast && adjusts(e->what);
     tw_append(&m->audit, &m->n_audit, e ? &e->base : NULL);
 }
 

@@ -280,11 +280,41 @@ static void changes_are_made_and_written_down(unsigned variant)
           "%s: %s from %s to %s", m->audit[0]->who, m->audit[0]->what, m->audit[0]->from,
           m->audit[0]->to);
     CHECK(strcmp(m->audit[2]->what, "pause") == 0, "%s", m->audit[2]->what);
+    CHECK(!m->adjusted, "nothing was forecast that it could differ from");
     towline__v1__migration__free_unpacked(m, NULL);
     CHECK(play_event_seen(&p, "migration.audit", id), "told");
     CHECK(adjust(&p, &r, &err) == TW_FAILED_PRECONDITION, "it has ended");
     r.id = text("m-99");
     CHECK(adjust(&p, &r, &err) == TW_NOT_FOUND, "no such migration");
+    play_passed(&p);
+}
+
+/* Who changes what a plan foretold is told so, with the outcome. */
+static void what_was_changed_is_not_what_was_planned(unsigned variant)
+{
+    struct play p;
+    char id[64];
+    struct tw_error err = {0};
+    Towline__V1__AdjustMigrationRequest r = TOWLINE__V1__ADJUST_MIGRATION_REQUEST__INIT;
+    (void)variant;
+    scene_begin(&p);
+    fake_hold(&p.world, FAKE_STOPPING);
+    Towline__V1__Plan *plan = make_plan(&p, "", METHOD(PRECOPY));
+    CHECK(start(&p, plan->token, "", 0, id, &err) == TW_OK, "%s", err.what);
+    play_await_state(&p, id, PLAY_STATE(COPYING), 3000);
+    Towline__V1__Migration *m = play_migration(&p, id);
+    CHECK(m->forecast && !m->adjusted, "as planned so far");
+    towline__v1__migration__free_unpacked(m, NULL);
+    r.id = id;
+    r.set_bandwidth = true;
+    r.bandwidth_bytes_per_s = 5 << 20;
+    CHECK(adjust(&p, &r, &err) == TW_OK, "%s", err.what);
+    fake_hold(&p.world, FAKE_STEPS);
+    CHECK(play_await_end(&p, id, 5000) == PLAY_STATE(COMPLETED), "end");
+    m = play_migration(&p, id);
+    CHECK(m->adjusted, "it says so");
+    towline__v1__migration__free_unpacked(m, NULL);
+    towline__v1__plan__free_unpacked(plan, NULL);
     play_passed(&p);
 }
 
@@ -295,6 +325,7 @@ static const struct play_test tests[] = {
     {"method_is_chosen_and_explained", method_is_chosen_and_explained, 1},
     {"host_is_chosen_and_explained", host_is_chosen_and_explained, 1},
     {"changes_are_made_and_written_down", changes_are_made_and_written_down, 1},
+    {"what_was_changed_is_not_what_was_planned", what_was_changed_is_not_what_was_planned, 1},
 };
 
 int main(int argc, char **argv)

@@ -214,6 +214,23 @@ enum tw_code play_recover(struct play *p, const char *id, bool to_source, bool f
     return code;
 }
 
+enum tw_code play_lost(struct play *p, const char *id, const char *host, bool confirmed,
+                       Towline__V1__LostOutcome *outcome, struct tw_error *err)
+{
+    Towline__V1__DeclareLostRequest r = TOWLINE__V1__DECLARE_LOST_REQUEST__INIT;
+    ProtobufCMessage *m;
+    r.id = (char *)(uintptr_t)id;
+    r.host = (char *)(uintptr_t)host;
+    r.confirmed = confirmed;
+    enum tw_code code =
+        play_call(p, &towline__v1__migration_service__descriptor, "DeclareLost", &r.base, &m, err);
+    if (code != TW_OK)
+        return code;
+    *outcome = ((const Towline__V1__DeclareLostResponse *)m)->outcome;
+    protobuf_c_message_free_unpacked(m, NULL);
+    return TW_OK;
+}
+
 Towline__V1__Migration *play_migration(struct play *p, const char *id)
 {
     Towline__V1__GetMigrationRequest r = TOWLINE__V1__GET_MIGRATION_REQUEST__INIT;

@@ -63,6 +63,8 @@ enum tw_code play_migrate(struct play *p, const char *vm, const char *host, char
 enum tw_code play_cancel(struct play *p, const char *id, struct tw_error *err);
 enum tw_code play_recover(struct play *p, const char *id, bool to_source, bool fenced,
                           struct tw_error *err);
+enum tw_code play_lost(struct play *p, const char *id, const char *host, bool confirmed,
+                       Towline__V1__LostOutcome *outcome, struct tw_error *err);
 /* Freed by the caller; NULL when there is no answer. */
 Towline__V1__Migration *play_migration(struct play *p, const char *id);
 Towline__V1__Vm *play_vm(struct play *p, const char *name);

@@ -32,7 +32,7 @@ static const char *const source_text[SOURCE_CLASSES] = {
     [S_SILENT] = "the source does not answer",
     [S_GONE] = "the source holds nothing of the VM",
     [S_OWNS] = "the source owns the VM",
-    [S_DIED] = "the source kept the VM and its process ended",
+    [S_DIED] = "the source kept the VM, which ended there",
     [S_BUSY] = "the source is at work",
     [S_STUCK] = "the source owns the VM and has lost its peer",
     [S_GAVE] = "the source has given up the VM",
@@ -59,10 +59,10 @@ static enum source_class silent_source(const struct tw_side_view *s, enum tw_fen
     case TW_KNOWN_COMMITTED:
         return S_FINISHED;
     case TW_KNOWN_ABORTED:
-        return fenced == TW_FENCED_SOURCE ? S_GAVE_SILENT : S_OWNS;
+        return fenced & TW_FENCED_SOURCE ? S_DIED : S_OWNS;
     default:
         /* An operator's word stands for the give-up of a host that cannot speak. */
-        return fenced == TW_FENCED_SOURCE ? S_GAVE_SILENT : S_SILENT;
+        return fenced & TW_FENCED_SOURCE ? S_GAVE_SILENT : S_SILENT;
     }
 }
 
@@ -111,7 +111,7 @@ static enum destination_class destination_class(const struct tw_side_view *d, en
     default:
         break;
     }
-    return fenced == TW_FENCED_DESTINATION && !d->answers ? D_OUT : D_SILENT;
+    return fenced & TW_FENCED_DESTINATION && !d->answers ? D_OUT : D_SILENT;
 }
 
 #define WAIT     TW_ACTION_WAIT
@@ -145,8 +145,18 @@ static const enum tw_action undecided[SOURCE_CLASSES][DESTINATION_CLASSES] = {
     /* clang-format on */
 };
 
-/* COMMIT was recorded, so it may have been carried out: only a destination that durably aborted
- * frees the source again. */
+static bool source_lost(const struct tw_resolve_view *view)
+{
+    return view->fenced & TW_FENCED_SOURCE && !view->source.answers;
+}
+
+static bool destination_lost(const struct tw_resolve_view *view)
+{
+    return view->fenced & TW_FENCED_DESTINATION && !view->destination.answers;
+}
+
+/* COMMIT was recorded, so it may have been carried out: only a destination that durably aborted, or
+ * is lost, frees the source again. */
 static enum tw_action after_commit(enum source_class s, enum destination_class d,
                                    const struct tw_resolve_view *view)
 {
@@ -155,14 +165,14 @@ static enum tw_action after_commit(enum source_class s, enum destination_class d
         if (s == S_GAVE || s == S_GAVE_STUCK || s == S_GAVE_SILENT || s == S_FINISHED)
             return COMMIT;
         if (s == S_GONE || s == S_DIED)
-            return view->fenced == TW_FENCED_SOURCE ? COMMIT : DOUBT;
+            return view->fenced & TW_FENCED_SOURCE ? COMMIT : DOUBT;
         return s == S_SILENT ? DOUBT : ALARM;
     case D_OWNS:
-        if (view->fenced == TW_FENCED_SOURCE)
+        if (view->fenced & TW_FENCED_SOURCE)
             return s == S_GAVE_STUCK ? FINISH : COMPLETE;
         return undecided[s][d];
     case D_OUT:
-        if (view->destination.known == TW_KNOWN_ABORTED || s == S_OWNS)
+        if (view->destination.known == TW_KNOWN_ABORTED || s == S_OWNS || destination_lost(view))
             return undecided[s][d];
         return DOUBT;
     case D_SILENT:
@@ -182,16 +192,43 @@ static enum tw_action after_abort(enum source_class s, enum destination_class d)
     return undecided[s][d];
 }
 
+/* The source was to take the VM back from a host that an operator had declared off. That host is
+ * here again and had owned the VM: what it has is old by the operator's word, unless it runs. */
+static enum tw_action against_the_fence(enum source_class s, enum destination_class d,
+                                        const struct tw_resolve_view *view)
+{
+    const struct tw_side_view *t = &view->destination;
+    bool idle = !t->answers || (t->ended && !t->holds_vm);
+    if (!(view->fenced & TW_FENCED_DESTINATION))
+        return ALARM;
+    if (s == S_OWNS)
+        return KEEP;
+    if (source_lost(view) || s == S_GONE || s == S_DIED) {
+        if (idle)
+            return LOST;
+        return d == D_PARTLY ? ABANDON : COMPLETE;
+    }
+    return (s == S_GAVE || s == S_GAVE_STUCK) && idle ? RECLAIM : ALARM;
+}
+
+/* The source was to take the VM back, and had let go of it before. */
+static enum tw_action too_late(enum destination_class d, const struct tw_resolve_view *view)
+{
+    if (!(view->fenced & TW_FENCED_DESTINATION) || d == D_READY)
+        return ALARM;
+    return d == D_PARTLY && destination_lost(view) ? LOST : undecided[S_FINISHED][d];
+}
+
 /* RECLAIM was recorded, so the source may run: the destination never will. */
 static enum tw_action after_reclaim(enum source_class s, enum destination_class d,
                                     const struct tw_resolve_view *view)
 {
     if (s == S_FINISHED)
-        return ALARM;
+        return too_late(d, view);
     if (d == D_READY || d == D_BUSY || d == D_STUCK)
         return ABORT;
-    if (d == D_OWNS)
-        return view->fenced == TW_FENCED_DESTINATION && s == S_OWNS ? KEEP : ALARM;
+    if (d == D_OWNS || d == D_PARTLY)
+        return against_the_fence(s, d, view);
     return undecided[s][d];
 }
 
@@ -200,10 +237,11 @@ static enum tw_action after_reclaim(enum source_class s, enum destination_class 
 static enum tw_action while_memory_follows(enum source_class s, const struct tw_resolve_view *view)
 {
     bool ended = s == S_GAVE_STUCK && view->source.ended;
-    bool fenced = s == S_GAVE_SILENT && view->fenced == TW_FENCED_SOURCE;
-    if (view->decided == TW_DECIDED_RECLAIM)
-        return ALARM;
-    return ended || fenced ? ABANDON : undecided[s][D_PARTLY];
+    bool claims = s == S_OWNS || s == S_BUSY || s == S_STUCK;
+    /* The only copy that went on is gone; the source's stands where the VM was before. */
+    if (destination_lost(view))
+        return claims ? ALARM : LOST;
+    return ended || (s == S_GAVE_SILENT && source_lost(view)) ? ABANDON : undecided[s][D_PARTLY];
 }
 
 struct tw_verdict tw_resolve(const struct tw_resolve_view *view)
@@ -211,7 +249,7 @@ struct tw_verdict tw_resolve(const struct tw_resolve_view *view)
     enum source_class s = source_class(&view->source, view->fenced);
     enum destination_class d = destination_class(&view->destination, view->fenced);
     struct tw_verdict verdict = {.action = undecided[s][d]};
-    if (d == D_PARTLY)
+    if (d == D_PARTLY && view->decided != TW_DECIDED_RECLAIM)
         verdict.action = while_memory_follows(s, view);
     else if (view->decided == TW_DECIDED_COMMIT)
         verdict.action = after_commit(s, d, view);
@@ -219,8 +257,40 @@ struct tw_verdict tw_resolve(const struct tw_resolve_view *view)
         verdict.action = after_abort(s, d);
     else if (view->decided == TW_DECIDED_RECLAIM)
         verdict.action = after_reclaim(s, d, view);
+    /* Without a source to wait for, a destination that is out is the end of it. */
+    if (verdict.action == DOUBT && d == D_OUT && source_lost(view))
+        verdict.action = LOST;
     snprintf(verdict.reason, sizeof verdict.reason, "%s; %s", source_text[s], destination_text[d]);
     return verdict;
+}
+
+enum tw_prospect tw_resolve_prospect(const struct tw_resolve_view *view, enum tw_fenced lost)
+{
+    struct tw_resolve_view then = *view;
+    then.fenced |= lost;
+    if (lost & TW_FENCED_SOURCE)
+        then.source = (struct tw_side_view){.known = view->source.known};
+    if (lost & TW_FENCED_DESTINATION)
+        then.destination = (struct tw_side_view){.known = view->destination.known};
+    switch (tw_resolve(&then).action) {
+    case KEEP:
+    case CANCEL:
+        return TW_PROSPECT_SOURCE;
+    case COMPLETE:
+    case FINISH:
+        return TW_PROSPECT_DESTINATION;
+    case RECLAIM:
+        return TW_PROSPECT_SOURCE_RESUMES;
+    case COMMIT:
+        return TW_PROSPECT_DESTINATION_RESUMES;
+    case LOST:
+    case ABANDON:
+        return TW_PROSPECT_LOST;
+    case ABORT: /* the last copy that could run is at the other side */
+        return lost & TW_FENCED_SOURCE ? TW_PROSPECT_LOST : TW_PROSPECT_SOURCE;
+    default:
+        return TW_PROSPECT_OPEN;
+    }
 }
 
 static enum tw_known merge_source(enum tw_known old, enum tw_known fresh, bool holds_vm)

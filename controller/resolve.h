@@ -11,6 +11,9 @@
  * and while memory is still at the source nobody is told to FINISH. ABANDON, which loses the VM,
  * only when the source has answered that it holds nothing any more, or an operator has fenced it.
  *
+ * With a host that an operator has declared lost (fenced) every migration ends: the copy that is
+ * left is resumed unless the lost one is known to have run on behind it; then the VM is lost.
+ *
  * COMMIT and RECLAIM never both: the first decision that is recorded excludes the other. */
 #ifndef TOWLINE_CONTROLLER_RESOLVE_H
 #define TOWLINE_CONTROLLER_RESOLVE_H
@@ -47,8 +50,14 @@ enum tw_decided {
     TW_DECIDED_COUNT,
 };
 
-/* Which host an operator has declared to be off. */
-enum tw_fenced { TW_FENCED_NONE, TW_FENCED_SOURCE, TW_FENCED_DESTINATION, TW_FENCED_COUNT };
+/* Which hosts an operator has declared to be off, combined. */
+enum tw_fenced {
+    TW_FENCED_NONE = 0,
+    TW_FENCED_SOURCE = 1,
+    TW_FENCED_DESTINATION = 2,
+    TW_FENCED_BOTH = 3,
+    TW_FENCED_COUNT,
+};
 
 struct tw_resolve_view {
     struct tw_side_view source, destination;
@@ -78,6 +87,19 @@ struct tw_verdict {
 };
 
 struct tw_verdict tw_resolve(const struct tw_resolve_view *view);
+
+/* What would become of the VM if `lost` were declared lost, in addition to those that are. */
+enum tw_prospect {
+    TW_PROSPECT_OPEN,        /* the other host has to answer first */
+    TW_PROSPECT_SOURCE,      /* the source owns it */
+    TW_PROSPECT_DESTINATION, /* the destination owns it */
+    /* The copy that stopped is resumed; whether the lost one ran since is not known. */
+    TW_PROSPECT_SOURCE_RESUMES,
+    TW_PROSPECT_DESTINATION_RESUMES,
+    TW_PROSPECT_LOST, /* there is no copy that may run */
+    TW_PROSPECT_COUNT,
+};
+enum tw_prospect tw_resolve_prospect(const struct tw_resolve_view *view, enum tw_fenced lost);
 
 /* What is known of a side after it answered `fresh` (NOTHING = no answer). An answer that would
  * forget who owns the VM does not: an owner's claim outlives a pruned record. */

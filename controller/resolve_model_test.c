@@ -1,12 +1,13 @@
 /* Every order of events that two agents, their link, a controller and an operator can produce,
  * searched breadth-first: the controller's decisions never make two owners, and from every state
- * that can be reached the migration ends with exactly one owner once everybody answers again
- * (none only when the owner's host was lost for good).
+ * that can be reached the migration ends, once everybody answers again or was declared lost, with
+ * exactly one owner (none only when a host was lost for good).
  *
  * The controller is the real tw_resolve and tw_known_merge; around them stands a small model of
  * what agents promise (agent.proto): who may move when, which commands they refuse. */
 #include "controller/resolve.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@ enum { CMD_CANCEL, CMD_ABORT, CMD_COMMIT, CMD_FINISH, CMD_RECLAIM };
 struct world {
     uint64_t source : 3, destination : 3; /* enum tw_known */
     uint64_t link : 1, prepared_sent : 1, commit_sent : 1, running_sent : 1;
-    uint64_t source_dead : 1, destination_dead : 1; /* host lost for good */
+    uint64_t source_dead : 1, destination_dead : 1;   /* its host is off */
+    uint64_t source_ended : 1, destination_ended : 1; /* ... and is back without the VM's process */
     /* The controller: durable, then volatile. */
     uint64_t stored_source : 3, stored_destination : 3, decided : 2, fenced : 2;
     uint64_t known_source : 3, known_destination : 3;
@@ -48,8 +50,10 @@ static void fail(const char *what, struct world w)
 
 static int owners(struct world w)
 {
-    int source = !w.source_dead && (w.source == TW_KNOWN_ACTIVE || w.source == TW_KNOWN_ABORTED);
-    int destination = !w.destination_dead && w.destination == TW_KNOWN_COMMITTED;
+    int source = !w.source_dead && !w.source_ended &&
+                 (w.source == TW_KNOWN_ACTIVE || w.source == TW_KNOWN_ABORTED);
+    int destination =
+        !w.destination_dead && !w.destination_ended && w.destination == TW_KNOWN_COMMITTED;
     return source + destination;
 }
 
@@ -173,7 +177,7 @@ static struct world arrive(struct world w, int command)
 static struct world ask_source(struct world w, int answered)
 {
     enum tw_known fresh = answered ? (enum tw_known)w.source : TW_KNOWN_NOTHING;
-    int holds = answered && w.source == TW_KNOWN_ABORTED;
+    int holds = answered && w.source == TW_KNOWN_ABORTED && !w.source_ended;
     w.known_source = tw_known_merge(true, (enum tw_known)w.known_source, fresh, holds);
     w.source_answered = answered != 0;
     w.source_stuck = w.link == LINK_DOWN;
@@ -221,24 +225,27 @@ static struct world act(struct world w, enum tw_action action)
     }
 }
 
-static enum tw_action last_action;
-
 static struct world ask_destination(struct world w, int answered)
 {
     enum tw_known fresh = answered ? (enum tw_known)w.destination : TW_KNOWN_NOTHING;
     w.known_destination = tw_known_merge(false, (enum tw_known)w.known_destination, fresh, false);
     struct tw_resolve_view view = {
         .source = {(enum tw_known)w.known_source, w.source_answered, w.source_stuck,
-                   w.source_answered && w.known_source == TW_KNOWN_ABORTED},
+                   w.source_answered && w.known_source == TW_KNOWN_ABORTED && !w.source_ended,
+                   w.source_answered && w.source_ended},
         .destination = {(enum tw_known)w.known_destination, answered != 0, w.link == LINK_DOWN,
-                        answered && w.known_destination == TW_KNOWN_COMMITTED},
+                        answered && w.known_destination == TW_KNOWN_COMMITTED &&
+                            !w.destination_ended,
+                        answered && w.destination_ended},
         .decided = (enum tw_decided)w.decided,
         .fenced = (enum tw_fenced)w.fenced,
     };
-    last_action = tw_resolve(&view).action;
+    enum tw_action action = tw_resolve(&view).action;
+    if (action == TW_ACTION_RECLAIM && view.source.ended) /* as drive.c */
+        action = TW_ACTION_LOST;
     w.phase = 0;
     w.source_answered = w.source_stuck = 0;
-    return act(w, last_action);
+    return act(w, action);
 }
 
 static void controller_moves(struct world w)
@@ -261,6 +268,34 @@ static void controller_moves(struct world w)
     visit(n);
 }
 
+/* Switched on again: the disk is as it was, no process of the VM is left. */
+static struct world source_back(struct world w)
+{
+    w.source_dead = 0;
+    w.source_ended = 1;
+    if (w.source == TW_KNOWN_ACTIVE)
+        w.source = TW_KNOWN_ABORTED;
+    return w;
+}
+
+static struct world destination_back(struct world w)
+{
+    w.destination_dead = 0;
+    w.destination_ended = 1;
+    if (w.destination == TW_KNOWN_ACTIVE || w.destination == TW_KNOWN_PREPARED)
+        w.destination = TW_KNOWN_ABORTED;
+    return w;
+}
+
+static struct world declare_lost(struct world w)
+{
+    if (w.source_dead)
+        w.fenced |= TW_FENCED_SOURCE;
+    if (w.destination_dead)
+        w.fenced |= TW_FENCED_DESTINATION;
+    return w;
+}
+
 /* An operator tells the truth: only a host that is lost for good is fenced. */
 static void operator_moves(struct world w)
 {
@@ -279,6 +314,7 @@ static void operator_moves(struct world w)
         n.decided = TW_DECIDED_RECLAIM;
         visit(n);
     }
+    visit(declare_lost(w));
 }
 
 /* ---- Whatever happened: once all that live answer, it ends well ---------------------------- */
@@ -294,21 +330,6 @@ static struct world settle_agents(struct world w)
     return w;
 }
 
-static struct world operator_helps(struct world w)
-{
-    if (last_action != TW_ACTION_DOUBT)
-        return w;
-    if (w.source_dead && !w.destination_dead && w.destination == TW_KNOWN_PREPARED &&
-        w.decided != TW_DECIDED_RECLAIM) {
-        w.fenced = TW_FENCED_SOURCE;
-        w.decided = TW_DECIDED_COMMIT;
-    } else if (w.destination_dead && !w.source_dead && w.known_destination != TW_KNOWN_COMMITTED) {
-        w.fenced = TW_FENCED_DESTINATION;
-        w.decided = TW_DECIDED_RECLAIM;
-    }
-    return w;
-}
-
 static void check_ends(struct world start)
 {
     struct world w = start;
@@ -317,21 +338,19 @@ static void check_ends(struct world start)
         if (!w.phase)
             w = ask_source(w, !w.source_dead);
         w = ask_destination(w, !w.destination_dead);
-        w = operator_helps(w);
+        w = declare_lost(w);
     }
     w = settle_agents(w);
     if (owners(w) > 1)
         fail("two owners in the end", start);
-    if (w.source_dead && w.over != 1)
-        return; /* the only copy may have gone with its host: it stays in doubt */
-    if (w.destination_dead &&
-        (w.destination == TW_KNOWN_COMMITTED || w.decided == TW_DECIDED_COMMIT))
-        return; /* likewise */
     if (!w.over)
         fail("does not end", start);
-    if (w.over == 3)
+    bool all = !w.source_dead && !w.destination_dead && !w.source_ended && !w.destination_ended;
+    if (w.over == 3 && all)
         fail("lost", start);
-    if (owners(w) != 1 && !w.destination_dead)
+    if (w.over == 3 && owners(w))
+        fail("lost, and somebody owns it", start);
+    if (w.over != 3 && owners(w) != 1 && all)
         fail("no owner in the end", start);
 }
 
@@ -350,6 +369,10 @@ static void expand(struct world w)
     n = w;
     n.destination_dead = 1;
     visit(link_cut(n));
+    if (w.source_dead)
+        visit(source_back(w));
+    if (w.destination_dead)
+        visit(destination_back(w));
     controller_moves(w);
     operator_moves(w);
 }

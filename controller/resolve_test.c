@@ -43,7 +43,7 @@ static bool source_is_out(const struct tw_resolve_view *v)
     if (s->known == TW_KNOWN_GIVEN_UP || s->known == TW_KNOWN_COMMITTED)
         return true;
     bool claims = s->answers && (s->known == TW_KNOWN_ACTIVE || s->holds_vm);
-    return v->fenced == TW_FENCED_SOURCE && !claims;
+    return v->fenced & TW_FENCED_SOURCE && !claims;
 }
 
 static bool destination_is_out(const struct tw_resolve_view *v)
@@ -53,7 +53,12 @@ static bool destination_is_out(const struct tw_resolve_view *v)
         return false;
     if (d->known == TW_KNOWN_ABORTED || d->known == TW_KNOWN_UNKNOWN)
         return true;
-    return v->fenced == TW_FENCED_DESTINATION && !d->answers && d->known != TW_KNOWN_COMMITTED;
+    if (!(v->fenced & TW_FENCED_DESTINATION))
+        return false;
+    /* ... or is here again, with a process that has ended, when the source was to have it. */
+    if (v->decided == TW_DECIDED_RECLAIM)
+        return !d->answers || d->ended;
+    return !d->answers && d->known != TW_KNOWN_COMMITTED && d->known != TW_KNOWN_PARTLY;
 }
 
 static void check_commit(const struct tw_resolve_view *v, const struct tw_verdict *r)
@@ -71,7 +76,8 @@ static void check_reclaim(const struct tw_resolve_view *v, const struct tw_verdi
         return;
     EXPECT(v->source.answers && v->source.known == TW_KNOWN_GIVEN_UP);
     EXPECT(destination_is_out(v));
-    EXPECT(v->decided != TW_DECIDED_COMMIT || v->destination.known == TW_KNOWN_ABORTED);
+    EXPECT(v->decided != TW_DECIDED_COMMIT || v->destination.known == TW_KNOWN_ABORTED ||
+           (v->fenced & TW_FENCED_DESTINATION && !v->destination.answers));
 }
 
 static void check_abort(const struct tw_resolve_view *v, const struct tw_verdict *r)
@@ -103,16 +109,50 @@ static void check_ends(const struct tw_resolve_view *v, const struct tw_verdict 
         EXPECT(destination_owns || s->known == TW_KNOWN_COMMITTED);
     if (r->action == TW_ACTION_KEEP) {
         EXPECT(s->known == TW_KNOWN_ABORTED || (s->known == TW_KNOWN_UNKNOWN && s->holds_vm));
-        EXPECT(!destination_owns || v->fenced == TW_FENCED_DESTINATION);
+        EXPECT(!destination_owns || v->fenced & TW_FENCED_DESTINATION);
         EXPECT(!d->answers || (d->known != TW_KNOWN_ACTIVE && d->known != TW_KNOWN_PREPARED));
     }
     if (r->action == TW_ACTION_LOST) {
         EXPECT(!(s->answers && s->holds_vm &&
                  (s->known == TW_KNOWN_UNKNOWN || s->known == TW_KNOWN_ABORTED)));
-        EXPECT(!destination_owns);
+        EXPECT(!destination_owns ||
+               (v->fenced & TW_FENCED_DESTINATION && (!d->answers || d->ended)));
         EXPECT(s->known == TW_KNOWN_ABORTED || s->known == TW_KNOWN_COMMITTED ||
-               (s->answers && s->known == TW_KNOWN_UNKNOWN));
+               (s->answers && s->known == TW_KNOWN_UNKNOWN) ||
+               (v->fenced & TW_FENCED_SOURCE && !s->answers) ||
+               (v->fenced & TW_FENCED_DESTINATION && !d->answers));
     }
+}
+
+static bool lost(const struct tw_resolve_view *v, enum tw_fenced side)
+{
+    bool answers = side == TW_FENCED_SOURCE ? v->source.answers : v->destination.answers;
+    return v->fenced & side && !answers;
+}
+
+/* Words that only the other side can say are not looked at. */
+static bool sensible(const struct tw_resolve_view *v)
+{
+    const struct tw_side_view *s = &v->source, *d = &v->destination;
+    return s->known != TW_KNOWN_PREPARED && s->known != TW_KNOWN_PARTLY &&
+           d->known != TW_KNOWN_GIVEN_UP && (!s->answers || s->known != TW_KNOWN_NOTHING) &&
+           (!d->answers || d->known != TW_KNOWN_NOTHING);
+}
+
+static void check_lost_hosts(const struct tw_resolve_view *v, const struct tw_verdict *r)
+{
+    bool source = lost(v, TW_FENCED_SOURCE), destination = lost(v, TW_FENCED_DESTINATION);
+    bool waits = r->action == TW_ACTION_DOUBT || r->action == TW_ACTION_WAIT;
+    if (!sensible(v) || v->decided != TW_DECIDED_NOTHING)
+        return;
+    if (source && v->destination.answers)
+        EXPECT(!waits || v->destination.known == TW_KNOWN_ACTIVE);
+    if (source && destination)
+        EXPECT(r->action == TW_ACTION_LOST || r->action == TW_ACTION_COMPLETE);
+    /* A source that is at work still finds out by itself. */
+    if (destination && v->source.answers)
+        EXPECT(!waits || v->source.known == TW_KNOWN_ACTIVE ||
+               v->destination.known == TW_KNOWN_COMMITTED);
 }
 
 /* The destination runs the VM on memory that only the source has. */
@@ -121,13 +161,15 @@ static void check_memory_follows(const struct tw_resolve_view *v, const struct t
     const struct tw_side_view *s = &v->source;
     if (v->destination.known == TW_KNOWN_PARTLY)
         EXPECT(r->action == TW_ACTION_WAIT || r->action == TW_ACTION_DOUBT ||
-               r->action == TW_ACTION_ALARM || r->action == TW_ACTION_ABANDON);
+               r->action == TW_ACTION_ALARM || r->action == TW_ACTION_ABANDON ||
+               (r->action == TW_ACTION_LOST && lost(v, TW_FENCED_DESTINATION)) ||
+               (v->fenced & TW_FENCED_DESTINATION && v->decided == TW_DECIDED_RECLAIM));
     if (r->action != TW_ACTION_ABANDON)
         return;
     bool nothing = s->known == TW_KNOWN_UNKNOWN || s->known == TW_KNOWN_COMMITTED ||
                    s->known == TW_KNOWN_ABORTED || (s->stuck && s->ended);
     EXPECT(v->destination.known == TW_KNOWN_PARTLY);
-    EXPECT(nothing || (v->fenced == TW_FENCED_SOURCE && !s->answers));
+    EXPECT(nothing || lost(v, TW_FENCED_SOURCE));
 }
 
 static void check_named(const struct tw_resolve_view *v, const struct tw_verdict *r)
@@ -159,6 +201,10 @@ Test(resolve, ends_name_a_true_owner)
 Test(resolve, a_source_whose_memory_is_missing_is_not_let_go)
 {
     for_every_view(check_memory_follows);
+}
+Test(resolve, a_lost_host_is_not_waited_for)
+{
+    for_every_view(check_lost_hosts);
 }
 Test(resolve, every_verdict_has_a_reason)
 {
@@ -221,6 +267,30 @@ static const struct one cases[] = {
     {"source holds nothing, memory follows", YES(TW_KNOWN_UNKNOWN), D_LOST(TW_KNOWN_PARTLY), FREE, TW_ACTION_ABANDON},
     {"source host fenced, memory follows", MUTE(TW_KNOWN_GIVEN_UP), D_LOST(TW_KNOWN_PARTLY),
      TW_DECIDED_COMMIT, TW_FENCED_SOURCE, TW_ACTION_ABANDON},
+    {"destination lost, memory followed", STUCK(TW_KNOWN_GIVEN_UP), D_MUTE(TW_KNOWN_PARTLY),
+     TW_DECIDED_NOTHING, TW_FENCED_DESTINATION, TW_ACTION_LOST},
+    {"destination lost, commit was told", STUCK(TW_KNOWN_GIVEN_UP), D_MUTE(TW_KNOWN_PREPARED),
+     TW_DECIDED_COMMIT, TW_FENCED_DESTINATION, TW_ACTION_RECLAIM},
+    {"destination lost, prepared", STUCK(TW_KNOWN_GIVEN_UP), D_MUTE(TW_KNOWN_PREPARED),
+     TW_DECIDED_NOTHING, TW_FENCED_DESTINATION, TW_ACTION_RECLAIM},
+    {"destination lost, owned", STUCK(TW_KNOWN_GIVEN_UP), D_MUTE(TW_KNOWN_COMMITTED),
+     TW_DECIDED_NOTHING, TW_FENCED_DESTINATION, TW_ACTION_FINISH},
+    {"destination lost and back, the source runs", HOLDS(TW_KNOWN_ABORTED), D_YES(TW_KNOWN_COMMITTED),
+     TW_DECIDED_RECLAIM, TW_FENCED_DESTINATION, TW_ACTION_KEEP},
+    {"destination lost and back, it may run", STUCK(TW_KNOWN_GIVEN_UP), D_YES(TW_KNOWN_COMMITTED),
+     TW_DECIDED_RECLAIM, TW_FENCED_DESTINATION, TW_ACTION_ALARM},
+    {"source lost, prepared", MUTE(TW_KNOWN_ACTIVE), D_LOST(TW_KNOWN_PREPARED),
+     TW_DECIDED_NOTHING, TW_FENCED_SOURCE, TW_ACTION_COMMIT},
+    {"source lost, had resumed", MUTE(TW_KNOWN_ABORTED), D_LOST(TW_KNOWN_PREPARED),
+     TW_DECIDED_NOTHING, TW_FENCED_SOURCE, TW_ACTION_ABORT},
+    {"source lost, half a copy", MUTE(TW_KNOWN_ACTIVE), D_LOST(TW_KNOWN_ACTIVE),
+     TW_DECIDED_NOTHING, TW_FENCED_SOURCE, TW_ACTION_ABORT},
+    {"source lost, no copy", MUTE(TW_KNOWN_ACTIVE), D_YES(TW_KNOWN_ABORTED),
+     TW_DECIDED_ABORT, TW_FENCED_SOURCE, TW_ACTION_LOST},
+    {"source lost, destination silent", MUTE(TW_KNOWN_ACTIVE), D_MUTE(TW_KNOWN_ACTIVE),
+     TW_DECIDED_NOTHING, TW_FENCED_SOURCE, TW_ACTION_DOUBT},
+    {"both lost", MUTE(TW_KNOWN_ACTIVE), D_MUTE(TW_KNOWN_PREPARED),
+     TW_DECIDED_NOTHING, TW_FENCED_BOTH, TW_ACTION_LOST},
     {"two owners", HOLDS(TW_KNOWN_ABORTED), D_YES(TW_KNOWN_COMMITTED), FREE, TW_ACTION_ALARM},
 };
 /* clang-format on */
@@ -238,6 +308,32 @@ Test(resolve, named_cases)
         cr_assert_eq(r.action, c->action, "%s: %s (%s)", c->name, tw_action_name(r.action),
                      r.reason);
     }
+}
+
+Test(resolve, what_becomes_of_the_vm_is_told_before)
+{
+    static const struct {
+        enum tw_known source, destination;
+        enum tw_fenced lost;
+        enum tw_prospect prospect;
+    } told[] = {
+        {TW_KNOWN_GIVEN_UP, TW_KNOWN_PARTLY, TW_FENCED_DESTINATION, TW_PROSPECT_LOST},
+        {TW_KNOWN_GIVEN_UP, TW_KNOWN_PREPARED, TW_FENCED_DESTINATION, TW_PROSPECT_SOURCE_RESUMES},
+        {TW_KNOWN_GIVEN_UP, TW_KNOWN_COMMITTED, TW_FENCED_DESTINATION, TW_PROSPECT_DESTINATION},
+        {TW_KNOWN_ACTIVE, TW_KNOWN_ACTIVE, TW_FENCED_DESTINATION, TW_PROSPECT_SOURCE},
+        {TW_KNOWN_ACTIVE, TW_KNOWN_PREPARED, TW_FENCED_SOURCE, TW_PROSPECT_DESTINATION_RESUMES},
+        {TW_KNOWN_ACTIVE, TW_KNOWN_ACTIVE, TW_FENCED_SOURCE, TW_PROSPECT_LOST},
+        {TW_KNOWN_GIVEN_UP, TW_KNOWN_PARTLY, TW_FENCED_SOURCE, TW_PROSPECT_LOST},
+        {TW_KNOWN_COMMITTED, TW_KNOWN_COMMITTED, TW_FENCED_SOURCE, TW_PROSPECT_DESTINATION},
+    };
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        struct tw_resolve_view v = {.source = {told[i].source, true, true, false, false},
+                                    .destination = {told[i].destination, true, true, false, false}};
+        cr_expect_eq(tw_resolve_prospect(&v, told[i].lost), told[i].prospect, "%zu", i);
+    }
+    struct tw_resolve_view silent = {.source = {.known = TW_KNOWN_ACTIVE},
+                                     .destination = {.known = TW_KNOWN_PREPARED}};
+    cr_expect_eq(tw_resolve_prospect(&silent, TW_FENCED_SOURCE), TW_PROSPECT_OPEN);
 }
 
 Test(resolve, knowledge_outlives_silence_and_pruning)

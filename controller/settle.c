@@ -110,11 +110,18 @@ static void complain(struct tw_settle *s, const struct tw_migration_record *m, c
 /* A host that an operator had declared off did not take part in the hand-over: what it still
  * holds is an old copy by the operator's word, and goes. Its epoch is below the owner's. */
 static enum tw_code remove_fenced(struct tw_settle *s, const struct tw_migration_record *m,
-                                  const char *host, struct tw_error *err)
+                                  const char *host, bool source, struct tw_error *err)
 {
-    bool source = m->fenced == TW_FENCED_SOURCE;
-    return tw_reach_remove_vm(&s->reach, host, m->vm, source ? m->source_epoch : m->epoch, TELL_MS,
-                              err);
+    uint64_t kept = m->reclaim_epoch ? m->reclaim_epoch : m->source_epoch;
+    return tw_reach_remove_vm(&s->reach, host, m->vm, source ? kept : m->epoch, TELL_MS, err);
+}
+
+static Towline__V1__Decision told_to(const struct tw_migration_record *m, bool source)
+{
+    if (source)
+        return TOWLINE__V1__DECISION__DECISION_FINISH;
+    return m->destination_known == TW_KNOWN_PARTLY ? TOWLINE__V1__DECISION__DECISION_ABANDON
+                                                   : TOWLINE__V1__DECISION__DECISION_ABORT;
 }
 
 static void pay(struct tw_settle *s, const struct tw_migration_record *m, unsigned what,
@@ -125,17 +132,19 @@ static void pay(struct tw_settle *s, const struct tw_migration_record *m, unsign
     struct tw_error err = {0};
     if (!(m->owed & what) || !reachable(s, silent, host))
         return;
-    bool fenced = m->fenced == (source ? TW_FENCED_SOURCE : TW_FENCED_DESTINATION);
-    enum tw_code code = tw_reach_resolve(&s->reach, host, m->id,
-                                         source ? TOWLINE__V1__DECISION__DECISION_FINISH
-                                                : TOWLINE__V1__DECISION__DECISION_ABORT,
-                                         0, TELL_MS, &err);
+    bool fenced = m->fenced & (source ? TW_FENCED_SOURCE : TW_FENCED_DESTINATION);
+    enum tw_code told =
+        tw_reach_resolve(&s->reach, host, m->id, told_to(m, source), 0, TELL_MS, &err);
+    enum tw_code code = told;
     if (fenced && !tw_agents_silent(code))
-        code = remove_fenced(s, m, host, &err);
+        code = remove_fenced(s, m, host, source, &err);
     if (tw_agents_silent(code)) {
         is_silent(silent, host);
         return;
     }
+    /* It has understood, and is still ending what it held. */
+    if (fenced && told == TW_OK && code == TW_FAILED_PRECONDITION)
+        return;
     /* Refused: nothing more that could be told. People have to look. */
     if (code != TW_OK)
         complain(s, m, host, &err);

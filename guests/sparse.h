@@ -12,6 +12,7 @@
  *   mode=idle     writes nothing but its clock
  *   pages=N       pages to work on; 0 = as many as fit (default)
  *   rate=N        pages written a second; 0 = as fast as it can (default)
+ *   timer=N       timer interrupts a second, 19 to 1000, that end its waits (1000)
  *   fill=1        fills the pages with other data first, so that none holds zeros
  *
  * Serial port: `READY mode=.. pages=.. tsc_khz=..`, then once a second

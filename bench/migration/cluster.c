@@ -9,13 +9,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define READY_MS  20000u
-#define POLL_MS   20u
-#define END_MS    (BENCH_TIMEOUT_MS + 15000u)
-#define CALL_MS   5000u
-#define CREATE_MS 30000u
-#define STOP_MS   3000u
-#define DELETE_MS 15000u
+#define READY_MS      20000u
+#define POLL_MS       20u
+#define END_MS        (BENCH_TIMEOUT_MS + 15000u)
+#define CALL_MS       5000u
+#define CREATE_MS     30000u
+#define STOP_MS       3000u
+#define DELETE_MS     15000u
+#define PLAN_MS       2000u
+#define PLAN_LIMIT_MS 20000u
 
 static const char *const node_names[2] = {"node-a", "node-b"};
 
@@ -139,10 +141,10 @@ void bench_cluster_stop(struct bench_cluster *cluster)
     free(cluster);
 }
 
-void bench_cluster_vm_dir(const struct bench_cluster *cluster, unsigned agent,
-                          char out[BENCH_PATH + 32])
+void bench_cluster_vm_dir(const struct bench_cluster *cluster, const struct bench_guest *guest,
+                          unsigned agent, char out[BENCH_PATH + 32])
 {
-    snprintf(out, BENCH_PATH + 32, "%s/%s-run/%s", cluster->dir, node_names[agent], BENCH_VM);
+    snprintf(out, BENCH_PATH + 32, "%s/%s-run/%s", cluster->dir, node_names[agent], guest->name);
 }
 
 /* ---- Calls ----------------------------------------------------------------------------------- */
@@ -158,7 +160,8 @@ enum tw_code bench_cluster_create_vm(struct bench_cluster *cluster, const struct
     Towline__V1__VmSpec spec = TOWLINE__V1__VM_SPEC__INIT;
     Towline__V1__CreateVmRequest r = TOWLINE__V1__CREATE_VM_REQUEST__INIT;
     ProtobufCMessage *m;
-    spec.name = text(BENCH_VM);
+    cluster->vm = guest->name;
+    spec.name = text(cluster->vm);
     spec.memory_bytes = BENCH_MEMORY_BYTES;
     spec.kernel = text(bench_guest_kernel(guest, &cluster->files));
     spec.initrd = text(bench_guest_initrd(guest, &cluster->files));
@@ -178,7 +181,9 @@ void bench_cluster_delete_vm(struct bench_cluster *cluster)
     ProtobufCMessage *m;
     struct tw_error err = {0};
     char said[512];
-    r.name = text(BENCH_VM);
+    if (!cluster->vm)
+        return;
+    r.name = text(cluster->vm);
     if (tw_rpc_call(cluster->client, &towline__v1__vm_service__descriptor, "Delete", &r.base,
                     DELETE_MS, TW_RPC_ONCE, &m, &err))
         fprintf(stderr, "  %s\n", tw_error_text(&err, said, sizeof said));
@@ -186,20 +191,29 @@ void bench_cluster_delete_vm(struct bench_cluster *cluster)
         protobuf_c_message_free_unpacked(m, NULL);
 }
 
-enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandwidth, int method,
-                                   int predictor, char id[64], struct tw_error *err)
+static void limits_of(const struct bench_wish *wish, Towline__V1__MigrationLimits *limits)
 {
-    Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
+    towline__v1__migration_limits__init(limits);
+    limits->bandwidth_bytes_per_s = wish->bandwidth;
+    limits->downtime_ms = BENCH_DOWNTIME_MS;
+    limits->timeout_ms = BENCH_TIMEOUT_MS;
+    limits->method = (Towline__V1__MigrationMethod)wish->method;
+    limits->predictor = (Towline__V1__Predictor)wish->predictor;
+}
+
+enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, const struct bench_wish *wish,
+                                   char id[64], struct tw_error *err)
+{
+    Towline__V1__MigrationLimits limits;
     Towline__V1__StartMigrationRequest r = TOWLINE__V1__START_MIGRATION_REQUEST__INIT;
     ProtobufCMessage *m;
-    limits.bandwidth_bytes_per_s = bandwidth;
-    limits.downtime_ms = BENCH_DOWNTIME_MS;
-    limits.timeout_ms = BENCH_TIMEOUT_MS;
-    limits.method = (Towline__V1__MigrationMethod)method;
-    limits.predictor = (Towline__V1__Predictor)predictor;
-    r.vm = text(BENCH_VM);
-    r.destination = text(node_names[1]);
-    r.limits = &limits;
+    limits_of(wish, &limits);
+    r.plan = text(wish->plan);
+    if (!wish->plan[0]) { /* a plan has all of these */
+        r.vm = text(cluster->vm);
+        r.destination = text(node_names[1]);
+        r.limits = &limits;
+    }
     enum tw_code code = tw_rpc_call(cluster->client, &towline__v1__migration_service__descriptor,
                                     "Start", &r.base, CALL_MS, TW_RPC_ONCE, &m, err);
     if (code)
@@ -207,6 +221,66 @@ enum tw_code bench_cluster_migrate(struct bench_cluster *cluster, uint64_t bandw
     snprintf(id, 64, "%s", ((const Towline__V1__StartMigrationResponse *)m)->migration->id);
     protobuf_c_message_free_unpacked(m, NULL);
     return TW_OK;
+}
+
+/* ---- Plans ------------------------------------------------------------------------------------
+ */
+
+static enum tw_code plan_begin(struct bench_cluster *cluster, struct bench_wish *wish,
+                               struct tw_error *err)
+{
+    Towline__V1__MigrationLimits limits;
+    Towline__V1__PlanMigrationRequest r = TOWLINE__V1__PLAN_MIGRATION_REQUEST__INIT;
+    ProtobufCMessage *m;
+    limits_of(wish, &limits);
+    r.vm = text(cluster->vm);
+    r.destination = text(node_names[1]);
+    r.limits = &limits;
+    r.for_ms = PLAN_MS;
+    enum tw_code code = tw_rpc_call(cluster->client, &towline__v1__migration_service__descriptor,
+                                    "Plan", &r.base, CALL_MS, TW_RPC_ONCE, &m, err);
+    if (code)
+        return code;
+    const Towline__V1__Plan *p = ((const Towline__V1__PlanMigrationResponse *)m)->plan;
+    snprintf(wish->plan, sizeof wish->plan, "%s", p ? p->token : "");
+    protobuf_c_message_free_unpacked(m, NULL);
+    return TW_OK;
+}
+
+static enum tw_code plan_state(struct bench_cluster *cluster, const struct bench_wish *wish,
+                               Towline__V1__PlanState *state, struct tw_error *err)
+{
+    Towline__V1__GetPlanRequest r = TOWLINE__V1__GET_PLAN_REQUEST__INIT;
+    ProtobufCMessage *m;
+    r.token = text(wish->plan);
+    enum tw_code code = tw_rpc_call(cluster->client, &towline__v1__migration_service__descriptor,
+                                    "GetPlan", &r.base, CALL_MS, TW_RPC_IDEMPOTENT, &m, err);
+    if (code)
+        return code;
+    const Towline__V1__Plan *p = ((const Towline__V1__GetPlanResponse *)m)->plan;
+    *state = p ? p->state : TOWLINE__V1__PLAN_STATE__PLAN_STATE_FAILED;
+    protobuf_c_message_free_unpacked(m, NULL);
+    return TW_OK;
+}
+
+enum tw_code bench_cluster_plan(struct bench_cluster *cluster, struct bench_wish *wish,
+                                struct tw_error *err)
+{
+    uint64_t end = bench_now_ns() + PLAN_LIMIT_MS * TW_MS;
+    Towline__V1__PlanState state = TOWLINE__V1__PLAN_STATE__PLAN_STATE_MEASURING;
+    enum tw_code code = plan_begin(cluster, wish, err);
+    while (!code && bench_now_ns() < end) {
+        code = plan_state(cluster, wish, &state, err);
+        if (code || state == TOWLINE__V1__PLAN_STATE__PLAN_STATE_READY)
+            return code;
+        if (state == TOWLINE__V1__PLAN_STATE__PLAN_STATE_FAILED)
+            return tw_fail(err, TW_ABORTED, wish->plan, "a plan", NULL, "the plan has failed");
+        if (!bench_sleep_ms(POLL_MS))
+            return tw_fail(err, TW_CANCELLED, "benchmark", NULL, NULL, "interrupted");
+    }
+    return code ? code
+                : tw_fail(err, TW_DEADLINE_EXCEEDED, wish->plan, NULL, NULL,
+                          "the plan is not ready after %u ms", PLAN_LIMIT_MS);
 }
 
 enum tw_code bench_cluster_cancel(struct bench_cluster *cluster, const char *id,

@@ -22,6 +22,20 @@ static void note(const Towline__V1__Migration *m, struct bench_run *run)
              m->error ? ": " : "", m->error ? m->error->what : "");
 }
 
+/* By how much the forecast was off, in per cent of what happened. */
+static double off(uint64_t said, uint64_t was)
+{
+    return was ? fabs((double)said - (double)was) * 100 / (double)was : NAN;
+}
+
+static void forecast(const Towline__V1__Forecast *f, const Towline__V1__MigrationProgress *p,
+                     struct bench_following *out)
+{
+    out->forecast_downtime_ms = (double)f->downtime_us / 1e3;
+    out->forecast_error = off(f->downtime_us, p->downtime_us);
+    out->forecast_bytes_error = off(f->bytes, p->bytes_sent);
+}
+
 static void figures(const Towline__V1__Migration *m, struct bench_run *run)
 {
     double *v = run->sample.value;
@@ -48,14 +62,16 @@ static void figures(const Towline__V1__Migration *m, struct bench_run *run)
     v[BENCH_TOTAL] = (double)p->total_us / 1e3;
     if (p->memory_compared && !p->memory_equal)
         run->guest_errors++;
+    if (m->forecast)
+        forecast(m->forecast, p, &run->following);
 }
 
 static enum tw_code begin(struct bench_cluster *c, const struct bench_guest *guest,
                           struct bench_watch **watch, struct tw_error *err)
 {
     char source[BENCH_PATH + 32], destination[BENCH_PATH + 32];
-    bench_cluster_vm_dir(c, 0, source);
-    bench_cluster_vm_dir(c, 1, destination);
+    bench_cluster_vm_dir(c, guest, 0, source);
+    bench_cluster_vm_dir(c, guest, 1, destination);
     enum tw_code code = bench_watch_start(guest, source, destination, watch, err);
     if (!code)
         code = bench_cluster_create_vm(c, guest, err);
@@ -83,10 +99,15 @@ enum tw_code bench_ours_run(struct bench_cluster *cluster, struct bench_run *run
     char id[64];
     uint64_t began = 0;
     enum tw_code code = begin(cluster, run->guest, &watch, err);
+    struct bench_wish wish = {.bandwidth = run->bandwidth ? run->bandwidth : BENCH_BANDWIDTH,
+                              .method = run->method,
+                              .predictor = run->predictor};
     if (!code && bench_sleep_ms(run->guest->warm_up_ms)) {
+        if (run->plan)
+            code = bench_cluster_plan(cluster, &wish, err);
         began = bench_now_ns();
-        code = bench_cluster_migrate(cluster, run->bandwidth ? run->bandwidth : BENCH_BANDWIDTH,
-                                     run->method, run->predictor, id, err);
+        if (!code)
+            code = bench_cluster_migrate(cluster, &wish, id, err);
     }
     if (!code && !bench_interrupted())
         code = bench_cluster_await_end(cluster, id, &m, err);

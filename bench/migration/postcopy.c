@@ -10,7 +10,7 @@
 const char *const bench_mover_names[BENCH_MOVERS] = {
     [BENCH_HYBRID] = "hybrid",      [BENCH_HYBRID_BLIND] = "hybrid-no-predictor",
     [BENCH_PURE] = "pure-postcopy", [BENCH_PURE_BLIND] = "pure-no-predictor",
-    [BENCH_QEMU] = "qemu-postcopy",
+    [BENCH_PRECOPY] = "precopy",    [BENCH_QEMU] = "qemu-postcopy",
 };
 
 static const struct {
@@ -27,6 +27,8 @@ static const struct {
     [BENCH_F_P99] = {"fault_p99_us", "us", false},
     [BENCH_F_ACCURACY] = {"predictor_accuracy", "%", true},
     [BENCH_F_COVERAGE] = {"predictor_coverage", "%", true},
+    [BENCH_F_FORECAST] = {"forecast_error_pct", "%", false},
+    [BENCH_F_FORECAST_BYTES] = {"forecast_bytes_error_pct", "%", false},
 };
 
 void bench_mover_setup(enum bench_mover mover, struct bench_run *run)
@@ -34,12 +36,14 @@ void bench_mover_setup(enum bench_mover mover, struct bench_run *run)
     bool pure = mover == BENCH_PURE || mover == BENCH_PURE_BLIND;
     bool blind = mover == BENCH_HYBRID_BLIND || mover == BENCH_PURE_BLIND;
     run->contender = mover == BENCH_QEMU ? BENCH_QEMU_POSTCOPY : BENCH_OURS;
-    run->method = pure ? TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY
-                       : TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID;
+    run->method = mover == BENCH_PRECOPY ? TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_PRECOPY
+                  : pure                 ? TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY
+                                         : TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID;
     run->predictor =
         blind ? TOWLINE__V1__PREDICTOR__PREDICTOR_NONE : TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO;
     run->follow = true;
-    run->following = (struct bench_following){NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+    run->plan = mover != BENCH_QEMU;
+    run->following = (struct bench_following){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
 }
 
 static void values_of(const struct bench_run *run, double out[BENCH_F_METRICS])
@@ -57,6 +61,8 @@ static void values_of(const struct bench_run *run, double out[BENCH_F_METRICS])
         [BENCH_F_P99] = f->p99_us,
         [BENCH_F_ACCURACY] = f->accuracy,
         [BENCH_F_COVERAGE] = f->coverage,
+        [BENCH_F_FORECAST] = f->forecast_error,
+        [BENCH_F_FORECAST_BYTES] = f->forecast_bytes_error,
     };
     for (unsigned m = 0; m < BENCH_F_METRICS; m++)
         out[m] = all[m];
@@ -114,16 +120,32 @@ static void page_fetches(const struct bench_follow_result *r, json_t *rows, cons
                                           "page-fetches", pages, bench_ratio(bytes, pages, false)));
 }
 
+static void forecast_rows(const struct bench_follow_result *r, json_t *rows, const char *prefix,
+                          enum bench_mover ours)
+{
+    for (unsigned m = BENCH_F_FORECAST; m <= BENCH_F_FORECAST_BYTES; m++) {
+        char name[64];
+        double value = bench_follow_median(r, ours, m);
+        snprintf(name, sizeof name, "%s%s", prefix, metrics[m].name);
+        if (!isnan(value))
+            json_array_append_new(rows, bench_row("postcopy", r->guest->name, name, metrics[m].unit,
+                                                  value, NULL, NAN, NAN));
+    }
+}
+
 void bench_follow_rows(const struct bench_follow_result *result, json_t *rows)
 {
     static const enum bench_mover beside_hybrid[] = {BENCH_QEMU, BENCH_PURE, BENCH_HYBRID_BLIND};
     static const enum bench_mover beside_pure[] = {BENCH_QEMU, BENCH_PURE_BLIND};
-    for (unsigned m = 0; m < BENCH_F_METRICS; m++) {
+    for (unsigned m = 0; m < BENCH_F_FORECAST; m++) {
         for (size_t i = 0; i < sizeof beside_hybrid / sizeof *beside_hybrid; i++)
             row(result, rows, "", BENCH_HYBRID, beside_hybrid[i], m);
         for (size_t i = 0; i < sizeof beside_pure / sizeof *beside_pure; i++)
             row(result, rows, "pure_", BENCH_PURE, beside_pure[i], m);
     }
+    forecast_rows(result, rows, "", BENCH_HYBRID);
+    forecast_rows(result, rows, "pure_", BENCH_PURE);
+    forecast_rows(result, rows, "precopy_", BENCH_PRECOPY);
     page_fetches(result, rows, "", BENCH_HYBRID);
     page_fetches(result, rows, "pure_", BENCH_PURE);
 }
@@ -156,5 +178,7 @@ json_t *bench_follow_run_json(enum bench_mover mover, const struct bench_run *ru
     values_of(run, values);
     for (unsigned m = 0; m < BENCH_F_METRICS; m++)
         json_object_set_new(o, metrics[m].name, bench_number(values[m]));
+    json_object_set_new(o, "forecast_downtime_ms",
+                        bench_number(run->following.forecast_downtime_ms));
     return o;
 }

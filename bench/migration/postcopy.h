@@ -11,7 +11,8 @@ enum bench_mover {
     BENCH_HYBRID_BLIND, /* the same without a predictor */
     BENCH_PURE,         /* ours: post-copy from the start */
     BENCH_PURE_BLIND,
-    BENCH_QEMU, /* QEMU's own: one pass, then post-copy */
+    BENCH_PRECOPY, /* ours, for its forecast alone */
+    BENCH_QEMU,    /* QEMU's own: one pass, then post-copy */
     BENCH_MOVERS,
 };
 extern const char *const bench_mover_names[BENCH_MOVERS];
@@ -27,6 +28,8 @@ enum bench_follow_metric {
     BENCH_F_P99,
     BENCH_F_ACCURACY,
     BENCH_F_COVERAGE,
+    BENCH_F_FORECAST,       /* error of the plan's downtime, percent of what it came to */
+    BENCH_F_FORECAST_BYTES, /* of its bytes */
     BENCH_F_METRICS,
 };
 
@@ -45,7 +48,8 @@ double bench_follow_median(const struct bench_follow_result *result, enum bench_
                            enum bench_follow_metric metric);
 /* Rows: hybrid beside all others; metrics that begin with "pure_" are pure post-copy's beside
  * QEMU's and its own without a predictor. bytes_on_demand has one more peer, page-fetches: what the
- * same waits would have fetched by pages of 4 KiB. */
+ * same waits would have fetched by pages of 4 KiB. The forecast's error has no peer; of pre-copy,
+ * "precopy_", there is nothing else. */
 void bench_follow_rows(const struct bench_follow_result *result, json_t *rows);
 void bench_follow_print(const struct bench_follow_result *result, FILE *out);
 json_t *bench_follow_run_json(enum bench_mover mover, const struct bench_run *run);

@@ -91,10 +91,12 @@ static void say(enum bench_mover mover, const struct bench_run *run)
     const struct bench_following *f = &run->following;
     fprintf(stderr,
             "  %s, run %u, %s: downtime %.1f ms, 90 %% after %.0f ms, total %.0f ms, %.1f MB; "
-            "%.0f waits, half %.0f us, 99 of 100 %.0f us; %s%s\n",
+            "%.0f waits, half %.0f us, 99 of 100 %.0f us; forecast %.1f ms, off by %.0f %%, bytes "
+            "%.1f %%; %s%s\n",
             run->guest->name, run->number, bench_mover_names[mover],
             run->sample.value[BENCH_DOWNTIME], f->recover90_ms, run->sample.value[BENCH_TOTAL],
-            run->sample.value[BENCH_BYTES_TOTAL] / 1e6, f->faults, f->p50_us, f->p99_us, run->note,
+            run->sample.value[BENCH_BYTES_TOTAL] / 1e6, f->faults, f->p50_us, f->p99_us,
+            f->forecast_downtime_ms, f->forecast_error, f->forecast_bytes_error, run->note,
             run->guest_errors ? "; GUEST FOUND ERRORS" : "");
 }
 
@@ -185,7 +187,7 @@ static enum tw_code check_files(const struct state *s, struct tw_error *err)
 static json_t *document(const struct state *s)
 {
     return json_pack(
-        "{s:s, s:o, s:{s:I, s:I, s:i, s:i, s:i}, s:[s,s,s,s,s], s:O, s:O}", "bench", "postcopy",
+        "{s:s, s:o, s:{s:I, s:I, s:i, s:i, s:i}, s:[s,s,s,s,s,s], s:O, s:O}", "bench", "postcopy",
         "machine", bench_machine_json(s->setting.qemu), "settings", "memory_bytes",
         (json_int_t)BENCH_MEMORY_BYTES, "bandwidth_bytes_per_s", (json_int_t)BENCH_BANDWIDTH,
         "downtime_limit_ms", BENCH_DOWNTIME_MS, "timeout_ms", BENCH_TIMEOUT_MS, "runs",
@@ -194,8 +196,13 @@ static json_t *document(const struct state *s)
         "QEMU's waits are those between its own trace events of a request and of the placed page; "
         "ours between the worker's look at the touch and the opened page",
         "page-fetches: what the same waits would have fetched by pages of 4 KiB",
-        "recover90_ms of the Linux guest is known to a second: it tells once a second", "rows",
-        s->rows, "runs", s->details);
+        "recover90_ms of the Linux guest is known to a second: it tells once a second",
+        "forecast_error_pct: the downtime that a plan of 2 s foretold, forecast_bytes_error_pct "
+        "its "
+        "bytes, by how much off in per cent of what happened, sign left out; the earlier runs of "
+        "the "
+        "same guest are its history",
+        "rows", s->rows, "runs", s->details);
 }
 
 static enum tw_code run(struct state *s, struct tw_error *err)

@@ -29,6 +29,8 @@ struct bench_following {
     double bytes_on_demand;
     double recover90_ms;
     double accuracy, coverage; /* of the predictor, percent */
+    double forecast_downtime_ms;
+    double forecast_error, forecast_bytes_error; /* of the plan, percent of what happened */
 };
 
 /* What is worth keeping of a run beside its figures. */
@@ -39,6 +41,7 @@ struct bench_run {
     struct bench_sample sample;
     int method, predictor; /* ours: as in the contract; 0 = its default */
     uint64_t bandwidth;    /* ours; 0 = BENCH_BANDWIDTH */
+    bool plan;             /* ours: plans first, and runs that plan */
     bool follow;           /* looks for waits, and longer for what comes behind the move */
     struct bench_following following;
     uint64_t guest_errors;

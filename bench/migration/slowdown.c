@@ -77,7 +77,7 @@ static enum tw_code ours(struct bench_cluster *c, const struct bench_guest *gues
 {
     char source[BENCH_PATH + 32], id[64];
     struct bench_watch *watch = NULL;
-    bench_cluster_vm_dir(c, 0, source);
+    bench_cluster_vm_dir(c, guest, 0, source);
     enum tw_code code = bench_watch_start(guest, source, "", &watch, err);
     if (!code)
         code = bench_cluster_create_vm(c, guest, err);
@@ -86,7 +86,7 @@ static enum tw_code ours(struct bench_cluster *c, const struct bench_guest *gues
     if (!code && bench_sleep_ms(guest->warm_up_ms))
         code = speed(watch, &out->attached, err);
     if (!code)
-        code = bench_cluster_migrate(c, LOW_BANDWIDTH, 0, 0, id, err);
+        code = bench_cluster_migrate(c, &(struct bench_wish){.bandwidth = LOW_BANDWIDTH}, id, err);
     if (!code)
         code = await_copying(c, id, err);
     if (!code)

@@ -30,7 +30,7 @@ static void gate_set(unsigned vector, const char *handler)
     idt[vector] = (struct gate){(uint16_t)address, 8, 0x8e00, (uint16_t)(address >> 16)};
 }
 
-static void interrupts_init(void)
+static void interrupts_init(uint32_t timer_hz)
 {
     for (unsigned i = 0; i < 32; i++)
         gate_set(i, fault_interrupt);
@@ -49,17 +49,17 @@ static void interrupts_init(void)
     for (unsigned i = 0; i < sizeof setup / sizeof setup[0]; i++)
         port_write(setup[i].port, setup[i].value);
 
-    uint32_t count = PIT_HZ / 1000;
+    uint32_t count = PIT_HZ / timer_hz;
     port_write(0x43, 0x34);
     port_write(0x40, (uint8_t)count);
     port_write(0x40, (uint8_t)(count >> 8));
 }
 
-void machine_init(void)
+void machine_init(uint32_t timer_hz)
 {
     port_write(SERIAL + 1, 0); /* no interrupts */
     port_write(SERIAL + 3, 3); /* 8 bits */
-    interrupts_init();
+    interrupts_init(timer_hz);
 }
 
 /* Ticks of the time stamp counter in a millisecond, by 10 ms of the timer's second counter. That

@@ -4,8 +4,12 @@
 
 #include <stdint.h>
 
-/* Sets up the serial port, the interrupt table and a timer of 1000 Hz. */
-void machine_init(void);
+/* The timer counts 16 bits of its clock of 1.19 MHz. */
+#define MACHINE_TIMER_HZ_MIN 19u
+#define MACHINE_TIMER_HZ_MAX 1000u
+
+/* Sets up the serial port, the interrupt table and a timer of so many interrupts a second. */
+void machine_init(uint32_t timer_hz);
 
 /* Measures the time stamp counter against the timer: ticks in a millisecond. Takes 30 ms. */
 uint32_t machine_tsc_khz(void);

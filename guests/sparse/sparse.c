@@ -55,6 +55,14 @@ static uint32_t option_number(const char *line, const char *name)
     return value;
 }
 
+static uint32_t timer_hz(const char *line)
+{
+    uint32_t hz = option_number(line, "timer");
+    if (hz == 0 || hz > MACHINE_TIMER_HZ_MAX)
+        return MACHINE_TIMER_HZ_MAX;
+    return hz < MACHINE_TIMER_HZ_MIN ? MACHINE_TIMER_HZ_MIN : hz;
+}
+
 static enum tw_sparse_mode option_mode(const char *line)
 {
     const char *text = option(line, "mode");
@@ -282,7 +290,7 @@ void guest_main(const struct multiboot_info *info)
     static struct work w;
     const char *line = info->flags & 4 ? info->command_line : "";
     uint32_t fit = pages_that_fit(info), asked = option_number(line, "pages");
-    machine_init();
+    machine_init(timer_hz(line));
     if (fit == 0 || asked > fit) {
         machine_print_number("ERROR pages: expected at most ", fit);
         machine_print_number(", given ", asked);

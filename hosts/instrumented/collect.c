@@ -99,7 +99,7 @@ static bool is_in_syscall(const struct tw_instrumented *p, uint32_t tid)
 }
 
 /* What thread `index` has announced and perhaps not stored; 0: nothing. */
-static uint64_t in_flight(const struct tw_instrumented *p, uint32_t index)
+uint64_t tw_inst_in_flight(const struct tw_instrumented *p, uint32_t index)
 {
     const struct tw_inst_thread *t = &p->threads[index];
     const uint32_t tid = __atomic_load_n(&t->tid, __ATOMIC_ACQUIRE);
@@ -167,7 +167,7 @@ static size_t store_all_flights(struct tw_instrumented *p)
 {
     size_t stored = 0;
     for (uint32_t i = 0; i < TW_INST_THREADS_MAX; i++) {
-        const uint64_t announced = in_flight(p, i);
+        const uint64_t announced = tw_inst_in_flight(p, i);
         if (announced && announced >> TW_INST_MORE_SHIFT == TW_INST_MORE_MAX)
             return stored + store_everything(p); /* the others with it */
         if (announced)
@@ -177,7 +177,7 @@ static size_t store_all_flights(struct tw_instrumented *p)
 }
 
 /* Every thread of the program that runs has its stores visible and its loads behind it. */
-static void barrier(struct tw_instrumented *p)
+void tw_inst_barrier(struct tw_instrumented *p)
 {
     if (p->mutations.skip_barrier)
         return;
@@ -219,7 +219,7 @@ void tw_instrumented_sync(struct tw_instrumented *p)
          * event is in the ring. */
         uint64_t announced[TW_INST_RINGS_MAX];
         for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++)
-            announced[i] = in_flight(p, i);
+            announced[i] = tw_inst_in_flight(p, i);
         for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++)
             drain(p, i);
         for (uint32_t i = 0; i < TW_INST_RINGS_MAX; i++) {
@@ -238,7 +238,7 @@ size_t tw_instrumented_settle(struct tw_instrumented *p)
     if (p->mutations.forget_in_flight)
         return 0;
     if (p->mode == TW_INST_OWNED)
-        barrier(p);
+        tw_inst_barrier(p);
     const size_t carried = store_all_flights(p);
     p->carried += carried;
     return carried;

@@ -19,9 +19,9 @@
 static enum tw_code check_config(const struct tw_instrumented_config *c, struct tw_error *err)
 {
     const char *where = "instrumented program";
-    if (c->mode < TW_INST_MARK || c->mode > TW_INST_OWNED)
-        return tw_fail(err, TW_INVALID_ARGUMENT, where, "mark, sharing or owned", NULL, "mode %d",
-                       (int)c->mode);
+    if (c->mode < TW_INST_MARK || c->mode > TW_INST_MOVING)
+        return tw_fail(err, TW_INVALID_ARGUMENT, where, "mark, sharing, owned or moving", NULL,
+                       "mode %d", (int)c->mode);
     if (c->device_bytes_max % TW_INSTRUMENTED_WINDOW)
         return tw_fail(err, TW_INVALID_ARGUMENT, where, "a multiple of 64 MiB", NULL,
                        "device of %llu bytes", (unsigned long long)c->device_bytes_max);

@@ -63,5 +63,9 @@ void tw_inst_spots_free(struct tw_instrumented *p);
 /* collect.c: the host's side of the device's snoops, and of the cache's messages. */
 uint64_t tw_inst_snoop(void *program, uint64_t page, uint64_t lines, enum tw_snoop kind);
 void tw_inst_message(void *program, enum tw_link_message message, uint64_t address);
+/* What thread `index` has announced and perhaps not stored; 0: nothing. */
+uint64_t tw_inst_in_flight(const struct tw_instrumented *p, uint32_t index);
+/* Every thread of the program that runs has its stores visible and its loads behind it. */
+void tw_inst_barrier(struct tw_instrumented *p);
 
 #endif

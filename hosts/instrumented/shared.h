@@ -36,6 +36,19 @@
  * reader needs it. After it either the thread sees SHARED and asks again, or the reader sees the
  * announcement and carries the line.
  *
+ * Memory that moves (TW_INST_MOVING). Regions that the program has made for it are shared with the
+ * agent. The byte of a line says whether it may be touched, and before each load, store, atomic or
+ * copy the runtime looks there:
+ *
+ *   program:  in_flight = address    is line[address] zero?    the access itself
+ *             if not: in_flight = 0    wants the lines, sleeps until their bytes change    again
+ *   agent:    memory[line] = data    line &= ~ABSENT    wakes who sleeps on it
+ *   agent:    all lines |= HELD    barrier in all threads    until no in_flight lies in the region
+ *
+ * A line is written by the agent only while it is absent, and by the program only while it is not:
+ * so late data finds a line that is not absent, and is dropped (R6). What the program may do
+ * without the runtime's knowledge is in docs/instrumented.md.
+ *
  * Thread rules: a record and a ring belong to one thread of the program; one reader in the agent.
  * The agent trusts nothing in here: a value out of range is ignored. */
 #ifndef TOWLINE_HOSTS_INSTRUMENTED_SHARED_H
@@ -48,13 +61,14 @@
 #include <stdint.h>
 
 #define TW_INST_MAGIC   UINT64_C(0x3154534e495754) /* "TWINST1" */
-#define TW_INST_VERSION 2u
+#define TW_INST_VERSION 3u
 
 enum tw_inst_mode {
     TW_INST_DETACHED = 0,
     TW_INST_MARK = 1,    /* every store is a write-back at once */
     TW_INST_SHARING = 2, /* the same, and who wrote: line byte = writer, recent stores */
     TW_INST_OWNED = 3,   /* line states, misses and upgrades in rings */
+    TW_INST_MOVING = 4,  /* mark; and a line of a region may have to be waited for */
 };
 
 /* The line byte in TW_INST_OWNED. */
@@ -62,6 +76,13 @@ enum tw_inst_line {
     TW_INST_INVALID = 0,
     TW_INST_SHARED = 1,
     TW_INST_WRITABLE = 2,
+};
+
+/* Bits of the line byte in TW_INST_MOVING, of lines of regions; 0: the line may be touched. */
+enum tw_inst_wait {
+    TW_INST_ABSENT = 1, /* its data has not come: who touches it asks for it */
+    TW_INST_HELD = 2,   /* nobody may touch memory now */
+    TW_INST_WAITED = 4, /* somebody sleeps (FUTEX_WAIT) on the aligned 32 bits that hold the byte */
 };
 
 /* The line byte in TW_INST_SHARING: 0, a thread's tag, or this. */
@@ -84,7 +105,11 @@ struct tw_inst_thread {
     uint32_t ring_full; /* program: stores that were marked because the ring was full */
     uint32_t used;      /* program: 1 once it was given to a thread */
     uint32_t reserved0;
-    uint64_t reserved[5];
+    /* TW_INST_MOVING, program: the lines of its latest wait; the count is written last. */
+    uint64_t want_first, want_lines;
+    uint64_t want_since_ns; /* CLOCK_MONOTONIC */
+    uint64_t wants;
+    uint64_t reserved[1];
 };
 static_assert(sizeof(struct tw_inst_thread) == TW_LINE_SIZE, "threads do not share a line");
 
@@ -103,6 +128,17 @@ struct tw_inst_object {
     uint64_t base;  /* where it is loaded */
 };
 
+/* Memory that the program has made so that it can move: a sealed memory file, mapped once. It
+ * begins at a multiple of the window (64 MiB), and no other memory shares its last window. */
+#define TW_INST_REGIONS_MAX  8u
+#define TW_INST_REGION_ALIGN (UINT64_C(64) << 20)
+#define TW_INST_REGION_MAX   (UINT64_C(1) << 40) /* bytes */
+struct tw_inst_region {
+    uint64_t address, bytes; /* whole pages; 0: none */
+    int32_t fd;              /* the program's number of the file */
+    uint32_t reserved;
+};
+
 struct tw_inst_header {
     /* Written by the agent. */
     uint64_t magic;
@@ -110,15 +146,20 @@ struct tw_inst_header {
     uint32_t mode; /* enum tw_inst_mode */
     uint64_t file_bytes;
     uint64_t epoch; /* grows with each collect */
-    uint64_t reserved0[4];
+    uint64_t
+        patience_ns; /* TW_INST_MOVING: so long may a touch wait before the program gets SIGBUS */
+    uint64_t reserved0[3];
     /* Written by the program. */
     uint32_t attached;          /* 1: its stores are announced and marked */
     uint32_t threads_unsettled; /* threads that may have begun a store before that */
     uint32_t threads_refused;   /* threads that found no record: their stores are not safe */
     uint32_t object_count;      /* may exceed TW_INST_OBJECTS_MAX; the rest have no names */
     uint32_t barrier_ready;     /* registered for the barriers of others */
-    uint32_t reserved1[11];
+    uint32_t threads_top;       /* no thread ever had a record at or beyond this index */
+    uint64_t wants;             /* TW_INST_MOVING: waits begun, counted behind their record */
+    uint64_t reserved1[4];
     struct tw_inst_object objects[TW_INST_OBJECTS_MAX];
+    struct tw_inst_region regions[TW_INST_REGIONS_MAX]; /* bytes: written last, cleared first */
 };
 static_assert(offsetof(struct tw_inst_header, attached) == TW_LINE_SIZE, "a line for each side");
 

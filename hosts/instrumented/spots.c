@@ -20,6 +20,9 @@ const char *const tw_instrumented_blind_spots[] = {
     "gcc: a structure that a function returns, and __builtin_memcpy without towline-cc",
     "clang: stores of unusual sizes (long double, bit-fields of 3 bytes)",
     "system calls other than read, recv and their kin; memory that is mapped, moved or unmapped",
+    "regions that move: loads and stores of code without instrumentation, and system calls other "
+    "than "
+    "read, write and their kin, neither wait for a line nor are waited for",
     "other processes that write to shared memory, and children after fork",
     NULL,
 };

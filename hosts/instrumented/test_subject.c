@@ -45,7 +45,7 @@ void subject_listen(struct subject *s)
     must(tw_instrumented_listen(s->socket, false, &s->server, &err), &err);
 }
 
-static void make_folder(struct subject *s)
+void subject_prepare(struct subject *s)
 {
     *s = (struct subject){.to = -1, .from = -1};
     snprintf(s->folder, sizeof s->folder, "/tmp/towline-subject-XXXXXX");
@@ -60,7 +60,7 @@ void subject_start(struct subject *s, const char *path)
     posix_spawn_file_actions_t actions;
     char name[256];
     if (s->folder[0] == 0)
-        make_folder(s);
+        subject_prepare(s);
     if (pipe(in) || pipe(out))
         fail("pipe");
     setenv(TW_INST_SOCKET_ENV, s->socket, 1);
@@ -129,7 +129,7 @@ void subject_track(struct subject *s)
 
 void subject_open(struct subject *s, const char *path, const struct tw_instrumented_config *config)
 {
-    make_folder(s);
+    subject_prepare(s);
     subject_listen(s);
     subject_start(s, path);
     subject_attach(s, config);

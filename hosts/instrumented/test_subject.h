@@ -20,12 +20,13 @@ struct subject {
 };
 
 /* Each of these ends the test program with a text when something fails. */
+void subject_prepare(struct subject *s); /* a folder for its socket */
 void subject_listen(struct subject *s);
 void subject_start(struct subject *s, const char *path);
 void subject_attach(struct subject *s, const struct tw_instrumented_config *config);
 void subject_region(struct subject *s);
 void subject_track(struct subject *s);
-/* The four in order, as a program that finds its agent at once. */
+/* All of these in order, as a program that finds its agent at once. */
 void subject_open(struct subject *s, const char *path, const struct tw_instrumented_config *config);
 void subject_close(struct subject *s);
 

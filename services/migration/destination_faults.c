@@ -109,7 +109,7 @@ bool tw_destination_watch(struct tw_destination *d, uint64_t page)
 static bool is_asked_for(const struct tw_destination *d, uint64_t page, uint32_t line)
 {
     const struct tw_missing *m = &d->missing;
-    for (unsigned i = 0; i < m->waiting_count; i++) {
+    for (unsigned i = 0; i < m->waiting_count && !d->mutations.ask_each; i++) {
         const struct tw_waiting *w = &m->waiting[i];
         bool same = w->page == page && (w->critical == line || !tw_destination_by_line(d));
         if (same && w->asked)

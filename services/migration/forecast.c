@@ -11,13 +11,13 @@
 
 struct tw_fixed_costs tw_fixed_costs_default(void)
 {
+    struct tw_method_costs any = {
+        .last_lines_ns = TW_MS, .load_ns = 20 * TW_MS, .hand_over_ns = 8 * TW_MS};
     return (struct tw_fixed_costs){
         .start_ns = 20 * TW_MS,
         .stop_ns = 2 * TW_MS,
-        .last_lines_ns = TW_MS,
         .save_ns = 20 * TW_MS,
-        .load_ns = 20 * TW_MS,
-        .hand_over_ns = 8 * TW_MS,
+        .of = {any, any, any},
         .compare_bytes_per_s = TW_COMPARE_RATE,
         .device_state_bytes = UINT64_C(300) << 10,
     };
@@ -127,15 +127,22 @@ static void copy_and_rounds(struct walk *w, bool hybrid, struct rounds *r)
 /* ---- The part in which it stands -------------------------------------------------------------
  */
 
+/* From the saved device state until the VM runs. */
+static uint64_t behind_ns(const struct walk *w, enum tw_migration_method method)
+{
+    const struct tw_method_costs *m = &w->in->fixed.of[method];
+    return tw_after(m->load_ns, m->hand_over_ns);
+}
+
 /* `lines_ns`: what the final pass sends, beside comparing. */
 static void stand_still(struct walk *w, uint64_t lines_ns, bool compares, struct tw_forecast *out)
 {
     const struct tw_fixed_costs *f = &w->in->fixed;
-    uint64_t pass_ns = tw_after(f->last_lines_ns, lines_ns);
+    uint64_t pass_ns = tw_after(f->of[out->method].last_lines_ns, lines_ns);
     if (compares)
         pass_ns = tw_after(pass_ns, tw_send_ns(w->in->data_bytes, f->compare_bytes_per_s));
     uint64_t saved_ns = longer(pass_ns, f->save_ns); /* the host saves meanwhile */
-    out->downtime_ns = tw_after(saved_ns, f->stop_ns + f->load_ns + f->hand_over_ns);
+    out->downtime_ns = tw_after(saved_ns, f->stop_ns + behind_ns(w, out->method));
     w->at_ns = tw_after(w->at_ns, out->downtime_ns);
     w->bytes += on_wire(f->device_state_bytes, TW_CHUNK_PAYLOAD);
 }
@@ -152,12 +159,11 @@ static uint32_t slow_down(uint64_t touched, uint64_t absent, uint64_t ns)
     return (uint32_t)(waited * 1000 / (waited + ns));
 }
 
-/* Lines that follow begin to flow as soon as the device state was sent, before the VM resumes. */
+/* Lines that follow begin to flow when the destination is prepared, before the VM resumes. */
 static void follow(struct walk *w, uint64_t bytes, uint64_t pages, struct tw_forecast *out)
 {
-    const struct tw_fixed_costs *f = &w->in->fixed;
     uint64_t wire = on_wire(bytes, REST_CHUNK), ns = tw_send_ns(wire, w->rate);
-    uint64_t ahead_ns = f->load_ns + f->hand_over_ns;
+    uint64_t ahead_ns = w->in->fixed.of[out->method].hand_over_ns;
     w->bytes += wire;
     if (ns == 0)
         return;

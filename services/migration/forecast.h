@@ -8,14 +8,19 @@
 
 #define TW_METHODS 3u
 
+/* Parts of the switch-over that differ by method: guard, map and a busy destination have theirs. */
+struct tw_method_costs {
+    uint64_t last_lines_ns; /* of the final pass, beside comparing and sending */
+    uint64_t load_ns;       /* device state: send, load, verification */
+    uint64_t hand_over_ns;  /* both journals, until the VM runs again */
+};
+
 /* Parts that do not depend on what the guest writes; none is zero in use. */
 struct tw_fixed_costs {
-    uint64_t start_ns;      /* until the copy begins */
-    uint64_t stop_ns;       /* until no vCPU runs */
-    uint64_t last_lines_ns; /* of the final pass, beside comparing and sending */
-    uint64_t save_ns; /* from the stop until the device state is saved: beside the final pass */
-    uint64_t load_ns; /* device state: send, load, verification */
-    uint64_t hand_over_ns; /* both journals, until the VM runs again */
+    uint64_t start_ns; /* until the copy begins */
+    uint64_t stop_ns;  /* until no vCPU runs */
+    uint64_t save_ns;  /* from the stop until the device state is saved: beside the final pass */
+    struct tw_method_costs of[TW_METHODS]; /* by enum tw_migration_method */
     uint64_t compare_bytes_per_s;
     uint64_t device_state_bytes;
 };

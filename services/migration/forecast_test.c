@@ -118,9 +118,26 @@ Test(forecast, postcopy_stands_for_the_fixed_part_only)
     tw_forecast_make(&in, TW_METHOD_POST_COPY, &f);
     cr_assert_eq(f.rounds, 0);
     cr_assert_eq(f.lines_to_come, in.data_bytes / 64);
-    cr_assert_eq(f.downtime_ns,
-                 in.fixed.stop_ns + in.fixed.save_ns + in.fixed.load_ns + in.fixed.hand_over_ns);
+    cr_assert_eq(f.downtime_ns, in.fixed.stop_ns + in.fixed.save_ns +
+                                    in.fixed.of[TW_METHOD_POST_COPY].load_ns +
+                                    in.fixed.of[TW_METHOD_POST_COPY].hand_over_ns);
     cr_assert_gt(f.fetch_ns, 500 * TW_MS);
+}
+
+Test(forecast, what_a_method_costs_is_its_own)
+{
+    struct tw_forecast before[TW_METHODS], f;
+    struct tw_forecast_input in = guest(100000, 2000000);
+    for (enum tw_migration_method m = 0; m < TW_METHODS; m++)
+        tw_forecast_make(&in, m, &before[m]);
+    in.fixed.of[TW_METHOD_HYBRID].load_ns += 30 * TW_MS;
+    in.fixed.of[TW_METHOD_POST_COPY].hand_over_ns += 10 * TW_MS;
+    tw_forecast_make(&in, TW_METHOD_PRE_COPY, &f);
+    cr_assert_eq(f.downtime_ns, before[TW_METHOD_PRE_COPY].downtime_ns);
+    tw_forecast_make(&in, TW_METHOD_HYBRID, &f);
+    cr_assert_eq(f.downtime_ns, before[TW_METHOD_HYBRID].downtime_ns + 30 * TW_MS);
+    tw_forecast_make(&in, TW_METHOD_POST_COPY, &f);
+    cr_assert_eq(f.downtime_ns, before[TW_METHOD_POST_COPY].downtime_ns + 10 * TW_MS);
 }
 
 /* Whatever is measured: nothing overflows, and more of what costs never costs less. */

@@ -92,6 +92,8 @@ struct tw_migration_progress {
     uint64_t downtime_ns, hook_ns, total_ns;
     /* Parts of the downtime, one after the other: see MigrationProgress in common.proto. */
     uint64_t stop_ns, final_pass_ns, compare_ns, device_state_ns, saving_ns, hand_over_ns;
+    uint64_t
+        save_ns; /* beside final_pass_ns and saving_ns: from the stop until the state was saved */
     uint64_t lines_found_by_compare_only;
     bool memory_compared, memory_equal;
     /* Post-copy, and the second part of hybrid. */

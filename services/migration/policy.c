@@ -98,8 +98,10 @@ static void judge_slow_down(struct tw_choice *c, struct score *score, const char
                           .limit = limit,
                           .unit = "permille"};
     score->excess += excess_of(f->slow_down_permille, limit);
-    reason_add(c, r, "writes wait for about %u.%u %% of the time while memory follows",
-               f->slow_down_permille / 10, f->slow_down_permille % 10);
+    reason_add(
+        c, r,
+        "first writes wait for about %u.%u %% of the time while memory follows; reads come on top",
+        f->slow_down_permille / 10, f->slow_down_permille % 10);
 }
 
 static void judge_risk(struct tw_choice *c, const char *about, const struct tw_forecast *f)

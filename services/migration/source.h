@@ -169,6 +169,8 @@ struct tw_source {
     uint64_t stop_ns, stop_deadline_ns, hook_ns, phase_ns, retry_ns, commit_ns, hook_until_ns;
     uint64_t compare_began_ns;
     uint64_t digest;
+    enum tw_code save_code; /* how the save ended, once the call is not busy any more */
+    struct tw_error save_err;
     struct tw_host_state device_state;
     size_t state_sent;
     bool begin_said, final_said, state_said, commit_said;

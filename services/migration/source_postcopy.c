@@ -253,7 +253,9 @@ uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns)
         return TW_NEVER;
     if (!answer_all(s, now_ns))
         return s->conn && r->map_said ? r->retry_ns : now_ns;
-    if (!s->state_said)
+    /* What came while the destination loads and compares would only keep it from that, and be
+     * compared once more, while the guest stands still. */
+    if (!s->state_said || (s->machine.state == TW_SOURCE_VERIFYING && !s->prepared))
         return TW_NEVER;
     if (!r->limited) /* it was lifted for what prolongs the pause; this does not */
         tw_throttle_set(&s->throttle, s->limits.bandwidth_bytes_per_s, now_ns);

@@ -22,12 +22,22 @@ void tw_source_stop(struct tw_source *s, const char *why, uint64_t now_ns)
         tw_source_abort(s, &err);
 }
 
+/* Takes the device state as soon as it is saved, whatever else is done meanwhile: how long that
+ * took is what a later plan wants to know. A failure waits until the state is needed. */
+static void watch_save(struct tw_source *s, uint64_t now_ns)
+{
+    if (!s->call.busy ||
+        !tw_host_call_poll(&s->call, &s->device_state, &s->save_code, &s->save_err))
+        return;
+    s->meter.p.save_ns = now_ns - s->stop_ns - s->meter.p.stop_ns;
+}
+
 /* Polls the operation under way. True when it ended well; when it failed the side aborts. */
-static bool host_done(struct tw_source *s, struct tw_host_state *state)
+static bool host_done(struct tw_source *s)
 {
     struct tw_error err = {0};
     enum tw_code code = TW_OK;
-    if (!tw_host_call_poll(&s->call, state, &code, &err))
+    if (!tw_host_call_poll(&s->call, NULL, &code, &err))
         return false;
     if (code == TW_OK)
         return true;
@@ -44,7 +54,7 @@ static uint64_t look_again(const struct tw_source *s, enum tw_source_state state
 uint64_t tw_source_step_stopping(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_error err;
-    if (!host_done(s, NULL))
+    if (!host_done(s))
         return look_again(s, TW_SOURCE_STOPPING, now_ns);
     s->meter.p.stop_ns = now_ns - s->stop_ns;
     s->phase_ns = now_ns;
@@ -89,6 +99,7 @@ uint64_t tw_source_finish_lines(struct tw_source *s, uint64_t now_ns)
 uint64_t tw_source_step_final_pass(struct tw_source *s, uint64_t now_ns)
 {
     s->copy.slice = TW_FINAL_SLICE_BYTES;
+    watch_save(s, now_ns);
     if (s->limits.method == TW_METHOD_POST_COPY)
         return tw_source_mark_all(s, now_ns) ? tw_source_finish_lines(s, now_ns) : now_ns;
     if (!s->mutations.skip_final_sweep && !tw_source_gather_dirty(s, now_ns))
@@ -133,6 +144,7 @@ static bool compare_all(struct tw_source *s, uint64_t now_ns)
  * an open chunk is flushed first. */
 uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns)
 {
+    watch_save(s, now_ns);
     if (s->copy.walk.page == 0 && !tw_source_flush(s, now_ns))
         return s->copy.retry_ns;
     if (!compare_all(s, now_ns))
@@ -145,8 +157,13 @@ uint64_t tw_source_step_compare(struct tw_source *s, uint64_t now_ns)
 
 uint64_t tw_source_step_saving_state(struct tw_source *s, uint64_t now_ns)
 {
-    if (!host_done(s, &s->device_state))
-        return look_again(s, TW_SOURCE_SAVING_STATE, now_ns);
+    watch_save(s, now_ns);
+    if (s->call.busy)
+        return tw_after(now_ns, TW_POLL_NS);
+    if (s->save_code != TW_OK) {
+        tw_source_abort(s, &s->save_err);
+        return now_ns;
+    }
     if (s->device_state.size == 0 || s->device_state.size > TW_HOST_STATE_MAX)
         return tw_source_fail(s, TW_INTERNAL, "the saved device state has an impossible size");
     s->meter.p.saving_ns = now_ns - s->phase_ns;

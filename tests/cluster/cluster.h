@@ -41,10 +41,11 @@ struct tw_cluster {
     char controller_url[48];
     struct tw_tls *tls; /* of the client; NULL: the cluster speaks plain text */
     struct tw_process processes[TW_PROCESSES];
-    bool third;                       /* node-c is started, too */
-    bool own_network;                 /* see tw_cluster_open_apart */
-    char settings[TW_PROCESSES][512]; /* further lines of the configuration files */
-    struct tw_rpc_client *client;     /* of the controller */
+    bool third;                             /* node-c is started, too */
+    bool own_network;                       /* see tw_cluster_open_apart */
+    char lines_host[TW_CLUSTER_AGENTS][20]; /* there */
+    char settings[TW_PROCESSES][512];       /* further lines of the configuration files */
+    struct tw_rpc_client *client;           /* of the controller */
     pthread_t monitor;
     _Atomic bool monitor_stop;
     _Atomic unsigned two_running; /* samples in which both copies of the VM ran */
@@ -57,10 +58,11 @@ void tw_cluster_open(struct tw_cluster *c);
 /* The same with an authority in DIR/pki and, beside it, DIR/tls/NAME for each process; the client
  * is operator "test". RPC is under TLS then. */
 void tw_cluster_open_tls(struct tw_cluster *c);
-/* In a network namespace of this process' own, in which the lines of each agent have an address of
- * their own and can be cut off. Only root can make one. */
+/* In a network that the test may cut (tests/cluster/apart makes one), in which the lines of each
+ * agent have an address of their own. */
 void tw_cluster_open_apart(struct tw_cluster *c);
-void tw_cluster_cut(struct tw_cluster *c); /* no packet of lines arrives any more */
+void tw_cluster_cut(struct tw_cluster *c);   /* no packet of lines arrives any more */
+void tw_cluster_break(struct tw_cluster *c); /* connections of lines end at once, at both sides */
 void tw_cluster_mend(struct tw_cluster *c);
 /* Starts controller and agents and waits until the controller sees both agents alive. */
 void tw_cluster_start(struct tw_cluster *c);

@@ -1,5 +1,6 @@
-/* kill -9 of every process at every state of a migration: never two running copies; the VM runs on
- * unless its own QEMU was killed; every migration ends; nothing is left behind. */
+/* At every state of a migration: kill -9 of every process, and the path between the agents broken
+ * or silent for a while. Never two running copies; the VM runs on unless its own QEMU was killed;
+ * every migration ends; nothing is left behind. */
 #include "tests/cluster/cluster.h"
 
 #include "services/migration/migration.h"
@@ -14,9 +15,22 @@
 #define REACH_MS 15000u
 #define END_MS   40000u
 
-enum victim { SOURCE_AGENT, DESTINATION_AGENT, CONTROLLER, SOURCE_QEMU, DESTINATION_QEMU, VICTIMS };
-static const char *const victim_names[] = {"source agent", "destination agent", "controller",
-                                           "source QEMU", "destination QEMU"};
+enum victim {
+    SOURCE_AGENT,
+    DESTINATION_AGENT,
+    CONTROLLER,
+    SOURCE_QEMU,
+    DESTINATION_QEMU,
+    PATH_BROKEN, /* connections end, and new ones get nowhere until it is mended */
+    PATH_SILENT, /* connections stand, but nothing comes through until it is mended */
+    VICTIMS
+};
+static const char *const victim_names[] = {"source agent",    "destination agent", "controller",
+                                           "source QEMU",     "destination QEMU",  "broken path",
+                                           "path gone silent"};
+
+#define SILENT_MS 1000u /* shorter than the fabric takes for a loss */
+#define BROKEN_MS 300u
 
 /* How a state is come by. */
 enum way {
@@ -47,6 +61,11 @@ static bool follows(enum way way)
 static bool is_cut(enum way way)
 {
     return way == LOSE_PATH || way == STAY_APART;
+}
+
+static bool is_path(enum victim victim)
+{
+    return victim == PATH_BROKEN || victim == PATH_SILENT;
 }
 
 static bool at_source(const struct crash *k)
@@ -180,10 +199,17 @@ static void await_point(struct tw_cluster *c, const struct crash *k)
     cr_assert_fail("%s was not reached", k->point);
 }
 
-static void kill_victim(struct tw_cluster *c, const struct crash *k)
+static void strike(struct tw_cluster *c, const struct crash *k)
 {
     char path[128];
     switch (k->victim) {
+    case PATH_BROKEN:
+    case PATH_SILENT:
+        if (!is_cut(k->way))
+            tw_cluster_cut(c);
+        if (k->victim == PATH_BROKEN)
+            tw_cluster_break(c);
+        break;
     case CONTROLLER:
         tw_cluster_kill(c, TW_CONTROLLER);
         break;
@@ -198,6 +224,10 @@ static void kill_victim(struct tw_cluster *c, const struct crash *k)
     }
     snprintf(path, sizeof path, "%s/hold.release", c->dir);
     tw_touch(path);
+    if (is_path(k->victim))
+        tw_sleep_ms(k->victim == PATH_BROKEN ? BROKEN_MS : SILENT_MS);
+    if (is_path(k->victim) || is_cut(k->way)) /* before: an agent that starts needs its address */
+        tw_cluster_mend(c);
 }
 
 static void restart(struct tw_cluster *c)
@@ -224,9 +254,8 @@ static void check_one_copy(struct tw_cluster *c, const struct crash *k,
     enum tw_role owner = moved ? TW_AGENT_B : TW_AGENT_A;
     enum tw_role other = moved ? TW_AGENT_A : TW_AGENT_B;
     struct tw_sparse_control control = {0};
-    cr_assert(tw_cluster_await_clean(c, other, 5000),
-              "%s killed at %s: %s kept something of the VM", victim_names[k->victim], k->point,
-              c->processes[other].name);
+    cr_assert(tw_cluster_await_clean(c, other, 5000), "%s at %s: %s kept something of the VM",
+              victim_names[k->victim], k->point, c->processes[other].name);
     if (own_qemu_killed(k, moved)) {
         cr_assert_eq(tw_cluster_guest_pid(c, owner), 0);
         return;
@@ -258,8 +287,8 @@ static void resume(struct tw_cluster *c, const char *id)
     Towline__V1__ReconnectMigrationRequest r = TOWLINE__V1__RECONNECT_MIGRATION_REQUEST__INIT;
     ProtobufCMessage *m;
     r.id = (char *)(uintptr_t)id;
-    if (tw_rpc_call(c->client, &towline__v1__migration_service__descriptor, "Reconnect", &r.base, 3000,
-                    TW_RPC_IDEMPOTENT, &m, NULL) == TW_OK)
+    if (tw_rpc_call(c->client, &towline__v1__migration_service__descriptor, "Reconnect", &r.base,
+                    3000, TW_RPC_IDEMPOTENT, &m, NULL) == TW_OK)
         protobuf_c_message_free_unpacked(m, NULL);
 }
 
@@ -293,7 +322,7 @@ static void run(const struct crash *k)
     struct tw_error err = {0};
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
     char id[64];
-    if (is_cut(k->way))
+    if (is_cut(k->way) || is_path(k->victim))
         tw_cluster_open_apart(c);
     else
         tw_cluster_open(c);
@@ -317,20 +346,18 @@ static void run(const struct crash *k)
                  err.where, err.what);
     go_the_way(c, k, id);
     await_point(c, k);
-    kill_victim(c, k);
-    if (is_cut(k->way)) /* before: an agent that starts needs its address */
-        tw_cluster_mend(c);
+    strike(c, k);
     restart(c);
     Towline__V1__Migration *m = await_end(c, k, id);
-    cr_assert(m, "%s killed at %s: the migration did not end; logs in %s", victim_names[k->victim],
+    cr_assert(m, "%s at %s: the migration did not end; logs in %s", victim_names[k->victim],
               k->point, c->dir);
     check_one_copy(c, k, m);
-    cr_assert_eq(c->two_running, 0, "%s killed at %s: two copies ran at once (%u samples)",
+    cr_assert_eq(c->two_running, 0, "%s at %s: two copies ran at once (%u samples)",
                  victim_names[k->victim], k->point, c->two_running);
     towline__v1__migration__free_unpacked(m, NULL);
 }
 
-ParameterizedTestParameters(crash, kill_9)
+ParameterizedTestParameters(crash, strikes)
 {
     static struct crash cases[sizeof crash_points / sizeof *crash_points * VICTIMS];
     size_t n = 0;
@@ -346,7 +373,7 @@ ParameterizedTestParameters(crash, kill_9)
     return cr_make_param_array(struct crash, cases, n);
 }
 
-ParameterizedTest(struct crash *k, crash, kill_9, .timeout = 150, .fini = close_cluster)
+ParameterizedTest(struct crash *k, crash, strikes, .timeout = 150, .fini = close_cluster)
 {
     cr_log_info("%s at %s", victim_names[k->victim], k->point);
     run(k);

@@ -10,7 +10,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -67,9 +66,7 @@ static void door_text(const struct tw_cluster *c, const char *name, char *out, s
 
 static const char *lines_host(const struct tw_cluster *c, enum tw_role role)
 {
-    if (!c->own_network)
-        return "127.0.0.1";
-    return role == TW_AGENT_A ? "127.0.0.11" : "127.0.0.12";
+    return c->own_network ? c->lines_host[role - TW_AGENT_A] : "127.0.0.1";
 }
 
 static void configure(struct tw_cluster *c, enum tw_role role)
@@ -172,11 +169,8 @@ static void folder_open(struct tw_cluster *c)
 static void client_open(struct tw_cluster *c)
 {
     struct tw_error err = {0};
-    if (c->own_network) /* threads of this process' RPC may live in the network that was before */
-        snprintf(c->controller_url, sizeof c->controller_url, "ipc://%s/c", c->dir);
-    else
-        snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
-                 c->tls ? "tls+" : "", free_port());
+    snprintf(c->controller_url, sizeof c->controller_url, "%stcp://127.0.0.1:%u",
+             c->tls ? "tls+" : "", free_port());
     const struct tw_rpc_client_config config = {.url = c->controller_url,
                                                 .tls = c->tls,
                                                 .expected = {TW_ROLE_CONTROLLER, NULL},
@@ -207,6 +201,18 @@ void tw_cluster_cut(struct tw_cluster *c)
     route(c, "add");
 }
 
+void tw_cluster_break(struct tw_cluster *c)
+{
+    char command[128];
+    cr_assert(c->own_network);
+    for (unsigned role = TW_AGENT_A; role <= TW_AGENT_B; role++) {
+        const char *host = lines_host(c, (enum tw_role)role);
+        snprintf(command, sizeof command,
+                 "ss -t -K -H src %s >/dev/null && ss -t -K -H dst %s >/dev/null", host, host);
+        cr_assert_eq(system(command), 0, "%s", command);
+    }
+}
+
 void tw_cluster_mend(struct tw_cluster *c)
 {
     route(c, "del");
@@ -214,10 +220,15 @@ void tw_cluster_mend(struct tw_cluster *c)
 
 void tw_cluster_open_apart(struct tw_cluster *c)
 {
-    cr_assert_eq(unshare(CLONE_NEWNET), 0, "a network namespace: %s", strerror(errno));
-    cr_assert_eq(system("ip link set lo up"), 0);
+    const char *network = getenv("TOWLINE_TEST_NETWORK");
+    cr_assert(network && strcmp(network, "apart") == 0, "expected a network to cut: run %s",
+              "tests/cluster/apart PROGRAM");
     folder_open(c);
     c->own_network = true;
+    /* Tests side by side share it: each has addresses of its own. */
+    for (unsigned agent = 0; agent < TW_CLUSTER_AGENTS; agent++)
+        snprintf(c->lines_host[agent], sizeof *c->lines_host, "127.%u.%u.%u",
+                 1 + (unsigned)getpid() / 250 % 250, (unsigned)getpid() % 250, 11 + agent);
     client_open(c);
 }
 

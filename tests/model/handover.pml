@@ -10,6 +10,8 @@
  *
  *   spin -DPOST=0 -search -safety -ltl never_two handover.pml      pre-copy
  *   spin -DPOST=1 -search -a -f -DNFAIR=3 -ltl ends handover.pml   post-copy
+ *   spin -DPOST=1 -DLOST=1 ...                                     ... and the destination's host is
+ *                                  lost for good, at any moment; an operator says so at some time
  *
  * MIRROR=1: a third agent holds what follows the VM before it is given up, and the source's host may
  * be lost for good, once, after that. (Before, it takes its VM along, as without any migration.)
@@ -30,12 +32,16 @@
  * BREAK breaks one rule each, for the proof that the checks bite: 1 = a prepared destination whose
  * connection is cut takes over by itself, 2 = a source that has given up resumes when its peer is
  * lost, 3 = nobody tells a source that it may reclaim, 4 = a source is told to finish while memory
- * is still on its way, 5 = a source does not wait for its mirror. */
+ * is still on its way, 5 = nobody decides for a host that is lost, 6 = it is decided before an
+ * operator has said that the host is lost, 7 = a source does not wait for its mirror. */
 #ifndef POST
 #define POST 0
 #endif
 #ifndef MIRROR
 #define MIRROR 0
+#endif
+#ifndef LOST
+#define LOST 0
 #endif
 #ifndef BREAK
 #define BREAK 0
@@ -62,12 +68,14 @@ bool source_crashed = false, destination_crashed = false, controller_crashed = f
 bool held = false; /* the mirror has all that is to follow */
 bool gone = false; /* the source's host, for good */
 bool here = false; /* all of the memory is at the destination */
+bool host_lost = false, declared = false; /* the destination's; an operator's word */
+bool forgotten = false; /* the VM was declared lost with it */
 bool paused = false; /* it has given up to connect, and was told to try again */
 chan to_source = [2] of {mtype};
 chan to_destination = [1] of {mtype};
 
 /* The controller's decision: durable. */
-mtype = {undecided, to_commit, to_abort, to_reclaim, to_finish};
+mtype = {undecided, to_commit, to_abort, to_reclaim, to_finish, to_forget};
 mtype decided = undecided;
 
 #define OWNS(word) (word == COMMITTED || word == COMMITTED_PARTLY)
@@ -110,8 +118,8 @@ active proctype source()
     :: atomic { s == source_verifying && link && to_source?[prepared] ->
            to_source?prepared;
            if
-           :: MIRROR && !held && BREAK != 5 -> s = source_mirroring
-           :: !(MIRROR && !held && BREAK != 5) -> sj = GIVEN_UP; s = source_given_up
+           :: MIRROR && !held && BREAK != 7 -> s = source_mirroring
+           :: !(MIRROR && !held && BREAK != 7) -> sj = GIVEN_UP; s = source_given_up
            fi }
     :: atomic { MIRROR && !held && (s == source_verifying || s == source_mirroring) -> held = true }
     :: atomic { s == source_mirroring && link && held -> sj = GIVEN_UP; s = source_given_up }
@@ -134,6 +142,8 @@ active proctype source()
     :: atomic { decided == to_finish && !link && SERVES ->
            sj = COMMITTED; s = source_completed }
     :: atomic { decided == to_reclaim && !link && s == source_given_up && BREAK != 3 -> source_resume() }
+    :: atomic { decided == to_forget && !link && SERVES ->
+           sj = COMMITTED; s = source_completed; forgotten = true }
     :: atomic { BREAK == 2 && s == source_given_up && !link -> s = source_resuming }
     /* A crash, once, and the start behind it. */
     :: atomic { s != source_down && !source_crashed ->
@@ -205,7 +215,10 @@ active proctype destination()
     /* A crash: the VM's own process outlives its agent. */
     :: atomic { d != destination_down && !destination_crashed && !(gone && dj == PREPARED) ->
            destination_crashed = true; link = false; d = destination_down }
-    :: atomic { d == destination_down ->
+    /* With its host goes the VM's process; switched on again it is an agent without one. */
+    :: atomic { LOST && !host_lost ->
+           host_lost = true; link = false; destination_runs = false; d = destination_down }
+    :: atomic { d == destination_down && !host_lost ->
            if
            :: dj == COMMITTED -> destination_runs = true; check(); d = destination_committed
            :: dj == COMMITTED_PARTLY -> d = destination_rejoining
@@ -236,11 +249,25 @@ active proctype controller()
           :: atomic { saw_source == ABORTED && destination_stuck -> decided = to_abort }
           :: else
           fi
+       /* A host that is declared lost: by what was seen of it last, or the source knows. */
+       :: atomic { (declared || BREAK == 6) && d == destination_down ->
+              if
+              :: !source_stuck || BREAK == 5
+              :: source_stuck && (OWNS(saw_destination) || s == source_serving || s == source_path_lost) ->
+                     decided = to_forget
+              :: else -> decided = to_reclaim
+              fi }
        :: atomic { !controller_crashed -> controller_crashed = true }
        fi
     /* An operator's word stands for a host that cannot speak any more. */
     :: atomic { gone && d == destination_prepared && !link && dj == PREPARED -> decided = to_commit }
     od
+}
+
+/* Says the truth, and only that. */
+active proctype operator()
+{
+    atomic { host_lost -> declared = true }
 }
 
 /* Once, everything that is under way is lost. */
@@ -256,11 +283,12 @@ active proctype wire()
 
 #define source_owns      (source_runs && s == source_aborted)
 #define destination_owns (destination_runs && d == destination_committed)
-#define settled          ((source_owns && !destination_runs) || (destination_owns && !source_runs))
+#define let_go           (declared && s == source_completed && !source_runs && !destination_runs)
+#define settled          ((source_owns && !destination_runs) || (destination_owns && !source_runs) || let_go)
 
 /* Never none for ever, and nothing is lost: from every point on, the VM gets an owner that runs it,
- * with all of its memory. */
+ * with all of its memory; or its last owner's host was declared lost. */
 ltl ends { <> settled }
 ltl never_two { [] !(source_runs && destination_runs) }
 /* Whoever runs it at the destination has all of its memory there or a source that still has it. */
-ltl memory_stays { [] ((OWNS(dj) && !here && POST) -> ((sj == GIVEN_UP && !gone) || held)) }
+ltl memory_stays { [] ((OWNS(dj) && !here && POST) -> ((sj == GIVEN_UP && !gone) || held || declared)) }

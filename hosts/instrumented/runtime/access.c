@@ -2,8 +2,8 @@
  * here matters: see hosts/instrumented/shared.h. */
 #include "hosts/instrumented/runtime/access.h"
 
-struct tw_rt_state tw_rt;
-__thread struct tw_rt_self tw_rt_self;
+struct tw_rt_state tw_rt __attribute__((aligned(TW_LINE_SIZE)));
+__thread struct tw_rt_self tw_rt_self = {.marking = TW_RT_NEVER_MARKING};
 
 static uint64_t first_line(uintptr_t address)
 {
@@ -108,7 +108,10 @@ static bool ring_has_room(struct tw_link_ring *ring)
 }
 
 /* The state is set before the event is sent: the agent may answer the event by taking the line
- * away at once, and must have the last word. So there must be room for the event first. */
+ * away at once, and must have the last word. So there must be room for the event first. Stores of
+ * one processor become visible in order, so nothing has to be waited for between the two; nor
+ * before the state, as whoever takes a line away puts a barrier into this thread before it looks at
+ * what is announced. */
 static bool ask(struct tw_inst_thread *record, uint64_t line, bool store)
 {
     struct tw_link_ring *ring = ring_of(record);
@@ -120,7 +123,7 @@ static bool ask(struct tw_inst_thread *record, uint64_t line, bool store)
     if (room) {
         uint8_t invalid = TW_INST_INVALID;
         if (store)
-            __atomic_store_n(&tw_rt.lines[line], TW_INST_WRITABLE, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&tw_rt.lines[line], TW_INST_WRITABLE, __ATOMIC_RELEASE);
         else
             __atomic_compare_exchange_n(&tw_rt.lines[line], &invalid, TW_INST_SHARED, false,
                                         __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
@@ -163,23 +166,32 @@ void tw_rt_store_coming(uintptr_t address, size_t size, uintptr_t pc)
     if (mode == TW_INST_DETACHED || !is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
-    if (record)
+    if (mode == TW_INST_MOVING)
+        tw_rt_await_announced(record, address, size);
+    else if (record)
         tw_rt_announce(record, announcement(address, size));
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (mode == TW_INST_OWNED) {
         own_range(record, first_line(address), last_line(address, size));
         return;
     }
-    mark_lines(first_line(address), last_line(address, size));
+    /* First: behind the mark, whose address has the same low bits, its look at the line's writers
+     * would wait until the mark has left the store buffer. */
     if (mode == TW_INST_SHARING && record)
         note_range(record, address, size, pc);
+    mark_lines(first_line(address), last_line(address, size));
 }
 
 void tw_rt_store_begin(uintptr_t address, size_t size)
 {
-    if (tw_rt_mode() != TW_INST_OWNED || !is_program_range(address, size))
+    const uint32_t mode = tw_rt_mode();
+    if (mode < TW_INST_OWNED || !is_program_range(address, size))
         return;
     struct tw_inst_thread *record = tw_rt_record();
+    if (mode == TW_INST_MOVING) {
+        tw_rt_await_announced(record, address, size);
+        return;
+    }
     if (record)
         tw_rt_announce(record, announcement(address, size));
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -215,6 +227,7 @@ void tw_rt_stored(uintptr_t address, size_t size, uintptr_t pc)
 
 void tw_rt_load(uintptr_t address, size_t size)
 {
+    tw_rt_await(address, size);
     if (tw_rt_mode() != TW_INST_OWNED || !is_program_range(address, size))
         return;
     for (uint64_t line = first_line(address); line <= last_line(address, size); line++) {

@@ -64,7 +64,7 @@ static bool is_usable(const struct tw_inst_order *order, int file)
         return false;
     if (order->mode == TW_INST_DETACHED || (order->flags & TW_INST_GO))
         return file < 0;
-    return order->mode <= TW_INST_OWNED && order->file_bytes == TW_INST_FILE_BYTES && file >= 0 &&
+    return order->mode <= TW_INST_MOVING && order->file_bytes == TW_INST_FILE_BYTES && file >= 0 &&
            fstat(file, &st) == 0 && (uint64_t)st.st_size == TW_INST_FILE_BYTES;
 }
 
@@ -116,11 +116,13 @@ static uint32_t settle(void)
     return unsettled;
 }
 
-/* Memory of nobody takes the file's place: its pages go back to the system. */
+/* Memory of nobody takes the file's place: its pages go back to the system. Not while a line of a
+ * region is absent or held: who touches it must go on waiting, and nobody else can bring it. */
 static void untrack(void)
 {
-    if (tw_rt_mode() == TW_INST_DETACHED)
+    if (tw_rt_mode() == TW_INST_DETACHED || !tw_rt_regions_ready())
         return;
+    __atomic_store_n(&tw_rt.marking, 0, __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.mode, TW_INST_DETACHED, __ATOMIC_SEQ_CST);
     mmap(tw_rt.base, TW_INST_FILE_BYTES, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -129,14 +131,17 @@ static void untrack(void)
 static bool track(int fd, const struct tw_inst_order *order, int file)
 {
     untrack();
-    if (!map_file(file))
+    if (tw_rt_mode() != TW_INST_DETACHED || !map_file(file))
         return false;
     struct tw_inst_header *header = (struct tw_inst_header *)(void *)tw_rt.base;
     const bool barrier =
         syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
     __atomic_store_n(&header->barrier_ready, barrier, __ATOMIC_RELAXED);
     __atomic_store_n(&tw_rt.generation, tw_rt.generation + 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&tw_rt.marking, order->mode == TW_INST_MARK ? tw_rt.generation : 0,
+                     __ATOMIC_SEQ_CST);
     __atomic_store_n(&tw_rt.mode, order->mode, __ATOMIC_SEQ_CST);
+    tw_rt_regions_tell();
     tw_rt_objects_scan();
     __atomic_store_n(&header->threads_unsettled, settle(), __ATOMIC_RELAXED);
     __atomic_store_n(&header->attached, 1, __ATOMIC_RELEASE);
@@ -243,6 +248,7 @@ static void start_thread(void)
  * which makes itself known in a while: most children execute something before that. */
 static void leave_in_child(void)
 {
+    tw_rt_regions_forget();
     detach();
     start_thread();
 }

@@ -1,5 +1,6 @@
 /* The kernel and stdio write into the program's buffers; so do the allocator and qsort. All of it
- * is marked when it has happened. */
+ * is marked when it has happened. Where it would go to a region, it is written beside it first
+ * (aside.c); what the kernel reads there is waited for. */
 #include "hosts/instrumented/runtime/real.h"
 #include "hosts/instrumented/runtime/runtime.h"
 
@@ -33,29 +34,53 @@ static void wrote_parts(const struct iovec *parts, size_t part_count, ssize_t co
     }
 }
 
+/* Into `buffer`, or first into memory beside it. */
+static ssize_t wrote_aside(void *into, void *buffer, ssize_t count, uintptr_t pc)
+{
+    if (into)
+        tw_rt_aside_end(into, buffer, count > 0 ? (size_t)count : 0, pc);
+    return count;
+}
+
+static bool any_moves(const struct iovec *parts, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (tw_rt_moves((uintptr_t)parts[i].iov_base, parts[i].iov_len))
+            return true;
+    return false;
+}
+
+static ssize_t refuse(void)
+{
+    errno = EFAULT;
+    return -1;
+}
+
 TW_RT_EXPORT ssize_t read(int fd, void *buffer, size_t size)
 {
-    const ssize_t count = tw_real(read)(fd, buffer, size);
-    wrote(buffer, count, TW_RT_PC);
-    return count;
+    void *into = tw_rt_aside(buffer, size);
+    const ssize_t count = into || !size ? tw_real(read)(fd, into, size) : -1;
+    return wrote_aside(into, buffer, count, TW_RT_PC);
 }
 
 TW_RT_EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
 {
-    const ssize_t count = tw_real(pread)(fd, buffer, size, offset);
-    wrote(buffer, count, TW_RT_PC);
-    return count;
+    void *into = tw_rt_aside(buffer, size);
+    const ssize_t count = into || !size ? tw_real(pread)(fd, into, size, offset) : -1;
+    return wrote_aside(into, buffer, count, TW_RT_PC);
 }
 
 TW_RT_EXPORT ssize_t pread64(int fd, void *buffer, size_t size, off64_t offset)
 {
-    const ssize_t count = tw_real(pread64)(fd, buffer, size, offset);
-    wrote(buffer, count, TW_RT_PC);
-    return count;
+    void *into = tw_rt_aside(buffer, size);
+    const ssize_t count = into || !size ? tw_real(pread64)(fd, into, size, offset) : -1;
+    return wrote_aside(into, buffer, count, TW_RT_PC);
 }
 
 TW_RT_EXPORT ssize_t readv(int fd, const struct iovec *parts, int part_count)
 {
+    if (part_count > 0 && any_moves(parts, (size_t)part_count))
+        return refuse();
     const ssize_t count = tw_real(readv)(fd, parts, part_count);
     wrote_parts(parts, part_count > 0 ? (size_t)part_count : 0, count, TW_RT_PC);
     return count;
@@ -63,6 +88,8 @@ TW_RT_EXPORT ssize_t readv(int fd, const struct iovec *parts, int part_count)
 
 TW_RT_EXPORT ssize_t preadv(int fd, const struct iovec *parts, int part_count, off_t offset)
 {
+    if (part_count > 0 && any_moves(parts, (size_t)part_count))
+        return refuse();
     const ssize_t count = tw_real(preadv)(fd, parts, part_count, offset);
     wrote_parts(parts, part_count > 0 ? (size_t)part_count : 0, count, TW_RT_PC);
     return count;
@@ -70,9 +97,10 @@ TW_RT_EXPORT ssize_t preadv(int fd, const struct iovec *parts, int part_count, o
 
 TW_RT_EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags)
 {
-    const ssize_t count = tw_real(recv)(fd, buffer, size, flags);
+    void *into = tw_rt_aside(buffer, size);
+    const ssize_t count = into || !size ? tw_real(recv)(fd, into, size, flags) : -1;
     /* With MSG_TRUNC the count may exceed what was written. */
-    wrote(buffer, count > 0 && (size_t)count > size ? (ssize_t)size : count, TW_RT_PC);
+    wrote_aside(into, buffer, count > 0 && (size_t)count > size ? (ssize_t)size : count, TW_RT_PC);
     return count;
 }
 
@@ -80,8 +108,12 @@ TW_RT_EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t size, int fl
                               struct sockaddr *restrict from, socklen_t *restrict from_size)
 {
     const socklen_t room = from_size ? *from_size : 0;
-    const ssize_t count = tw_real(recvfrom)(fd, buffer, size, flags, from, from_size);
-    wrote(buffer, count > 0 && (size_t)count > size ? (ssize_t)size : count, TW_RT_PC);
+    if (tw_rt_moves((uintptr_t)from, room) || tw_rt_moves((uintptr_t)from_size, 1))
+        return refuse();
+    void *into = tw_rt_aside(buffer, size);
+    const ssize_t count =
+        into || !size ? tw_real(recvfrom)(fd, into, size, flags, from, from_size) : -1;
+    wrote_aside(into, buffer, count > 0 && (size_t)count > size ? (ssize_t)size : count, TW_RT_PC);
     if (count >= 0 && from && from_size) {
         wrote(from, (ssize_t)(*from_size < room ? *from_size : room), TW_RT_PC);
         wrote(from_size, sizeof *from_size, TW_RT_PC);
@@ -91,6 +123,9 @@ TW_RT_EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t size, int fl
 
 TW_RT_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
+    if (any_moves(message->msg_iov, message->msg_iovlen) ||
+        tw_rt_moves((uintptr_t)message, sizeof *message))
+        return refuse();
     const ssize_t count = tw_real(recvmsg)(fd, message, flags);
     if (count < 0)
         return count;
@@ -103,37 +138,88 @@ TW_RT_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 
 TW_RT_EXPORT ssize_t getrandom(void *buffer, size_t size, unsigned flags)
 {
-    const ssize_t count = tw_real(getrandom)(buffer, size, flags);
-    wrote(buffer, count, TW_RT_PC);
-    return count;
+    void *into = tw_rt_aside(buffer, size);
+    const ssize_t count = into || !size ? tw_real(getrandom)(into, size, flags) : -1;
+    return wrote_aside(into, buffer, count, TW_RT_PC);
+}
+
+/* ---- What the kernel reads ------------------------------------------------------------------- */
+
+TW_RT_EXPORT ssize_t write(int fd, const void *buffer, size_t size)
+{
+    tw_rt_await((uintptr_t)buffer, size);
+    return tw_real(write)(fd, buffer, size);
+}
+
+TW_RT_EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
+{
+    tw_rt_await((uintptr_t)buffer, size);
+    return tw_real(pwrite)(fd, buffer, size, offset);
+}
+
+TW_RT_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags)
+{
+    tw_rt_await((uintptr_t)buffer, size);
+    return tw_real(send)(fd, buffer, size, flags);
+}
+
+TW_RT_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags,
+                            const struct sockaddr *to, socklen_t to_size)
+{
+    tw_rt_await((uintptr_t)buffer, size);
+    return tw_real(sendto)(fd, buffer, size, flags, to, to_size);
+}
+
+TW_RT_EXPORT ssize_t writev(int fd, const struct iovec *parts, int part_count)
+{
+    for (int i = 0; i < part_count; i++)
+        tw_rt_await((uintptr_t)parts[i].iov_base, parts[i].iov_len);
+    return tw_real(writev)(fd, parts, part_count);
+}
+
+TW_RT_EXPORT size_t fwrite(const void *restrict buffer, size_t size, size_t count,
+                           FILE *restrict file)
+{
+    tw_rt_await((uintptr_t)buffer, size * count);
+    return tw_real(fwrite)(buffer, size, count, file);
 }
 
 /* ---- stdio ----------------------------------------------------------------------------------- */
 
 TW_RT_EXPORT size_t fread(void *restrict buffer, size_t size, size_t count, FILE *restrict file)
 {
-    const size_t got = tw_real(fread)(buffer, size, count, file);
+    void *into = tw_rt_aside(buffer, size * count);
+    const size_t got = into || !size ? tw_real(fread)(into, size, count, file) : 0;
     /* Part of one more may have been written: it is not told. */
-    wrote(buffer, (ssize_t)(got < count ? (got + 1) * size : got * size), TW_RT_PC);
+    const size_t bytes = into == buffer && got < count ? (got + 1) * size : got * size;
+    wrote_aside(into, buffer, (ssize_t)bytes, TW_RT_PC);
     return got;
 }
 
 TW_RT_EXPORT char *fgets(char *restrict buffer, int size, FILE *restrict file)
 {
-    char *got = tw_real(fgets)(buffer, size, file);
-    if (got)
-        wrote(buffer, (ssize_t)strlen(buffer) + 1, TW_RT_PC);
-    return got;
+    char *into = tw_rt_aside(buffer, size > 0 ? (size_t)size : 0);
+    const char *got = into || size <= 0 ? tw_real(fgets)(into, size, file) : NULL;
+    wrote_aside(into, buffer, got ? (ssize_t)tw_real(strlen)(into) + 1 : 0, TW_RT_PC);
+    return got ? buffer : NULL;
 }
 
 static ssize_t get_until(char **restrict line, size_t *restrict size, int stop, FILE *restrict file,
                          uintptr_t pc)
 {
-    const ssize_t count = tw_real(getdelim)(line, size, stop, file);
-    wrote(line, sizeof *line, pc);
-    wrote(size, sizeof *size, pc);
+    tw_rt_await((uintptr_t)line, sizeof *line);
+    tw_rt_await((uintptr_t)size, sizeof *size);
+    char *text = *line;
+    size_t room = *size;
+    const ssize_t count = tw_real(getdelim)(&text, &room, stop, file);
+    tw_rt_store_begin((uintptr_t)line, sizeof *line);
+    *line = text;
+    tw_rt_store_end((uintptr_t)line, sizeof *line, pc);
+    tw_rt_store_begin((uintptr_t)size, sizeof *size);
+    *size = room;
+    tw_rt_store_end((uintptr_t)size, sizeof *size, pc);
     if (count > 0)
-        wrote(*line, count + 1, pc);
+        wrote(text, count + 1, pc);
     return count;
 }
 
@@ -205,6 +291,13 @@ TW_RT_EXPORT void *reallocarray(void *memory, size_t count, size_t size)
 TW_RT_EXPORT void qsort(void *base, size_t count, size_t size,
                         int (*compare)(const void *, const void *))
 {
-    tw_real(qsort)(base, count, size, compare);
-    tw_rt_stored((uintptr_t)base, count * size, TW_RT_PC);
+    void *into = tw_rt_aside(base, count * size);
+    if (into == NULL && count > 0 && size > 0)
+        abort(); /* it cannot say so */
+    if (into != base) {
+        tw_rt_await((uintptr_t)base, count * size);
+        tw_real(memcpy)(into, base, count * size);
+    }
+    tw_real(qsort)(into, count, size, compare);
+    tw_rt_aside_end(into, base, count * size, TW_RT_PC);
 }

@@ -28,6 +28,16 @@ static uint32_t own_tid(void)
     return (uint32_t)syscall(SYS_gettid);
 }
 
+/* The agent looks at no record beyond. */
+static void raise_top(const struct tw_inst_thread *record)
+{
+    const uint32_t needed = tw_rt_index(record) + 1;
+    uint32_t top = __atomic_load_n(&header()->threads_top, __ATOMIC_RELAXED);
+    while (top < needed && !__atomic_compare_exchange_n(&header()->threads_top, &top, needed, false,
+                                                        __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        ;
+}
+
 static bool has_ended(uint32_t tid)
 {
     return syscall(SYS_tgkill, getpid(), tid, 0) < 0 && errno == ESRCH;
@@ -71,10 +81,13 @@ struct tw_inst_thread *tw_rt_register(void)
         tw_rt_self.record = find_record(own_tid());
         if (tw_rt_self.record) {
             __atomic_store_n(&tw_rt_self.record->used, 1, __ATOMIC_RELAXED);
+            __atomic_store_n(&tw_rt_self.record->want_lines, 0, __ATOMIC_RELAXED);
+            raise_top(tw_rt_self.record);
             tw_rt_announce(tw_rt_self.record, 0);
         } else {
             __atomic_add_fetch(&header()->threads_refused, 1, __ATOMIC_RELAXED);
         }
+        tw_rt_self.marking = tw_rt_self.record ? generation : TW_RT_NEVER_MARKING;
         tw_rt_self.generation = generation;
         if (key_ready)
             pthread_setspecific(key, &tw_rt_self);
@@ -91,6 +104,7 @@ static void give_back(void *self)
         tw_rt_announce(tw_rt_self.record, 0);
         __atomic_store_n(&tw_rt_self.record->tid, 0, __ATOMIC_RELEASE);
     }
+    tw_rt_self.marking = TW_RT_NEVER_MARKING;
     tw_rt_self.record = NULL;
     tw_rt_self.generation = 0;
 }

@@ -27,14 +27,14 @@ static struct scene_config mirrored(uint64_t seed, enum tw_migration_method meth
 static void strike(struct scene_config *c, bool at_source, unsigned state, uint64_t delay_ns,
                    enum scene_action action)
 {
-    c->faults[c->fault_count++] =
-        (struct scene_fault){at_source, state, delay_ns, action, 1, false};
+    c->faults[c->fault_count++] = (struct scene_fault){at_source, state, delay_ns, action, 1};
 }
 
 static void strike_mirror(struct scene_config *c, unsigned state, uint64_t delay_ns,
                           enum scene_action action)
 {
-    c->faults[c->fault_count++] = (struct scene_fault){false, state, delay_ns, action, 1, true};
+    c->faults[c->fault_count++] =
+        (struct scene_fault){false, state | SCENE_AT_MIRROR, delay_ns, action, 1};
 }
 
 static void expect_moved(const struct scene_config *c)

@@ -263,8 +263,8 @@ void scene_trace(void *ctx, const struct tw_machine *machine, unsigned from, uns
     }
     for (unsigned i = 0; i < s->config.fault_count; i++) {
         const struct scene_fault *f = &s->config.faults[i];
-        unsigned at = f->at_mirror ? 2 : f->at_source ? 0 : 1;
-        if (s->fault[i].armed || at != which || f->state != to)
+        unsigned at = f->state & SCENE_AT_MIRROR ? 2 : f->at_source ? 0 : 1;
+        if (s->fault[i].armed || at != which || (f->state & ~SCENE_AT_MIRROR) != to)
             continue;
         s->fault[i].armed = true;
         s->fault[i].due_ns = now_of(s) + f->delay_ns;
@@ -721,6 +721,9 @@ bool scene_play(struct scene *s, const struct scene_config *config)
 
 bool scene_play_loud(struct scene *s, const struct scene_config *config)
 {
+    static const char *const names[] = {"source", "destination", "mirror"};
+    static const struct tw_machine_table *const tables[] = {&tw_source_table, &tw_destination_table,
+                                                            &tw_mirror_table};
     if (scene_play(s, config))
         return true;
     fprintf(stderr, "seed %lu, method %d: %s; source %s (%s), destination %s (%s)\n",
@@ -729,15 +732,9 @@ bool scene_play_loud(struct scene *s, const struct scene_config *config)
             s->at_destination.phase ? s->at_destination.phase : "-", s->destination_error.what);
     for (unsigned i = 0; i < config->fault_count; i++) {
         const struct scene_fault *f = &config->faults[i];
-        fprintf(stderr, "  fault: %s.%s + %lu us: action %d x %u\n",
-                f->at_mirror   ? "mirror"
-                : f->at_source ? "source"
-                               : "destination",
-                (f->at_mirror   ? &tw_mirror_table
-                 : f->at_source ? &tw_source_table
-                                : &tw_destination_table)
-                    ->states[f->state]
-                    .name,
+        unsigned at = f->state & SCENE_AT_MIRROR ? 2 : f->at_source ? 0 : 1;
+        fprintf(stderr, "  fault: %s.%s + %lu us: action %d x %u\n", names[at],
+                tables[at]->states[f->state & ~SCENE_AT_MIRROR].name,
                 (unsigned long)(f->delay_ns / TW_US), f->action, f->count);
     }
     return false;

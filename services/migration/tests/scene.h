@@ -41,13 +41,13 @@ enum scene_action {
     SCENE_ACTIONS
 };
 
+#define SCENE_AT_MIRROR 0x100u
 struct scene_fault {
     bool at_source;    /* which machine */
-    unsigned state;    /* strikes when it is entered for the first time */
+    unsigned state;    /* strikes when it is entered for the first time; | SCENE_AT_MIRROR */
     uint64_t delay_ns; /* after that; failures of operations are armed at once */
     enum scene_action action;
     unsigned count;
-    bool at_mirror; /* and not at_source */
 };
 #define SCENE_FAULTS_MAX 4u
 

@@ -263,7 +263,7 @@ static unsigned mirrored_moves(void)
         c.mirror = true;
         c.hook = i == 3;
         if (ways[i])
-            arrange(&c, (struct scene_fault){true, TW_SOURCE_MIRRORING, 0, ways[i], 1, false});
+            arrange(&c, (struct scene_fault){true, TW_SOURCE_MIRRORING, 0, ways[i], 1});
         broken += !scene_play_loud(&s, &c);
     }
     return broken;
