@@ -46,8 +46,8 @@ static void totals_page(FILE *out, const struct tw_agent *a)
         t->reconnects);
     one(out, "towline_agent_mirror_reserved_bytes", "gauge",
         "Memory kept here for migrations between others.", tw_mirrors_reserved(a));
-    one(out, "towline_agent_mirrors_total", "counter", "Mirrors that came to hold all that followed.",
-        t->mirrors_held);
+    one(out, "towline_agent_mirrors_total", "counter",
+        "Mirrors that came to hold all that followed.", t->mirrors_held);
     one(out, "towline_agent_sent_bytes_total", "counter",
         "Bytes sent by finished migrations, headers included.", t->bytes_sent);
     one(out, "towline_agent_sent_if_pages_bytes_total", "counter",
