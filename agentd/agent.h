@@ -72,6 +72,7 @@ struct tw_agent_totals {
     uint64_t reconnects, path_waited_ns;   /* of finished migrations */
     uint64_t faults;                       /* waits of guests that ran here before their memory */
     struct tw_foresight_figures foresight; /* of finished outgoing migrations */
+    uint64_t mirrors_held;                 /* that came to hold all that followed a VM */
     uint64_t turns, longest_turn_ns;
 };
 
@@ -94,7 +95,8 @@ struct tw_agent {
     struct tw_vm *vms;
     unsigned vm_count;
     struct tw_job *jobs;
-    struct tw_plan *plans; /* VMs being measured, or measured lately */
+    struct tw_mirror_job *mirrors; /* what is kept for migrations between others */
+    struct tw_plan *plans;         /* VMs being measured, or measured lately */
     struct tw_agent_totals totals;
 };
 
@@ -155,6 +157,26 @@ enum tw_code tw_job_refuse(struct tw_agent *agent, const char *migration, struct
 enum tw_code tw_job_conclude(struct tw_agent *agent, const char *migration, struct tw_error *err);
 extern const struct tw_fabric_events tw_job_fabric_events;
 
+/* ---- mirrors.c: what is kept for migrations between others ------------------------------------
+ */
+
+struct tw_mirror_job;
+/* Fills `target`, whose fields are then the caller's. */
+enum tw_code tw_mirrors_hold(struct tw_agent *agent, const Towline__V1__HoldMirrorRequest *request,
+                             Towline__V1__MirrorTarget *target, struct tw_error *err);
+void tw_mirrors_get(struct tw_agent *agent, const char *migration,
+                    Towline__V1__GetMirrorResponse *out);
+void tw_mirrors_release(struct tw_agent *agent, const char *migration);
+/* Whose token it is; NULL = nobody's here. */
+struct tw_mirror_job *tw_mirrors_of_token(struct tw_agent *agent,
+                                          const uint8_t token[TW_OWNER_SIZE]);
+enum tw_code tw_mirrors_accept(struct tw_mirror_job *job, struct tw_conn *conn,
+                               const struct tw_hello *hello, void **conn_ctx, struct tw_error *err);
+/* Advances all of them; returns when it wants to be called again. */
+uint64_t tw_mirrors_step(struct tw_agent *agent);
+uint64_t tw_mirrors_reserved(const struct tw_agent *agent); /* bytes */
+void tw_mirrors_free(struct tw_agent *agent);
+
 /* ---- plan.c: VMs that are measured, and what their migration would come to
  * -----------------------
  */
@@ -185,6 +207,16 @@ enum tw_code tw_spec_check(const Towline__V1__VmSpec *spec, struct tw_error *err
 /* ---- handlers.c, heartbeat.c, metrics.c --------------------------------------------------------
  */
 
+/* mirror_handlers.c */
+enum tw_code tw_agent_hold_mirror(void *ctx, const struct tw_rpc_call *call,
+                                  const ProtobufCMessage *request, ProtobufCMessage *response,
+                                  struct tw_error *err);
+enum tw_code tw_agent_get_mirror(void *ctx, const struct tw_rpc_call *call,
+                                 const ProtobufCMessage *request, ProtobufCMessage *response,
+                                 struct tw_error *err);
+enum tw_code tw_agent_release_mirror(void *ctx, const struct tw_rpc_call *call,
+                                     const ProtobufCMessage *request, ProtobufCMessage *response,
+                                     struct tw_error *err);
 /* plan_handlers.c */
 enum tw_code tw_agent_measure_vm(void *ctx, const struct tw_rpc_call *call,
                                  const ProtobufCMessage *request, ProtobufCMessage *response,

@@ -30,6 +30,7 @@ struct tw_agent_config {
     char qemu[256];             /* QEMU binary */
     char plugin[256];           /* our TCG plugin; empty = beside the agent's own program */
     char switchover_hook[256];  /* empty = none */
+    uint64_t mirror_after_ns;   /* ... and only the source is tried for so long, given a mirror */
     uint64_t postcopy_recover_ns; /* a path lost in post-copy is tried again for so long */
     unsigned predictor;           /* enum tw_foresight_choice: where a migration names none */
     uint64_t fault_workers;       /* for each VM whose memory follows it, 1 to 8 */

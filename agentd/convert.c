@@ -165,6 +165,21 @@ static void pacing_to_proto(const struct tw_migration_progress *p,
     r->pace_reason = strdup(p->pace_reason);
 }
 
+static void mirror_to_proto(const struct tw_migration_progress *p,
+                            Towline__V1__MigrationProgress *r)
+{
+    static const Towline__V1__MirrorState states[] = {
+        [TW_MIRRORED_NOT] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_UNSPECIFIED,
+        [TW_MIRRORED_FILLING] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_FILLING,
+        [TW_MIRRORED] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_HOLDING,
+        [TW_MIRRORED_NO_MORE] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_LOST,
+    };
+    r->mirror_state = states[p->mirrored];
+    r->mirror_lines = p->mirror_lines;
+    r->mirror_us = p->mirror_ns / TW_US;
+    r->from_mirror = p->from_mirror;
+}
+
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
                                                      const struct tw_job *job)
 {
@@ -209,6 +224,7 @@ Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_p
     r->path_waited_ms = p->path_waited_ns / TW_MS;
     r->lines_again = p->lines_again;
     predictor_to_proto(p, r);
+    mirror_to_proto(p, r);
     r->stop_us = p->stop_ns / TW_US;
     r->compare_us = p->compare_ns / TW_US;
     r->saving_us = p->saving_ns / TW_US;

@@ -537,6 +537,9 @@ static const struct tw_rpc_method agent_methods[] = {
     {"MeasureVm", tw_agent_measure_vm},
     {"AdjustMigration", tw_agent_adjust},
     {"ReconnectMigration", reconnect},
+    {"HoldMirror", tw_agent_hold_mirror},
+    {"GetMirror", tw_agent_get_mirror},
+    {"ReleaseMirror", tw_agent_release_mirror},
 };
 static const struct tw_rpc_method health_methods[] = {{"Check", check}};
 

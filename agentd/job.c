@@ -120,6 +120,7 @@ struct tw_job *tw_job_new(struct tw_agent *agent, const char *id, const char *pe
     job->params.epoch = epoch;
     tw_limits_from_proto(limits, agent->config.predictor, &job->params.limits);
     job->params.recover_ns = agent->config.postcopy_recover_ns;
+    job->params.mirror_after_ns = agent->config.mirror_after_ns;
     job->keep_fd = -1;
     bool hook = agent->config.switchover_hook[0] != 0;
     job->env = (struct tw_migration_env){
@@ -142,6 +143,7 @@ void tw_job_link(struct tw_job *job, struct tw_vm *vm)
     snprintf(job->params.vm, sizeof job->params.vm, "%s", vm->record->spec->name);
     job->vm = vm;
     vm->job = job;
+    job->env.dial_mirror = vm->record->mirror_host[0] ? tw_job_dial_mirror : NULL;
     job->next = job->agent->jobs;
     job->agent->jobs = job;
     atomic_store(&job->agent->changed, true);
@@ -263,6 +265,8 @@ enum tw_code tw_job_start_source(struct tw_agent *agent, const Towline__V1__Star
                                         r->verbs_address, &job->env.fabric, &address));
         code = tw_source_start(&job->env, &job->params, tw_qemu_host(vm->qemu), address,
                                &job->source, err);
+        if (!code && r->mirror)
+            code = tw_job_mirror_to(job, r->mirror, err);
         struct tw_error ignored;
         if (code)
             tw_job_save_ownership(job, TOWLINE__V1__OWNERSHIP__OWNERSHIP_OWNED,
@@ -289,6 +293,12 @@ static enum tw_code start_incoming_vm(struct tw_job *job,
     record.limits = r->limits;
     record.source_fabric = r->source_fabric_address;
     record.source_verbs = r->source_verbs_address;
+    if (r->mirror) {
+        record.mirror_host = r->mirror->host;
+        record.mirror_fabric = r->mirror->fabric_address;
+        record.mirror_verbs = r->mirror->verbs_address;
+        record.mirror_token = r->mirror->token;
+    }
     return tw_vm_start(job->agent, &record, vm, err);
 }
 

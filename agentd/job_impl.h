@@ -38,5 +38,11 @@ void tw_job_keep_remove(const struct tw_job *job);
 void tw_job_path_set(struct tw_job *job, const struct tw_path *path);
 enum tw_code tw_job_dial(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
                          void *conn_ctx, struct tw_conn **conn, struct tw_error *err);
+/* The same towards its mirror, which the VM's record names. */
+enum tw_code tw_job_dial_mirror(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
+                                void *conn_ctx, struct tw_conn **conn, struct tw_error *err);
+/* A source that has just started. */
+enum tw_code tw_job_mirror_to(struct tw_job *job, const Towline__V1__MirrorTarget *mirror,
+                              struct tw_error *err);
 
 #endif

@@ -28,6 +28,36 @@ enum tw_code tw_job_dial(void *ctx, const struct tw_hello *hello, uint64_t deadl
     return tw_fabric_connect(fabric, address, hello, deadline_ns, conn_ctx, conn, err);
 }
 
+enum tw_code tw_job_dial_mirror(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
+                                void *conn_ctx, struct tw_conn **conn, struct tw_error *err)
+{
+    struct tw_job *job = ctx;
+    const Towline__V1__VmRecord *r = job->vm->record;
+    struct tw_hello mine = *hello;
+    struct tw_fabric *fabric;
+    const char *address;
+    if (r->mirror_token.len != TW_OWNER_SIZE)
+        return tw_fail(err, TW_UNAVAILABLE, job->params.id, "a mirror's token", NULL,
+                       "it is not known how %s is reached", r->mirror_host);
+    memcpy(mine.owner, r->mirror_token.data, TW_OWNER_SIZE);
+    tw_job_path_set(job, tw_paths_choose(&job->agent->paths, r->mirror_host, job->params.id,
+                                         r->mirror_fabric, r->mirror_verbs, &fabric, &address));
+    return tw_fabric_connect(fabric, address, &mine, deadline_ns, conn_ctx, conn, err);
+}
+
+enum tw_code tw_job_mirror_to(struct tw_job *job, const Towline__V1__MirrorTarget *mirror,
+                              struct tw_error *err)
+{
+    struct tw_fabric *fabric;
+    const char *address;
+    if (mirror->token.len != TW_OWNER_SIZE)
+        return tw_fail(err, TW_INVALID_ARGUMENT, job->params.id, "a mirror's token of 16 bytes",
+                       NULL, "the token has %zu bytes", mirror->token.len);
+    tw_paths_choose(&job->agent->paths, mirror->host, job->params.id, mirror->fabric_address,
+                    mirror->verbs_address, &fabric, &address);
+    return tw_source_mirror_to(job->source, fabric, address, mirror->token.data, err);
+}
+
 enum tw_code tw_job_reconnect(struct tw_job *job, const Towline__V1__AgentReconnectRequest *request,
                               struct tw_error *err)
 {
@@ -45,6 +75,8 @@ enum tw_code tw_job_reconnect(struct tw_job *job, const Towline__V1__AgentReconn
         if (code)
             return code;
     }
+    if (request->from_mirror)
+        return tw_destination_from_mirror(job->destination, err);
     return request->again ? tw_destination_reconnect(job->destination, err) : TW_OK;
 }
 
@@ -74,6 +106,9 @@ static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_h
             tw_job_path_set(job, tw_paths_came(&agent->paths, job->peer, job->params.id, conn));
         return code;
     }
+    struct tw_mirror_job *mirror = tw_mirrors_of_token(agent, hello->owner);
+    if (mirror)
+        return tw_mirrors_accept(mirror, conn, hello, conn_ctx, err);
     return tw_fail(err, TW_PERMISSION_DENIED, agent->config.name, "the token of a migration here",
                    "another", "connection from %s refused", hello->name);
 }

@@ -84,6 +84,7 @@ void tw_agent_close(struct tw_agent *agent)
     tw_agent_tracking_close(agent->tracking);
     tw_diagnose_close(agent->diagnose);
     tw_plans_free(agent);
+    tw_mirrors_free(agent);
     while (agent->jobs)
         tw_job_free(agent->jobs);
     while (agent->vms)
@@ -133,6 +134,9 @@ static uint64_t turn(struct tw_agent *a)
         if (due < next)
             next = due;
     }
+    uint64_t mirrored = tw_mirrors_step(a);
+    if (mirrored < next)
+        next = mirrored;
     uint64_t planned = tw_plans_step(a);
     if (planned < next)
         next = planned;

@@ -44,6 +44,10 @@ static void totals_page(FILE *out, const struct tw_agent *a)
     one(out, "towline_agent_postcopy_reconnects_total", "counter",
         "Times that a lost path came back while memory followed, of ended migrations.",
         t->reconnects);
+    one(out, "towline_agent_mirror_reserved_bytes", "gauge",
+        "Memory kept here for migrations between others.", tw_mirrors_reserved(a));
+    one(out, "towline_agent_mirrors_total", "counter",
+        "Mirrors that came to hold all that followed.", t->mirrors_held);
     one(out, "towline_agent_sent_bytes_total", "counter",
         "Bytes sent by finished migrations, headers included.", t->bytes_sent);
     one(out, "towline_agent_sent_if_pages_bytes_total", "counter",

@@ -27,7 +27,7 @@ struct tw_vm *tw_vm_find(struct tw_agent *agent, const char *name)
 
 uint64_t tw_agent_memory_used(const struct tw_agent *agent)
 {
-    uint64_t used = 0;
+    uint64_t used = tw_mirrors_reserved(agent);
     for (const struct tw_vm *vm = agent->vms; vm; vm = vm->next)
         if (vm->qemu)
             used += vm->record->spec->memory_bytes;

@@ -53,9 +53,15 @@ static const struct tow_option vm_list_options[] = {
          "memory first, the VM first, or rounds and then the VM; auto: by the forecast"},          \
         {0, "predictor", "WHAT", "none spatial stride sequence auto",                              \
          "what orders the lines that follow the VM [as the source's agent is configured]"},        \
+        {0, "mirror", "HOST", NULL,                                                                \
+         "keep what follows the VM at this third host, too, or at auto; none: do not [none]"},     \
     {                                                                                              \
         0, "skip-verify", NULL, NULL, "do not compare the digests of both memories"                \
     }
+
+static const struct tow_option reconnect_options[] = {
+    {0, "from-mirror", NULL, NULL, "wait for the source no longer: the mirror is asked first"},
+    {0}};
 
 static const struct tow_option migrate_options[] = {
     {'w', "wait", NULL, NULL, "follow it to its end and show the progress"},
@@ -431,7 +437,8 @@ const struct tow_command tow_commands[] = {
      .arguments = "ID",
      .words_min = 1,
      .words_max = 1,
-     .help = "post-copy without a path: connect to the source again",
+     .help = "post-copy without a path: connect to the source again, or to the mirror",
+     .options = reconnect_options,
      .run = tow_migration_reconnect},
     {.group = "migration",
      .name = "why",

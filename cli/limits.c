@@ -94,6 +94,8 @@ enum tw_code tow_limits_take(const struct tow_arguments *arguments,
                                         : TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_ABORT;
     limits->method = method_of(tow_option_value(arguments, "method"));
     limits->predictor = predictor_of(tow_option_value(arguments, "predictor"));
+    if (tow_option_value(arguments, "mirror"))
+        limits->mirror = tow_text(tow_option_value(arguments, "mirror"));
     limits->skip_verify = tow_option_value(arguments, "skip-verify") != NULL;
     return code;
 }

@@ -130,6 +130,7 @@ int tow_migration_reconnect(struct tow *tow, const struct tow_arguments *argumen
     Towline__V1__ReconnectMigrationRequest request = TOWLINE__V1__RECONNECT_MIGRATION_REQUEST__INIT;
     int status;
     request.id = tow_text(arguments->words[0]);
+    request.from_mirror = tow_option_value(arguments, "from-mirror") != NULL;
     ProtobufCMessage *response = tow_ask(tow, SERVICE, "Reconnect", &request.base, &status);
     if (!response)
         return status;

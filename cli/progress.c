@@ -354,6 +354,27 @@ static void print_path(const Towline__V1__MigrationProgress *p, FILE *out)
                 (unsigned long long)p->lines_again);
 }
 
+/* What a third host keeps. */
+static void print_mirror(const Towline__V1__MigrationProgress *p, FILE *out)
+{
+    static const char *const states[] = {NULL,
+                                         "fills: the VM does not move before it holds all",
+                                         "holds all that follows",
+                                         "serves the destination, which has lost the source",
+                                         "does not answer",
+                                         "lost: no longer mirrored",
+                                         "released"};
+    char text[TW_SIZE_TEXT];
+    if ((size_t)p->mirror_state >= sizeof states / sizeof *states || !states[p->mirror_state])
+        return;
+    fprintf(out, "mirror         %s; %llu lines, %s", states[p->mirror_state],
+            (unsigned long long)p->mirror_lines, tw_size_format(p->mirror_bytes, text));
+    if (p->mirror_us)
+        fprintf(out, "; the switch waited %s for it",
+                tw_duration_format(p->mirror_us * TW_US, text));
+    fputs(p->from_mirror ? "; the rest came from it\n" : "\n", out);
+}
+
 static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
 {
     char text[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
@@ -370,6 +391,7 @@ static void print_figures(const Towline__V1__MigrationProgress *p, FILE *out)
     print_pacing(p, out);
     print_followed(p, out);
     print_path(p, out);
+    print_mirror(p, out);
     if (p->memory_compared)
         fprintf(out, "memory         compared, %s\n", p->memory_equal ? "equal" : "NOT EQUAL");
     else

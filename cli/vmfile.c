@@ -27,7 +27,7 @@ struct cache {
 
 /* Of the VM's migrations; 0 = not in the file. */
 struct migration {
-    unsigned method, on_no_convergence;
+    unsigned method, on_no_convergence, mirror;
     uint64_t bandwidth, downtime, total, slow_down, give_up_after, max_rounds;
 };
 
@@ -80,6 +80,7 @@ static const struct tw_config_key cache_keys[] = {
 
 /* In the order of the contract's numbers, so that 0 is "not in the file". */
 static const char *const methods[] = {"default", "precopy", "postcopy", "hybrid", "auto", NULL};
+static const char *const mirrors[] = {"default", "true", "false", NULL};
 static const char *const policies[] = {"default", "abort", "stop", NULL};
 
 #define TIME(m)                                                                                    \
@@ -89,6 +90,7 @@ static const struct tw_config_key migration_keys[] = {
     {MEMBER(migration, method), .type = TW_CONFIG_CHOICE, .names = methods},
     {MEMBER(migration, on_no_convergence), .type = TW_CONFIG_CHOICE, .names = policies},
     {MEMBER(migration, bandwidth), .type = TW_CONFIG_SIZE, .min = 1024, .max = UINT64_C(1) << 50},
+    {MEMBER(migration, mirror), .type = TW_CONFIG_CHOICE, .names = mirrors},
     {TIME(downtime)},
     {TIME(total)},
     {TIME(give_up_after)},
@@ -161,6 +163,8 @@ static bool cache_fill(const struct cache *cache, Towline__V1__CacheModel **fiel
            level_fill(&cache->last_level, &(*field)->last_level);
 }
 
+static bool text_fill(const char *text, char **field);
+
 static bool migration_fill(const struct migration *m, Towline__V1__MigrationLimits **field)
 {
     static const struct migration none;
@@ -178,7 +182,7 @@ static bool migration_fill(const struct migration *m, Towline__V1__MigrationLimi
     (*field)->timeout_ms = (uint32_t)(m->give_up_after / TW_MS);
     (*field)->slow_down_percent = (uint32_t)m->slow_down;
     (*field)->max_rounds = (uint32_t)m->max_rounds;
-    return true;
+    return !m->mirror || text_fill(m->mirror == 1 ? "auto" : "none", &(*field)->mirror);
 }
 
 static bool text_fill(const char *text, char **field)

@@ -27,6 +27,7 @@ static const char *const levels[] = {"debug", "info", "warn", "error", "off", NU
 
 /* In the order of the contract's numbers. */
 static const char *const methods[] = {"default", "precopy", "postcopy", "hybrid", "auto", NULL};
+static const char *const mirrors[] = {"default", "true", "false", NULL};
 static const char *const policies[] = {"default", "abort", "stop", NULL};
 
 #define DEFAULT(key, member)                                                                       \
@@ -40,6 +41,7 @@ static const struct tw_config_key migration_keys[] = {
     {DEFAULT("on_no_convergence", on_no_convergence), .type = TW_CONFIG_CHOICE, .names = policies},
     {DEFAULT("bandwidth", bandwidth), .type = TW_CONFIG_SIZE, .min = 1024,
      .max = UINT64_C(1) << 50},
+    {DEFAULT("mirror", mirror), .type = TW_CONFIG_CHOICE, .names = mirrors},
     {TIME("downtime", downtime_ns)},
     {TIME("total", total_ns)},
     {TIME("give_up_after", give_up_after_ns)},

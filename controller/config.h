@@ -10,6 +10,7 @@
 /* Of migrations for which neither operator nor VM say any; 0 = none. */
 struct tw_migration_defaults {
     unsigned method, on_no_convergence; /* as in the contract */
+    unsigned mirror;                    /* 0 = not said, 1 = true, 2 = false */
     uint64_t bandwidth, downtime_ns, total_ns, give_up_after_ns, slow_down, max_rounds;
 };
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "controller/agents.h"
 #include "controller/jobs.h"
+#include "controller/mirror.h"
 #include "controller/services.h"
 #include "controller/settle.h"
 #include "rpc/http.h"
@@ -115,6 +116,8 @@ static enum tw_code open_ground(struct tw_controller *c, const struct tw_control
     return code == TW_OK ? tw_jobs_open(JOB_THREADS, &c->jobs, err) : code;
 }
 
+static char mirror_auto[] = TW_MIRROR_AUTO, mirror_none[] = TW_MIRROR_NONE; /* only read */
+
 static Towline__V1__MigrationLimits limits_of(const struct tw_migration_defaults *d)
 {
     Towline__V1__MigrationLimits limits = TOWLINE__V1__MIGRATION_LIMITS__INIT;
@@ -124,6 +127,8 @@ static Towline__V1__MigrationLimits limits_of(const struct tw_migration_defaults
     limits.downtime_ms = (uint32_t)(d->downtime_ns / TW_MS);
     limits.total_ms = (uint32_t)(d->total_ns / TW_MS);
     limits.timeout_ms = (uint32_t)(d->give_up_after_ns / TW_MS);
+    if (d->mirror)
+        limits.mirror = d->mirror == 1 ? mirror_auto : mirror_none;
     limits.slow_down_percent = (uint32_t)d->slow_down;
     limits.max_rounds = (uint32_t)d->max_rounds;
     return limits;

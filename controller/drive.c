@@ -201,6 +201,8 @@ static uint64_t end(struct tw_drive *d, struct tw_migration_record *m,
     else
         end_nowhere(d, m, &change);
     end_error(d, m, verdict);
+    if (d->mirror.host[0])
+        m->owed |= TW_OWED_MIRROR_RELEASE;
     m->ended_unix_ms = tw_wall_ms();
     if (tw_drive_write(d, m, &change, NULL) != TW_OK)
         return tw_after(tw_now(&tw_monotonic), TW_SEC);
@@ -405,6 +407,7 @@ static uint64_t follow(struct tw_drive *d)
 {
     uint64_t next, reclaim_epoch;
     ask_both(d);
+    tw_drive_mirror_ask(d);
     pthread_mutex_lock(&d->lock);
     struct tw_migration_record m = d->record;
     merge(d, &m);
@@ -427,6 +430,14 @@ static uint64_t follow(struct tw_drive *d)
         next = stay(d, &m, &verdict);
         pthread_mutex_unlock(&d->lock);
         return next;
+    case TW_ACTION_ABANDON:
+        if (d->answer[TW_DESTINATION_SIDE].path_lost && d->mirror.host[0]) {
+            pthread_mutex_unlock(&d->lock);
+            if (tw_drive_mirror_replaces(d))
+                return in_ns(TW_SEC);
+            pthread_mutex_lock(&d->lock);
+        }
+        break;
     default:
         break;
     }

@@ -50,7 +50,13 @@ struct tw_drive {
     uint64_t asking_ns; /* how long the last answers of both sides took */
     unsigned doubts, alarms;
     char told_fabric[TW_URL_SIZE]; /* where the destination was told that the source is */
-    struct tw_error cause;         /* why it fails, as far as is known */
+    struct {
+        char host[TW_NAME_SIZE]; /* empty: there is none */
+        Towline__V1__MirrorState state;
+        uint64_t lines, bytes, asked_ns, silent_since_ns;
+        bool known; /* it was asked to hold */
+    } mirror;
+    struct tw_error cause; /* why it fails, as far as is known */
     bool timed_out;
     bool paced; /* the source said last that it slows the guest */
 };
@@ -76,6 +82,20 @@ void tw_drive_ask(struct tw_drive *drive, enum tw_side side);
 /* ---- drive_pace.c: events when the guest is slowed, and when it is no longer --------------- */
 
 void tw_drive_note_pacing(struct tw_drive *drive, const Towline__V1__MigrationProgress *progress);
+
+/* ---- drive_mirror.c: the third host, where there is one ------------------------------------ */
+
+/* Asks it to keep what will follow; *answer NULL: there is to be none. */
+enum tw_code tw_drive_mirror_hold(struct tw_drive *drive, uint64_t memory_bytes,
+                                  Towline__V1__MigrationLimits *limits,
+                                  Towline__V1__HoldMirrorResponse **answer, struct tw_error *err);
+/* Asks it how it is, now and then; a change for the worse is an event. */
+void tw_drive_mirror_ask(struct tw_drive *drive);
+/* What it said last goes into what the source tells. */
+void tw_drive_mirror_stamp(const struct tw_drive *drive, Towline__V1__MigrationProgress *progress);
+/* A source that has nothing any more: the mirror has. True when the destination goes on from it, or
+ * that is not known yet. */
+bool tw_drive_mirror_replaces(struct tw_drive *drive);
 
 /* ---- drive_write.c: what is written down; the drive is locked ------------------------------ */
 

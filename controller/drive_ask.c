@@ -59,6 +59,8 @@ static void keep_path(struct tw_drive *d, const Towline__V1__MigrationProgress *
     kept->path_lost_ms = p->path_lost_ms;
     kept->path_left_ms = p->path_left_ms;
     kept->path_waited_ms = p->path_waited_ms;
+    kept->from_mirror = p->from_mirror;
+    tw_drive_mirror_stamp(d, kept);
     if (tw_message_keep(&kept->base, d->id, bytes, sizeof bytes, &size, NULL) == TW_OK) {
         memcpy(m->progress, bytes, size);
         m->progress_size = size;
@@ -104,6 +106,8 @@ static void take(struct tw_drive *d, enum tw_side side, struct tw_answer *a,
     a->paused = a->path_lost && r->progress && r->progress->path_left_ms == 0 &&
                 strcmp(r->progress->phase, "paused") == 0;
     tw_error_from_proto(r->error, &a->error);
+    if (side == TW_SOURCE_SIDE && r->progress)
+        tw_drive_mirror_stamp(d, r->progress);
     keep_progress(d, side, r->progress);
 }
 

@@ -58,6 +58,8 @@ static uint64_t end(struct tw_drive *d, const struct tw_error *why, bool owed)
     m.state = m.cancel_requested ? TW_MIGRATION_CANCELLED : TW_MIGRATION_FAILED;
     m.decision = TW_DECIDED_ABORT;
     m.owed = owed ? TW_OWED_DESTINATION_ABORT : TW_OWED_NOTHING;
+    if (d->mirror.host[0])
+        m.owed |= TW_OWED_MIRROR_RELEASE;
     m.ended_unix_ms = tw_wall_ms();
     m.error = *why;
     if (m.cancel_requested)
@@ -291,6 +293,7 @@ static enum tw_code spec_load(struct tw_drive *d, Towline__V1__VmSpec **spec, st
 
 static enum tw_code ask_room(struct tw_drive *d, const Towline__V1__VmSpec *spec,
                              Towline__V1__MigrationLimits *limits,
+                             Towline__V1__HoldMirrorResponse *mirror,
                              Towline__V1__PrepareIncomingResponse **answer, struct tw_error *err)
 {
     Towline__V1__PrepareIncomingRequest r = TOWLINE__V1__PREPARE_INCOMING_REQUEST__INIT;
@@ -300,6 +303,7 @@ static enum tw_code ask_room(struct tw_drive *d, const Towline__V1__VmSpec *spec
     r.source = d->source;
     r.timeout_ms = CONNECT_MS;
     r.limits = limits;
+    r.mirror = mirror ? mirror->mirror : NULL;
     char fabric[TW_URL_SIZE], verbs[TW_URL_SIZE];
     if (tw_catalogue_addresses(d->owner->config.reach.catalogue, d->source, fabric, verbs)) {
         r.source_fabric_address = fabric;
@@ -328,6 +332,7 @@ static bool busy(struct tw_drive *d, enum tw_code code)
 }
 
 static void tell_source(struct tw_drive *d, Towline__V1__MigrationLimits *limits,
+                        Towline__V1__HoldMirrorResponse *mirror,
                         const Towline__V1__PrepareIncomingResponse *room)
 {
     Towline__V1__StartOutgoingRequest r = TOWLINE__V1__START_OUTGOING_REQUEST__INIT;
@@ -340,6 +345,7 @@ static void tell_source(struct tw_drive *d, Towline__V1__MigrationLimits *limits
     r.verbs_address = room->verbs_address;
     r.token = room->token;
     r.limits = limits;
+    r.mirror = mirror ? mirror->mirror : NULL;
     enum tw_code code =
         tw_reach_start_outgoing(&d->owner->config.reach, d->source, &r, START_MS, &err);
     /* Whether it has begun is found out from both sides; why not is kept for people. */
@@ -365,6 +371,7 @@ uint64_t tw_drive_prepare(struct tw_drive *d)
     struct tw_error why = {0};
     Towline__V1__VmSpec *spec = NULL;
     Towline__V1__PrepareIncomingResponse *room = NULL;
+    Towline__V1__HoldMirrorResponse *mirror = NULL;
     if (over(d, &why))
         return give_up(d, &why);
     tw_drive_count(d, true);
@@ -373,17 +380,21 @@ uint64_t tw_drive_prepare(struct tw_drive *d)
     pthread_mutex_unlock(&d->lock);
     enum tw_code code = spec_load(d, &spec, &why);
     if (code == TW_OK)
-        code = ask_room(d, spec, limits, &room, &why);
+        code = tw_drive_mirror_hold(d, spec->memory_bytes, limits, &mirror, &why);
+    if (code == TW_OK)
+        code = ask_room(d, spec, limits, mirror, &room, &why);
     uint64_t next = tw_after(tw_now(&tw_monotonic), COPYING_NS);
     if (code != TW_OK && busy(d, code) && !over(d, &why)) {
         next = tw_after(tw_now(&tw_monotonic), WAIT_TURN_NS);
     } else if (code != TW_OK || over(d, &why)) {
         next = give_up(d, &why);
     } else if (copying_begin(d) == TW_OK) {
-        tell_source(d, limits, room);
+        tell_source(d, limits, mirror, room);
     } else {
         next = tw_after(tw_now(&tw_monotonic), TW_SEC);
     }
+    if (mirror)
+        protobuf_c_message_free_unpacked(&mirror->base, NULL);
     if (room)
         protobuf_c_message_free_unpacked(&room->base, NULL);
     if (spec)

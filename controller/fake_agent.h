@@ -73,6 +73,8 @@ struct fake_agent {
     uint64_t clock_ahead_us;                          /* its wall clock */
     _Atomic unsigned slow_ms;                         /* every call takes that long */
     _Atomic unsigned prepares;                        /* calls of PrepareIncoming */
+    char mirrors[64];                                 /* migration that it keeps lines for */
+    _Atomic unsigned refuse_mirror;                   /* enum tw_code */
     char measured[64];                                /* the last plan that was asked for */
     _Atomic bool refuse_choice;
     _Atomic uint64_t dirty_lines; /* that it measures */

@@ -446,6 +446,41 @@ HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigra
     return code;
 }
 
+HANDLER(hold_mirror, Towline__V1__HoldMirrorRequest, Towline__V1__HoldMirrorResponse)
+{
+    if (a->refuse_mirror)
+        return tw_fail(err, (enum tw_code)a->refuse_mirror, a->name, "room", "none",
+                       "played refusal");
+    snprintf(a->mirrors, sizeof a->mirrors, "%s", r->migration);
+    p->mirror = malloc(sizeof *p->mirror);
+    if (!p->mirror)
+        abort();
+    towline__v1__mirror_target__init(p->mirror);
+    p->mirror->host = strdup(a->name);
+    p->mirror->fabric_address = strdup("127.0.0.1:1");
+    p->mirror->token.data = calloc(1, 16);
+    p->mirror->token.len = 16;
+    return TW_OK;
+}
+
+HANDLER(get_mirror, Towline__V1__GetMirrorRequest, Towline__V1__GetMirrorResponse)
+{
+    (void)err;
+    p->known = strcmp(a->mirrors, r->migration) == 0;
+    p->phase = strdup("holding");
+    p->complete = p->known;
+    p->lines_named = p->lines_held = p->known ? 7 : 0;
+    return TW_OK;
+}
+
+HANDLER(release_mirror, Towline__V1__ReleaseMirrorRequest, Towline__V1__ReleaseMirrorResponse)
+{
+    (void)p, (void)err;
+    if (strcmp(a->mirrors, r->migration) == 0)
+        a->mirrors[0] = 0;
+    return TW_OK;
+}
+
 const struct tw_rpc_method fake_methods[] = {
     {"Describe", describe},
     {"Diagnose", diagnose},
@@ -460,5 +495,8 @@ const struct tw_rpc_method fake_methods[] = {
     {"AdjustMigration", adjust},
     {"MeasureVm", measure},
     {"ReconnectMigration", reconnect},
+    {"HoldMirror", hold_mirror},
+    {"GetMirror", get_mirror},
+    {"ReleaseMirror", release_mirror},
 };
 const size_t fake_method_count = sizeof fake_methods / sizeof *fake_methods;

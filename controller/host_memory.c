@@ -1,6 +1,7 @@
 /* All hosts with what each could still take: its own word for the memory in use, or what the
  * controller has promised there, whichever is more. */
 #include "controller/catalogue_inside.h"
+#include "controller/mirror.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -55,10 +56,17 @@ static void tally_vm(void *ctx, const struct tw_vm_record *vm)
 static void tally_migration(void *ctx, const struct tw_migration_record *m)
 {
     struct tally *t = ctx;
-    size_t i = view_index(t, m->destination);
-    for (size_t k = 0; k < t->moving_count && i < t->count; k++)
-        if (strcmp(t->moving[k].migration, m->id) == 0)
+    char mirror[TW_NAME_SIZE];
+    tw_mirror_host(m, mirror);
+    size_t i = view_index(t, m->destination), third = view_index(t, mirror);
+    for (size_t k = 0; k < t->moving_count; k++) {
+        if (strcmp(t->moving[k].migration, m->id) != 0)
+            continue;
+        if (i < t->count)
             t->promised[i] += t->moving[k].bytes;
+        if (third < t->count) /* at most: what follows the VM is a part of it */
+            t->promised[third] += t->moving[k].bytes;
+    }
 }
 
 static enum tw_code tally_store(struct tw_store *store, struct tally *t, struct tw_error *err)

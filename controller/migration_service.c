@@ -135,9 +135,11 @@ static enum tw_code reconnect(struct tw_services *s, const struct tw_rpc_call *c
                               struct tw_error *err)
 {
     struct tw_migration_record m;
-    enum tw_code code = tw_migrations_reconnect(s->migrations, request->id, &m, err);
+    enum tw_code code =
+        tw_migrations_reconnect(s->migrations, request->id, request->from_mirror, &m, err);
     if (code == TW_OK)
-        tw_audit(s->store, call, request->id, "reconnect", "", "now");
+        tw_audit(s->store, call, request->id, "reconnect", "",
+                 request->from_mirror ? "from the mirror" : "now");
     return code == TW_OK ? answer(&m, &response->migration, err) : code;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "controller/drive.h"
+#include "controller/mirror.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -97,6 +98,8 @@ static struct tw_drive *drive_new(struct tw_migrations *owner,
     tw_machine_init(&d->machine, &tw_migration_table, &d->record, drive_trace, d);
     d->machine.state = (unsigned)record->state;
     d->record = *record;
+    tw_mirror_host(record, d->mirror.host);
+    d->mirror.known = record->state > TW_MIGRATION_PREPARING;
     return d;
 }
 

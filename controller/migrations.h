@@ -47,7 +47,8 @@ struct tw_wish {
  * caller's, whatever the outcome; it may be NULL. */
 struct tw_placed {
     char source[TW_NAME_SIZE], destination[TW_NAME_SIZE];
-    uint64_t epoch; /* of the VM */
+    uint64_t epoch;            /* of the VM */
+    char mirror[TW_NAME_SIZE]; /* of the limits, which point here */
     Towline__V1__MigrationLimits limits;
     tw_why *why;
 };
@@ -66,9 +67,10 @@ enum tw_code tw_migrations_switch(struct tw_migrations *migrations, const char *
 enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
                                   const Towline__V1__AdjustMigrationRequest *request,
                                   struct tw_migration_record *record, struct tw_error *err);
-/* Post-copy, the path is lost: the destination tries again. */
+/* Post-copy, the path is lost: the destination tries again, or goes on from the mirror. */
 enum tw_code tw_migrations_reconnect(struct tw_migrations *migrations, const char *id,
-                                     struct tw_migration_record *record, struct tw_error *err);
+                                     bool from_mirror, struct tw_migration_record *record,
+                                     struct tw_error *err);
 enum tw_code tw_migrations_cancel(struct tw_migrations *migrations, const char *id,
                                   struct tw_migration_record *record, struct tw_error *err);
 /* `fenced`: FENCED_DESTINATION gives the VM to the source, FENCED_SOURCE to the destination. */

@@ -199,7 +199,8 @@ enum tw_code tw_migrations_adjust(struct tw_migrations *migrations,
  */
 
 enum tw_code tw_migrations_reconnect(struct tw_migrations *migrations, const char *id,
-                                     struct tw_migration_record *record, struct tw_error *err)
+                                     bool from_mirror, struct tw_migration_record *record,
+                                     struct tw_error *err)
 {
     struct tw_drive *d = tw_drive_find(migrations, id);
     if (!d)
@@ -208,7 +209,9 @@ enum tw_code tw_migrations_reconnect(struct tw_migrations *migrations, const cha
     const struct tw_reach *reach = &d->owner->config.reach;
     tw_catalogue_addresses(reach->catalogue, d->source, fabric, verbs);
     enum tw_code code =
-        tw_reach_reconnect(reach, d->destination, d->id, fabric, verbs, true, CANCEL_MS, err);
+        from_mirror
+            ? tw_reach_from_mirror(reach, d->destination, d->id, CANCEL_MS, err)
+            : tw_reach_reconnect(reach, d->destination, d->id, fabric, verbs, true, CANCEL_MS, err);
     leave(d, record);
     return code;
 }

@@ -169,3 +169,38 @@ enum tw_code tw_reach_vm(const struct tw_reach *reach, const char *host, const c
     protobuf_c_message_free_unpacked(answer, NULL);
     return TW_OK;
 }
+
+enum tw_code tw_reach_hold_mirror(const struct tw_reach *reach, const char *host,
+                                  const Towline__V1__HoldMirrorRequest *request,
+                                  unsigned timeout_ms, Towline__V1__HoldMirrorResponse **answer,
+                                  struct tw_error *err)
+{
+    return call(reach, host, "HoldMirror", &request->base, timeout_ms, (ProtobufCMessage **)answer,
+                err);
+}
+
+enum tw_code tw_reach_mirror(const struct tw_reach *reach, const char *host, const char *id,
+                             unsigned timeout_ms, Towline__V1__GetMirrorResponse **answer,
+                             struct tw_error *err)
+{
+    Towline__V1__GetMirrorRequest r = TOWLINE__V1__GET_MIRROR_REQUEST__INIT;
+    r.migration = text(id);
+    return call(reach, host, "GetMirror", &r.base, timeout_ms, (ProtobufCMessage **)answer, err);
+}
+
+enum tw_code tw_reach_release_mirror(const struct tw_reach *reach, const char *host, const char *id,
+                                     unsigned timeout_ms, struct tw_error *err)
+{
+    Towline__V1__ReleaseMirrorRequest r = TOWLINE__V1__RELEASE_MIRROR_REQUEST__INIT;
+    r.migration = text(id);
+    return call_only(reach, host, "ReleaseMirror", &r.base, timeout_ms, err);
+}
+
+enum tw_code tw_reach_from_mirror(const struct tw_reach *reach, const char *host, const char *id,
+                                  unsigned timeout_ms, struct tw_error *err)
+{
+    Towline__V1__AgentReconnectRequest r = TOWLINE__V1__AGENT_RECONNECT_REQUEST__INIT;
+    r.migration = text(id);
+    r.again = r.from_mirror = true;
+    return call_only(reach, host, "ReconnectMigration", &r.base, timeout_ms, err);
+}

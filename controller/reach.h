@@ -61,4 +61,18 @@ enum tw_code tw_reach_vm(const struct tw_reach *reach, const char *host, const c
                          unsigned timeout_ms, bool *found, struct tw_report *report,
                          struct tw_error *err);
 
+/* Both answers are freed by the caller with protobuf_c_message_free_unpacked. */
+enum tw_code tw_reach_hold_mirror(const struct tw_reach *reach, const char *host,
+                                  const Towline__V1__HoldMirrorRequest *request,
+                                  unsigned timeout_ms, Towline__V1__HoldMirrorResponse **answer,
+                                  struct tw_error *err);
+enum tw_code tw_reach_mirror(const struct tw_reach *reach, const char *host, const char *id,
+                             unsigned timeout_ms, Towline__V1__GetMirrorResponse **answer,
+                             struct tw_error *err);
+enum tw_code tw_reach_release_mirror(const struct tw_reach *reach, const char *host, const char *id,
+                                     unsigned timeout_ms, struct tw_error *err);
+/* The destination goes on from the mirror. */
+enum tw_code tw_reach_from_mirror(const struct tw_reach *reach, const char *host, const char *id,
+                                  unsigned timeout_ms, struct tw_error *err);
+
 #endif

@@ -13,7 +13,7 @@
 #define TW_URL_SIZE      256u  /* with the final zero */
 #define TW_REASON_SIZE   192u  /* with the final zero */
 #define TW_SPEC_BYTES    8192u /* a packed VmSpec */
-#define TW_LIMITS_BYTES  128u  /* packed MigrationLimits */
+#define TW_LIMITS_BYTES  256u  /* packed MigrationLimits */
 #define TW_PROGRESS_SIZE 8192u /* packed MigrationProgress */
 
 #define TW_HOST_PATHS_MAX 16u /* of one host; more are left out */
@@ -88,7 +88,12 @@ enum tw_migration_state {
 };
 
 /* What a host still has to be told after the migration's end. */
-enum tw_owed { TW_OWED_NOTHING = 0, TW_OWED_SOURCE_FINISH = 1, TW_OWED_DESTINATION_ABORT = 2 };
+enum tw_owed {
+    TW_OWED_NOTHING = 0,
+    TW_OWED_SOURCE_FINISH = 1,
+    TW_OWED_DESTINATION_ABORT = 2,
+    TW_OWED_MIRROR_RELEASE = 4,
+};
 
 struct tw_migration_record {
     uint64_t number; /* id is "m-" and this */

@@ -1,6 +1,7 @@
 #include "controller/settle.h"
 
 #include "base/log.h"
+#include "controller/mirror.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +152,28 @@ static void pay(struct tw_settle *s, const struct tw_migration_record *m, unsign
         tw_store_end(s->store, paid(s, m, what, NULL), NULL);
 }
 
+static void release_mirror(struct tw_settle *s, const struct tw_migration_record *m,
+                           struct silent_hosts *silent)
+{
+    char host[TW_NAME_SIZE];
+    struct tw_error err = {0};
+    if (!(m->owed & TW_OWED_MIRROR_RELEASE))
+        return;
+    tw_mirror_host(m, host);
+    if (host[0] && !reachable(s, silent, host))
+        return;
+    enum tw_code code =
+        host[0] ? tw_reach_release_mirror(&s->reach, host, m->id, TELL_MS, &err) : TW_OK;
+    if (tw_agents_silent(code)) {
+        is_silent(silent, host);
+        return;
+    }
+    if (code != TW_OK)
+        complain(s, m, host, &err);
+    if (tw_store_begin(s->store, TW_STORE_DURABLE, NULL) == TW_OK)
+        tw_store_end(s->store, paid(s, m, TW_OWED_MIRROR_RELEASE, NULL), NULL);
+}
+
 static void settle_outcomes(struct tw_settle *s, struct silent_hosts *silent)
 {
     struct owed_list list = {calloc(TW_SETTLE_AT_ONCE, sizeof *list.items), 0};
@@ -160,6 +183,7 @@ static void settle_outcomes(struct tw_settle *s, struct silent_hosts *silent)
         for (unsigned i = 0; i < list.count; i++) {
             pay(s, &list.items[i], TW_OWED_SOURCE_FINISH, silent);
             pay(s, &list.items[i], TW_OWED_DESTINATION_ABORT, silent);
+            release_mirror(s, &list.items[i], silent);
         }
     }
     free(list.items);

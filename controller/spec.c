@@ -153,7 +153,7 @@ enum tw_code tw_limits_validate(const Towline__V1__MigrationLimits *l, struct tw
                             err);
     if ((unsigned)l->predictor > TOWLINE__V1__PREDICTOR__PREDICTOR_AUTO)
         return limit_refuse("predictor", "0 to 5", (uint64_t)l->predictor, err);
-    return TW_OK;
+    return l->mirror[0] ? tw_name_check("mirror", l->mirror, err) : TW_OK;
 }
 
 void tw_limits_fill(Towline__V1__MigrationLimits *l, const Towline__V1__MigrationLimits *from)

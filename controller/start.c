@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "controller/convert.h"
 #include "controller/drive.h"
+#include "controller/mirror.h"
 #include "controller/placement.h"
 #include "controller/spec.h"
 
@@ -15,6 +16,7 @@ struct start {
     struct tw_migrations *migrations;
     const char *vm;
     char destination[TW_NAME_SIZE]; /* as asked for, then as chosen */
+    char mirror[TW_NAME_SIZE];      /* the same; the limits point here */
     Towline__V1__MigrationLimits limits;
     tw_why *why;
     const Towline__V1__Plan *plan; /* NULL = none */
@@ -110,6 +112,7 @@ static void limits_of_vm(struct start *s, const struct tw_vm_record *vm)
     Towline__V1__VmSpec *spec = towline__v1__vm_spec__unpack(NULL, vm->spec_size, vm->spec);
     if (spec && spec->migration)
         tw_limits_fill(&s->limits, spec->migration);
+    tw_mirror_wish(&s->limits, s->mirror, spec ? spec->migration : NULL, &config->limits);
     if (spec)
         towline__v1__vm_spec__free_unpacked(spec, NULL);
     tw_limits_fill(&s->limits, &config->limits);
@@ -142,6 +145,9 @@ static enum tw_code hosts_check(struct start *s, struct tw_error *err)
         code = tw_place_move(hosts, count, &move, s->why, &chosen, err);
     if (code == TW_OK)
         snprintf(s->destination, sizeof s->destination, "%s", chosen->record.name);
+    if (code == TW_OK)
+        code = tw_mirror_place(hosts, count, &move, s->destination, &s->limits, s->mirror, s->why,
+                               err);
     if (code == TW_OK && s->why && !tw_text_set(&s->why->chosen, s->destination))
         code = tw_fail(err, TW_RESOURCE_EXHAUSTED, s->vm, NULL, NULL, "no memory");
     free(hosts);
@@ -238,5 +244,7 @@ enum tw_code tw_migrations_place(struct tw_migrations *migrations, const struct 
     memcpy(placed->destination, s.destination, sizeof placed->destination);
     placed->epoch = vm.epoch;
     placed->limits = s.limits;
+    memcpy(placed->mirror, s.mirror, sizeof placed->mirror);
+    placed->limits.mirror = placed->mirror;
     return TW_OK;
 }

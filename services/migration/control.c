@@ -26,6 +26,9 @@ static const struct {
     [TW_CONTROL_WANT] = {"want", sizeof(struct tw_control_want), TW_LANE_URGENT},
     [TW_CONTROL_WHOLE] = {"whole", sizeof(struct tw_control_whole), TW_LANE_URGENT},
     [TW_CONTROL_MISSING] = {"missing", sizeof(struct tw_control_missing), TW_LANE_BULK},
+    [TW_CONTROL_KEEP_END] = {"keep_end", sizeof(struct tw_control_keep_end), TW_LANE_BULK},
+    [TW_CONTROL_KEPT] = {"kept", sizeof(struct tw_control_epoch), TW_LANE_URGENT},
+    [TW_CONTROL_RELEASE] = {"release", sizeof(struct tw_control_epoch), TW_LANE_URGENT},
 };
 #define KIND_COUNT (sizeof kinds / sizeof *kinds)
 
@@ -71,7 +74,7 @@ enum tw_code tw_control_decode(const struct tw_chunk_header *header, enum tw_lan
     char expected[32], given[32];
     if (!size) {
         snprintf(given, sizeof given, "%" PRIu32, header->tag);
-        return tw_fail(err, TW_INVALID_ARGUMENT, STREAM, "1..12", given, "unknown control message");
+        return tw_fail(err, TW_INVALID_ARGUMENT, STREAM, "1..16", given, "unknown control message");
     }
     if (header->length != size) {
         snprintf(expected, sizeof expected, "%" PRIu32 " bytes", size);

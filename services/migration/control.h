@@ -11,6 +11,11 @@
  *     urgent  LINES.. that were wanted
  *   and when the destination has connected again, before anything else:
  *                                                 bulk    MAP.., missing
+ *   and with a mirror (mirror.h), by a connection of its own, the source beside what it does above:
+ *     bulk    begin, MAP.., map_end, LINES..,
+ *             keep_end                            urgent  kept, abort
+ *     urgent  release, abort
+ *   to which the destination of a lost source says what it says to a source when it connects again.
  *
  * What goes by bulk keeps its order with the lines; what goes by urgent may overtake them. */
 #ifndef TOWLINE_SERVICES_MIGRATION_CONTROL_H
@@ -37,6 +42,9 @@ enum tw_control_kind {
     TW_CONTROL_WANT = 11,     /* the guest waits for lines of a page */
     TW_CONTROL_WHOLE = 12,    /* the last line to come has arrived */
     TW_CONTROL_MISSING = 13,  /* connected again: the lines that have not arrived are named */
+    TW_CONTROL_KEEP_END = 14, /* to a mirror: every line of the map was sent */
+    TW_CONTROL_KEPT = 15,     /* of a mirror: it holds them all, as they were sent */
+    TW_CONTROL_RELEASE = 16,  /* to a mirror: nobody will ever ask for them */
 };
 
 /* Tags of BLOB chunks. */
@@ -95,7 +103,7 @@ struct tw_control_prepared {
 };
 static_assert(sizeof(struct tw_control_prepared) == 16, "wire format");
 
-struct tw_control_epoch { /* commit, running, room */
+struct tw_control_epoch { /* commit, running, room, kept, release */
     uint64_t epoch;
 };
 static_assert(sizeof(struct tw_control_epoch) == 8, "wire format");
@@ -135,6 +143,13 @@ struct tw_control_missing {
 };
 static_assert(sizeof(struct tw_control_missing) == 40, "wire format");
 
+struct tw_control_keep_end {
+    uint64_t epoch;
+    uint64_t lines;  /* that were sent */
+    uint64_t digest; /* of them, always */
+};
+static_assert(sizeof(struct tw_control_keep_end) == 24, "wire format");
+
 struct tw_control_abort {
     uint32_t code;     /* enum tw_code */
     uint32_t compared; /* 1: the digests were compared and differ */
@@ -158,6 +173,7 @@ union tw_control {
     struct tw_control_want want;
     struct tw_control_whole whole;
     struct tw_control_missing missing;
+    struct tw_control_keep_end keep_end;
     struct tw_control_abort abort;
 };
 

@@ -41,7 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct tw_chunk_header header = {.kind = TW_CHUNK_CONTROL};
     if (size < 3)
         return 0;
-    header.tag = data[0] & 15;
+    header.tag = data[0] & 31;
     enum tw_lane lane = data[1] & 1;
     bool fitting = data[2] & 1; /* else the payload's own length, which is mostly wrong */
     header.length = (uint32_t)(size - 3);

@@ -238,6 +238,12 @@ static void on_down(void *side, const struct tw_error *why)
         d->trouble = *why;
 }
 
+/* Prepared with lines to come is of no use without the source, unless somebody else has them. */
+static bool is_worth_nothing(const struct tw_destination *d)
+{
+    return d->missing.lines.count && !d->env.dial_mirror;
+}
+
 /* Looks at what has changed around us, before a step. */
 static void look_around(struct tw_destination *d, uint64_t now_ns)
 {
@@ -250,8 +256,8 @@ static void look_around(struct tw_destination *d, uint64_t now_ns)
         fail(d, TW_UNAVAILABLE, "the process of the incoming machine has ended");
     else if (d->peer_aborted)
         tw_destination_give_back(d, &d->trouble);
-    else if ((before || d->missing.lines.count) && (d->refused || d->down))
-        tw_destination_give_back(d, &d->trouble); /* prepared with lines to come is of no use */
+    else if ((before || is_worth_nothing(d)) && (d->refused || d->down))
+        tw_destination_give_back(d, &d->trouble);
     else if (before && now_ns >= d->deadline_ns)
         fail(d, TW_DEADLINE_EXCEEDED,
              d->machine.state == TW_DESTINATION_WAITING

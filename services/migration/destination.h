@@ -76,6 +76,9 @@ struct tw_missing {
 struct tw_recovery {
     uint64_t lost_ns, deadline_ns, retry_ns;
     uint64_t cursor;  /* page up to which was named what is missing */
+    unsigned tries;   /* since the mirror may be asked, too */
+    bool from_mirror; /* an operator has said so, or it has served before */
+    bool at_mirror;   /* the present connection, or the last */
     bool up, packed;  /* of the present connection: accepted; all was named */
     bool digest_lost; /* with an agent: what came before it cannot be compared */
 };

@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEPT_MAGIC UINT64_C(0x3154504b4c4e5754) /* "TWNLKPT1" */
+#define MIRROR_AFTER_NS (30 * TW_SEC)
+#define KEPT_MAGIC      UINT64_C(0x3154504b4c4e5754) /* "TWNLKPT1" */
 
 /* Before the bitmaps, in words. */
 struct kept_header {
@@ -90,6 +91,7 @@ static void try_from_now_on(struct tw_destination *d, uint64_t now_ns)
     uint64_t recover_ns = d->params.recover_ns ? d->params.recover_ns : TW_RECOVER_DEFAULT_NS;
     d->recovery.deadline_ns = tw_after(now_ns, recover_ns);
     d->recovery.retry_ns = now_ns;
+    d->recovery.tries = 0;
 }
 
 void tw_destination_lose_path(struct tw_destination *d, const char *why, uint64_t now_ns)
@@ -108,17 +110,32 @@ void tw_destination_lose_path(struct tw_destination *d, const char *why, uint64_
     tw_destination_move(d, TW_DESTINATION_PATH_LOST, why);
 }
 
+/* When the source has had its time: from then on the mirror is tried, and the source, in turn. */
+static uint64_t mirror_due_ns(const struct tw_destination *d)
+{
+    const struct tw_recovery *r = &d->recovery;
+    uint64_t after_ns = d->params.mirror_after_ns ? d->params.mirror_after_ns : MIRROR_AFTER_NS;
+    uint64_t recover_ns = d->params.recover_ns ? d->params.recover_ns : TW_RECOVER_DEFAULT_NS;
+    if (!d->env.dial_mirror)
+        return TW_NEVER;
+    if (r->from_mirror)
+        return r->lost_ns;
+    return tw_after(r->lost_ns, after_ns < recover_ns / 2 ? after_ns : recover_ns / 2);
+}
+
 static void dial(struct tw_destination *d, uint64_t now_ns)
 {
     struct tw_recovery *r = &d->recovery;
     struct tw_hello hello = {.epoch = d->params.epoch};
     struct tw_error err = {0};
     memcpy(hello.owner, d->params.token, TW_OWNER_SIZE);
+    r->at_mirror = now_ns >= mirror_due_ns(d) && r->tries++ % 2 == 0;
     r->up = r->packed = false;
     r->cursor = 0;
     r->retry_ns = tw_after(now_ns, TW_REDIAL_NS);
-    if (d->env.dial && d->env.dial(d->env.ctx, &hello, tw_after(now_ns, TW_DIAL_LIMIT_NS), &d->end,
-                                   &d->conn, &err) != TW_OK) {
+    tw_migration_dial to = r->at_mirror ? d->env.dial_mirror : d->env.dial;
+    if (to && to(d->env.ctx, &hello, tw_after(now_ns, TW_DIAL_LIMIT_NS), &d->end, &d->conn, &err) !=
+                  TW_OK) {
         d->conn = NULL;
         tw_destination_note_error(d, &err);
     }
@@ -184,7 +201,10 @@ static void path_is_back(struct tw_destination *d, uint64_t now_ns)
     d->failed = false;
     if (r->digest_lost) /* from here on both sides count anew */
         d->missing.digest = 0;
-    tw_destination_move(d, TW_DESTINATION_FETCHING, "the source knows what is missing");
+    d->meter.p.from_mirror = r->from_mirror = r->at_mirror;
+    tw_destination_move(d, TW_DESTINATION_FETCHING,
+                        r->at_mirror ? "the mirror knows what is missing"
+                                     : "the source knows what is missing");
 }
 
 uint64_t tw_destination_step_path_lost(struct tw_destination *d, uint64_t now_ns)
@@ -236,6 +256,18 @@ enum tw_code tw_destination_reconnect(struct tw_destination *d, struct tw_error 
     if (d->machine.state == TW_DESTINATION_PAUSED)
         tw_destination_move(d, TW_DESTINATION_PATH_LOST, "told to try again");
     return TW_OK;
+}
+
+enum tw_code tw_destination_from_mirror(struct tw_destination *d, struct tw_error *err)
+{
+    char where[TW_WHERE_SIZE];
+    if (!d->env.dial_mirror)
+        return tw_fail(err, TW_FAILED_PRECONDITION, tw_migration_where(&d->params, where),
+                       "a migration with a mirror", NULL,
+                       "nobody keeps what is missing but the source");
+    enum tw_code code = tw_destination_reconnect(d, err);
+    d->recovery.from_mirror |= code == TW_OK;
+    return code;
 }
 
 enum tw_code tw_destination_abandon(struct tw_destination *d, struct tw_error *err)

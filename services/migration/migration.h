@@ -54,6 +54,14 @@ struct tw_foresight_figures {
     uint64_t watched, touched;
 };
 
+/* Whether a third host keeps what follows the VM. */
+enum tw_mirrored {
+    TW_MIRRORED_NOT,     /* nobody asked for it */
+    TW_MIRRORED_FILLING, /* ... holds not all of it yet: the VM does not move before it does */
+    TW_MIRRORED,
+    TW_MIRRORED_NO_MORE, /* the mirror was lost after the VM had moved */
+};
+
 enum tw_convergence_policy { TW_ON_NO_CONVERGENCE_ABORT, TW_ON_NO_CONVERGENCE_STOP };
 
 struct tw_migration_limits {
@@ -118,6 +126,11 @@ struct tw_migration_progress {
     uint64_t pace_waits;           /* stores that waited */
     uint32_t pace_budget_permille; /* 0 = not allowed, or the host cannot */
     char pace_reason[200];         /* why it began, or could not; "" = it did not */
+    /* What a third host keeps (mirror.h). */
+    enum tw_mirrored mirrored;
+    uint64_t mirror_lines, mirror_bytes; /* source: sent there so far */
+    uint64_t mirror_ns; /* part of downtime: everything else was done, and the mirror was not */
+    bool from_mirror;   /* destination: what is missing comes from there, or did so last */
 };
 
 /* What these figures come to, in percent; 0 where nothing is known. Accuracy: pages sent ahead that
@@ -140,6 +153,11 @@ enum tw_hand_over {
     TW_HAND_OVER_COMMITTED_PARTLY = 7,
 };
 
+/* Begins to connect; on_up or on_down follows for conn_ctx. */
+typedef enum tw_code (*tw_migration_dial)(void *ctx, const struct tw_hello *hello,
+                                          uint64_t deadline_ns, void *conn_ctx,
+                                          struct tw_conn **conn, struct tw_error *err);
+
 /* What the surroundings provide to a side. */
 struct tw_migration_env {
     const struct tw_clock *clock;
@@ -156,8 +174,10 @@ struct tw_migration_env {
     enum tw_code (*keep)(void *ctx, uint64_t words, bool fresh, uint64_t **memory,
                          struct tw_error *err);
     /* The same, may be NULL: begins to connect to the source again; on_up or on_down follows. */
-    enum tw_code (*dial)(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
-                         void *conn_ctx, struct tw_conn **conn, struct tw_error *err);
+    tw_migration_dial dial;
+    /* Destination, may be NULL: nobody keeps what is missing but the source. Else the same towards
+     * its mirror, with the mirror's token in the hello. */
+    tw_migration_dial dial_mirror;
     /* Source only, may be NULL: the switch-over hook, called while both sides hold the whole VM
      * and neither runs it. Begins, then is polled like a host operation; a failure aborts. */
     enum tw_code (*hook_begin)(void *ctx, struct tw_error *err);
@@ -176,6 +196,9 @@ struct tw_migration_params {
     uint8_t token[TW_OWNER_SIZE]; /* owner id of the stream */
     struct tw_migration_limits limits;
     uint64_t recover_ns; /* post-copy: how long a lost path is tried again; 0 = 600 s */
+    /* ... and for how long only the source is tried where there is a mirror; 0 = 30 s, and at most
+     * half of recover_ns */
+    uint64_t mirror_after_ns;
 };
 
 /* ---- Source ---------------------------------------------------------------------------------- */
@@ -187,6 +210,11 @@ extern const struct tw_machine_table tw_source_table;
 enum tw_code tw_source_start(const struct tw_migration_env *env,
                              const struct tw_migration_params *params, struct tw_host *host,
                              const char *address, struct tw_source **source, struct tw_error *err);
+/* Right after start: what is missing at the destination is kept at a mirror, too, before the VM
+ * moves (mirror.h). `fabric` outlives the source. */
+enum tw_code tw_source_mirror_to(struct tw_source *source, struct tw_fabric *fabric,
+                                 const char *address, const uint8_t token[TW_OWNER_SIZE],
+                                 struct tw_error *err);
 /* Does what is due. Returns the time until which it has nothing to do by itself (fabric events
  * aside); now or earlier = call again at once. */
 uint64_t tw_source_step(struct tw_source *source);
@@ -257,6 +285,9 @@ enum tw_code tw_destination_abort(struct tw_destination *destination, struct tw_
 /* Post-copy, the path is lost: tries again, as long as at first. TW_FAILED_PRECONDITION where it is
  * not. */
 enum tw_code tw_destination_reconnect(struct tw_destination *destination, struct tw_error *err);
+/* The same, and the mirror is asked first, without waiting for the source any longer.
+ * TW_FAILED_PRECONDITION also where there is none. */
+enum tw_code tw_destination_from_mirror(struct tw_destination *destination, struct tw_error *err);
 /* The source will never serve what is missing: the VM is lost. Refused while somebody serves it. */
 enum tw_code tw_destination_abandon(struct tw_destination *destination, struct tw_error *err);
 bool tw_destination_done(const struct tw_destination *destination);

@@ -18,11 +18,15 @@ struct tw_migration_mutations {
     bool late_overwrites;  /* destination: what arrives late is written all the same */
     bool count_twice;      /* destination: what arrives late is counted all the same */
     bool ready_early;      /* destination: a page is ready with its first line */
+    bool skip_mirror_wait; /* source: gives up before the mirror holds what is to follow */
+    bool keep_wrong;       /* mirror: says that it holds what it did not store */
     bool ask_each;         /* destination: asks for each wait, also for what was asked for */
     bool start_early;      /* destination: runs as soon as it is prepared */
 };
 
 void tw_source_mutate(struct tw_source *source, struct tw_migration_mutations mutations);
+struct tw_mirror;
+void tw_mirror_mutate(struct tw_mirror *mirror, struct tw_migration_mutations mutations);
 void tw_destination_mutate(struct tw_destination *destination,
                            struct tw_migration_mutations mutations);
 

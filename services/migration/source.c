@@ -89,8 +89,12 @@ static const struct tw_state states[TW_SOURCE_STATES] = {
     [TW_SOURCE_SENDING_STATE] = {"sending_state", TW_MAY(TW_SOURCE_VERIFYING) | OUT_STOPPED, NULL,
                                  vm_stopped},
     [TW_SOURCE_VERIFYING] = {"verifying",
-                             TW_MAY(TW_SOURCE_HOOK) | TW_MAY(TW_SOURCE_GIVING_UP) | OUT_STOPPED,
+                             TW_MAY(TW_SOURCE_MIRRORING) | TW_MAY(TW_SOURCE_HOOK) |
+                                 TW_MAY(TW_SOURCE_GIVING_UP) | OUT_STOPPED,
                              "the destination loads, compares, makes durable", vm_stopped},
+    [TW_SOURCE_MIRRORING] = {"mirroring",
+                             TW_MAY(TW_SOURCE_HOOK) | TW_MAY(TW_SOURCE_GIVING_UP) | OUT_STOPPED,
+                             "a third host does not hold yet what is to follow", vm_stopped},
     [TW_SOURCE_HOOK] = {"hook", TW_MAY(TW_SOURCE_GIVING_UP) | OUT_STOPPED,
                         "both hold the whole VM, neither runs it", vm_stopped},
     [TW_SOURCE_GIVING_UP] = {"giving_up", TW_MAY(TW_SOURCE_GIVEN_UP) | OUT_STOPPED,
@@ -128,6 +132,7 @@ static const step_fn steps[TW_SOURCE_STATES] = {
     [TW_SOURCE_SAVING_STATE] = tw_source_step_saving_state,
     [TW_SOURCE_SENDING_STATE] = tw_source_step_sending_state,
     [TW_SOURCE_VERIFYING] = tw_source_step_verifying,
+    [TW_SOURCE_MIRRORING] = tw_source_step_mirroring,
     [TW_SOURCE_HOOK] = tw_source_step_hook,
     [TW_SOURCE_GIVING_UP] = tw_source_step_giving_up,
     [TW_SOURCE_GIVEN_UP] = tw_source_step_given_up,
@@ -138,7 +143,7 @@ static const step_fn steps[TW_SOURCE_STATES] = {
 
 /* ---- How it ends ----------------------------------------------------------------------------- */
 
-static bool is_before_give_up(const struct tw_source *s)
+bool tw_source_is_before_give_up(const struct tw_source *s)
 {
     return s->machine.state <= TW_SOURCE_GIVING_UP;
 }
@@ -205,12 +210,13 @@ static void say_abort(struct tw_source *s, const struct tw_error *why)
 void tw_source_abort(struct tw_source *s, const struct tw_error *why)
 {
     note_error(s, why);
-    if (!is_before_give_up(s)) {
+    if (!tw_source_is_before_give_up(s)) {
         tw_source_close_connection(s);
         return;
     }
     tw_source_let_go(s);
     tw_source_rest_close(s);
+    tw_source_mirror_release(s);
     say_abort(s, why);
     journal_abort(s);
     s->hook_until_ns = tw_after(tw_now(s->env.clock), HOOK_AFTERMATH_NS);
@@ -231,6 +237,7 @@ void tw_source_complete(struct tw_source *s, const char *why)
     s->failed = s->rest.wrong;
     s->hand_over = TW_HAND_OVER_COMMITTED;
     tw_source_rest_close(s);
+    tw_source_mirror_release(s);
     tw_source_close_connection(s);
     tw_source_move(s, TW_SOURCE_COMPLETED, why);
 }
@@ -244,6 +251,7 @@ static void lose(struct tw_source *s)
     note_error(s, &err);
     tw_source_let_go(s);
     tw_source_rest_close(s);
+    tw_source_mirror_release(s);
     say_abort(s, &err);
     journal_abort(s);
     tw_source_move(s, TW_SOURCE_LOST, err.what);
@@ -289,7 +297,7 @@ static enum tw_code on_chunk(void *side, enum tw_lane lane, const struct tw_chun
     } else {
         expected = tw_source_rest_hears(s, header->tag, &m);
     }
-    if (expected || !is_before_give_up(s))
+    if (expected || !tw_source_is_before_give_up(s))
         return TW_OK;
     return tw_fail(err, TW_INVALID_ARGUMENT, s->params.id, NULL, tw_machine_state_name(&s->machine),
                    "unexpected message %s", tw_control_name(header->tag));
@@ -314,7 +322,7 @@ static void look_around(struct tw_source *s, uint64_t now_ns)
 {
     if (tw_machine_done(&s->machine))
         return;
-    bool before = is_before_give_up(s);
+    bool before = tw_source_is_before_give_up(s);
     if ((before || s->machine.state == TW_SOURCE_RESUMING) && !tw_host_alive(s->host)) {
         lose(s);
         return;
@@ -341,7 +349,7 @@ static uint64_t next_deadline(const struct tw_source *s)
     uint64_t due = tw_after(s->meter.start_ns, s->limits.timeout_ns);
     if (s->stop_asked && s->stop_deadline_ns < due)
         due = s->stop_deadline_ns;
-    return is_before_give_up(s) ? due : TW_NEVER;
+    return tw_source_is_before_give_up(s) ? due : TW_NEVER;
 }
 
 /* States in which the VM runs and lines are sent: an operator may have them stand still. */
@@ -355,9 +363,13 @@ uint64_t tw_source_step(struct tw_source *s)
 {
     uint64_t now_ns = tw_now(s->env.clock);
     look_around(s, now_ns);
-    if (tw_machine_done(&s->machine))
-        return tw_farewell_step(&s->farewell, &s->conn, now_ns);
+    uint64_t mirrored = tw_source_mirror_step(s, now_ns);
+    if (tw_machine_done(&s->machine)) {
+        uint64_t left = tw_farewell_step(&s->farewell, &s->conn, now_ns);
+        return left < mirrored ? left : mirrored;
+    }
     uint64_t served = tw_source_serve(s, now_ns);
+    served = mirrored < served ? mirrored : served;
     bool stands =
         tw_source_is_paused(s, now_ns) && may_stand((enum tw_source_state)s->machine.state);
     uint64_t due = stands ? tw_after(s->paused_since_ns, TW_PAUSE_LIMIT_NS)
@@ -463,6 +475,7 @@ void tw_source_free(struct tw_source *s)
     tw_source_close_connection(s);
     tw_source_let_go(s);
     tw_source_rest_close(s);
+    tw_source_mirror_close(s);
     free(s);
 }
 
@@ -474,7 +487,7 @@ enum tw_code tw_source_cancel(struct tw_source *s, struct tw_error *err)
     char where[TW_WHERE_SIZE];
     if (s->hand_over == TW_HAND_OVER_ABORTED)
         return TW_OK;
-    if (!is_before_give_up(s))
+    if (!tw_source_is_before_give_up(s))
         return tw_fail(err, TW_FAILED_PRECONDITION, tw_migration_where(&s->params, where), NULL,
                        tw_machine_state_name(&s->machine), "the VM was given up already");
     tw_fail(&why, TW_CANCELLED, tw_migration_where(&s->params, where), NULL, NULL, "cancelled");
@@ -561,13 +574,14 @@ enum tw_code tw_source_reclaim(struct tw_source *s, struct tw_error *err)
         return code;
     s->hand_over = TW_HAND_OVER_ABORTED;
     tw_source_rest_close(s);
+    tw_source_mirror_release(s);
     tw_source_move(s, TW_SOURCE_RESUMING, "told that the destination will never run it");
     return TW_OK;
 }
 
 bool tw_source_done(const struct tw_source *s)
 {
-    return tw_machine_done(&s->machine) && !s->conn;
+    return tw_machine_done(&s->machine) && !s->conn && !s->mirror.conn;
 }
 
 bool tw_source_peer_lost(const struct tw_source *s)
@@ -631,6 +645,7 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
     }
     out->predictor = tw_source_postcopies(s) ? tw_foresight_name(&s->rest.foresight) : NULL;
     out->foresight = s->rest.foresight.figures;
+    out->mirrored = tw_source_mirrored(s);
     out->lines_left = s->state_said && !s->rest.marking ? s->rest.lines.count : 0;
     if (s->tracker && !s->stop_asked)
         out->eta_ns = tw_estimate_ns(copy_left(s) + out->lines_dirty * TW_LINE_SIZE,

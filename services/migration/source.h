@@ -5,6 +5,7 @@
  *   source_switch.c    the states in which it is stopped
  *   source_postcopy.c  what follows the VM instead of going before it
  *   source_recover.c   the path was lost, or the agent, while lines follow
+ *   source_mirror.c    what follows is kept at a third host before the VM moves
  *   source_copy.c      gathering: from pages and lines to chunks
  *   source_pace.c      slowing the writers of hot lines */
 #ifndef TOWLINE_SERVICES_MIGRATION_SOURCE_H
@@ -38,6 +39,7 @@ enum tw_source_state {
     TW_SOURCE_SAVING_STATE,
     TW_SOURCE_SENDING_STATE,
     TW_SOURCE_VERIFYING,
+    TW_SOURCE_MIRRORING,
     TW_SOURCE_HOOK,
     TW_SOURCE_GIVING_UP,
     TW_SOURCE_GIVEN_UP,
@@ -95,8 +97,10 @@ struct tw_rest {
     bool marking;                  /* what is put goes into `lines` instead of a chunk */
     bool marked, packed;           /* steps of a map that are done */
     bool announced, map_said, room, whole;
-    struct tw_line_set asked; /* what a destination that came back is naming as missing */
-    uint64_t asked_ns;        /* when it was heard last */
+    struct tw_line_set asked;       /* what a destination that came back is naming as missing */
+    const struct tw_line_set *held; /* a mirror: no other lines may be asked for; NULL = any */
+    uint64_t asked_ns;              /* when it was heard last */
+    uint64_t asked_for;             /* lines that it named */
     bool asking;
     bool partly_compared;           /* an agent has ended meanwhile: the digest is of a part */
     bool limited;                   /* the bandwidth limit holds again */
@@ -112,6 +116,21 @@ struct tw_source_pace {
     uint64_t said_ns;           /* when the host was told last */
     uint64_t counted_ns;        /* up to when the meter has ... */
     struct tw_host_paced stats; /* ... these figures of the host */
+};
+
+/* What a third host is to keep, and how far that is. */
+struct tw_source_mirror {
+    struct tw_migration_end end; /* the face of its connection */
+    struct tw_conn *conn;
+    struct tw_line_set lines; /* not sent there yet */
+    uint64_t cursor;          /* page at which map or lines go on */
+    uint64_t sent, digest;    /* lines */
+    uint64_t bytes;           /* of connections before this */
+    bool wanted, up, down;
+    bool known; /* what is to follow the VM is */
+    bool begun, packed, mapped, ended, kept;
+    struct tw_error trouble; /* why it is down */
+    struct tw_farewell farewell;
 };
 
 struct tw_source {
@@ -132,6 +151,7 @@ struct tw_source {
     struct tw_copy copy;
     struct tw_source_pace pace;
     struct tw_rest rest;
+    struct tw_source_mirror mirror;
     struct tw_farewell farewell;
     struct tw_migration_mutations mutations;
     enum tw_hand_over hand_over;
@@ -184,6 +204,8 @@ uint64_t tw_source_fail(struct tw_source *s, enum tw_code code, const char *what
 void tw_source_let_go(struct tw_source *s);
 void tw_source_complete(struct tw_source *s, const char *why);
 void tw_source_close_connection(struct tw_source *s);
+/* The VM may still run on here: it was not given up. */
+bool tw_source_is_before_give_up(const struct tw_source *s);
 
 /* ---- source_copy.c: each returns false when it has to wait until copy.retry_ns ----------------
  */
@@ -250,6 +272,20 @@ void tw_source_pace_add(struct tw_source *s, uint64_t page, uint64_t lines);
 uint64_t tw_source_pace_step(struct tw_source *s, uint64_t now_ns);
 void tw_source_pace_end(struct tw_source *s); /* nobody is slowed any more; fine at any time */
 
+/* ---- source_mirror.c --------------------------------------------------------------------------
+ */
+
+/* What is to follow the VM is known: it goes to the mirror from now on. */
+enum tw_code tw_source_mirror_begin(struct tw_source *s, struct tw_error *err);
+/* Sends what is due to the mirror, in whatever state; returns when to call again. */
+uint64_t tw_source_mirror_step(struct tw_source *s, uint64_t now_ns);
+/* Nothing stands against moving the VM: there is no mirror, or it holds all. */
+bool tw_source_mirror_ready(const struct tw_source *s);
+enum tw_mirrored tw_source_mirrored(const struct tw_source *s);
+/* What it holds is of no use to anybody any more. */
+void tw_source_mirror_release(struct tw_source *s);
+void tw_source_mirror_close(struct tw_source *s);
+
 /* ---- Steps ------------------------------------------------------------------------------------
  */
 
@@ -266,6 +302,7 @@ uint64_t tw_source_step_sending_map(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_saving_state(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_sending_state(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns);
+uint64_t tw_source_step_mirroring(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_hook(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_giving_up(struct tw_source *s, uint64_t now_ns);
 uint64_t tw_source_step_given_up(struct tw_source *s, uint64_t now_ns);

@@ -125,6 +125,7 @@ static void take_from_digest(struct tw_source *s)
 
 uint64_t tw_source_step_sending_map(struct tw_source *s, uint64_t now_ns)
 {
+    struct tw_error err;
     if (s->rest.marking)
         take_from_digest(s);
     s->rest.marking = false;
@@ -132,6 +133,10 @@ uint64_t tw_source_step_sending_map(struct tw_source *s, uint64_t now_ns)
         return s->machine.state == TW_SOURCE_SENDING_MAP ? s->copy.retry_ns : now_ns;
     s->meter.p.lines_to_come = s->rest.lines.count;
     s->rest.cursor = 0;
+    if (tw_source_mirror_begin(s, &err) != TW_OK) {
+        tw_source_abort(s, &err);
+        return now_ns;
+    }
     return tw_source_finish_lines(s, now_ns);
 }
 

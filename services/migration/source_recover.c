@@ -97,6 +97,15 @@ static void compare_digests(struct tw_source *s, const struct tw_control_missing
     r->digest = m->known ? m->digest : 0;
 }
 
+/* Whether all that is asked for is here: a mirror holds no more than it was given. */
+static bool holds_asked(const struct tw_rest *r)
+{
+    for (uint64_t p = 0; r->held && p < r->asked.pages; p++)
+        if (r->asked.of_page[p] & ~r->held->of_page[p])
+            return false;
+    return true;
+}
+
 enum tw_code tw_source_hears_missing(struct tw_source *s, const struct tw_control_missing *m,
                                      struct tw_error *err)
 {
@@ -107,6 +116,9 @@ enum tw_code tw_source_hears_missing(struct tw_source *s, const struct tw_contro
         return tw_fail(err, TW_INVALID_ARGUMENT, s->params.id, NULL,
                        tw_machine_state_name(&s->machine),
                        "the destination does not say what is missing");
+    if (!holds_asked(r))
+        return tw_fail(err, TW_FAILED_PRECONDITION, s->params.id, NULL, NULL,
+                       "lines are missing that were never kept here");
     if (remembers && !take_back_lost(s))
         return tw_fail(err, TW_INVALID_ARGUMENT, s->params.id, NULL, NULL,
                        "lines that were never sent are said to have arrived");
@@ -117,6 +129,7 @@ enum tw_code tw_source_hears_missing(struct tw_source *s, const struct tw_contro
     tw_line_set_close(&r->lines);
     r->lines = r->asked;
     r->asked = (struct tw_line_set){0};
+    r->asked_for = m->lines;
     s->meter.p.lines_to_come = m->to_come;
     s->meter.p.reconnects++;
     s->failed = false;

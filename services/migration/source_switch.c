@@ -190,9 +190,24 @@ uint64_t tw_source_step_sending_state(struct tw_source *s, uint64_t now_ns)
 
 /* ---- Hand-over ------------------------------------------------------------------------------- */
 
-uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns)
+static uint64_t switch_over(struct tw_source *s, const char *why, uint64_t now_ns)
 {
     struct tw_error err;
+    if (!s->env.hook_begin) {
+        tw_source_move(s, TW_SOURCE_GIVING_UP, why);
+        return now_ns;
+    }
+    tw_source_move(s, TW_SOURCE_HOOK, why);
+    s->hook_busy = true;
+    if (s->env.hook_begin(s->env.ctx, &err) != TW_OK) {
+        s->hook_busy = false;
+        tw_source_abort(s, &err);
+    }
+    return now_ns;
+}
+
+uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns)
+{
     if (!s->prepared) {
         if (s->env.stage && !s->staged)
             s->env.stage(s->env.ctx);
@@ -201,17 +216,19 @@ uint64_t tw_source_step_verifying(struct tw_source *s, uint64_t now_ns)
     }
     s->meter.p.device_state_ns = now_ns - s->phase_ns;
     s->phase_ns = now_ns;
-    if (!s->env.hook_begin) {
-        tw_source_move(s, TW_SOURCE_GIVING_UP, "the destination is prepared");
-        return now_ns;
-    }
-    tw_source_move(s, TW_SOURCE_HOOK, "the destination is prepared");
-    s->hook_busy = true;
-    if (s->env.hook_begin(s->env.ctx, &err) != TW_OK) {
-        s->hook_busy = false;
-        tw_source_abort(s, &err);
-    }
+    if (tw_source_mirror_ready(s))
+        return switch_over(s, "the destination is prepared", now_ns);
+    tw_source_move(s, TW_SOURCE_MIRRORING, "the destination is prepared, the mirror is not");
     return now_ns;
+}
+
+uint64_t tw_source_step_mirroring(struct tw_source *s, uint64_t now_ns)
+{
+    if (!tw_source_mirror_ready(s))
+        return TW_NEVER; /* the mirror's word, or the limit on a VM that stands still */
+    s->meter.p.mirror_ns = now_ns - s->phase_ns;
+    s->phase_ns = now_ns;
+    return switch_over(s, "the mirror holds what is to follow", now_ns);
 }
 
 uint64_t tw_source_step_hook(struct tw_source *s, uint64_t now_ns)

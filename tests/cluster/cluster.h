@@ -20,7 +20,15 @@
 
 #define TW_CLUSTER_AGENTS 2u
 
-enum tw_role { TW_CONTROLLER, TW_AGENT_A, TW_AGENT_B, TW_ROLES };
+/* The third agent is there only where a test wants it. */
+enum tw_role {
+    TW_CONTROLLER,
+    TW_AGENT_A,
+    TW_AGENT_B,
+    TW_ROLES,
+    TW_AGENT_C = TW_ROLES,
+    TW_PROCESSES
+};
 
 struct tw_process {
     const char *name; /* "controller", "node-a", "node-b" */
@@ -32,10 +40,11 @@ struct tw_cluster {
     char dir[64];
     char controller_url[48];
     struct tw_tls *tls; /* of the client; NULL: the cluster speaks plain text */
-    struct tw_process processes[TW_ROLES];
+    struct tw_process processes[TW_PROCESSES];
+    bool third;                             /* node-c is started, too */
     bool own_network;                       /* see tw_cluster_open_apart */
     char lines_host[TW_CLUSTER_AGENTS][20]; /* there */
-    char settings[TW_ROLES][512];           /* further lines of the configuration files */
+    char settings[TW_PROCESSES][512];       /* further lines of the configuration files */
     struct tw_rpc_client *client;           /* of the controller */
     pthread_t monitor;
     _Atomic bool monitor_stop;

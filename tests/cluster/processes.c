@@ -163,6 +163,7 @@ static void folder_open(struct tw_cluster *c)
     c->processes[TW_CONTROLLER].name = "controller";
     c->processes[TW_AGENT_A].name = "node-a";
     c->processes[TW_AGENT_B].name = "node-b";
+    c->processes[TW_AGENT_C].name = "node-c";
 }
 
 static void client_open(struct tw_cluster *c)
@@ -282,7 +283,7 @@ void tw_cluster_await_agents(struct tw_cluster *c)
 {
     uint64_t end = tw_now(&tw_monotonic) + READY_MS * TW_MS;
     while (tw_now(&tw_monotonic) < end) {
-        if (agents_alive(c) == TW_CLUSTER_AGENTS)
+        if (agents_alive(c) == TW_CLUSTER_AGENTS + c->third)
             return;
         tw_sleep_ms(10);
     }
@@ -380,6 +381,8 @@ void tw_cluster_start(struct tw_cluster *c)
 {
     for (unsigned role = 0; role < TW_ROLES; role++)
         tw_cluster_spawn(c, (enum tw_role)role);
+    if (c->third)
+        tw_cluster_spawn(c, TW_AGENT_C);
     tw_cluster_await_agents(c);
     cr_assert_eq(pthread_create(&c->monitor, NULL, monitor, c), 0);
 }
@@ -398,7 +401,7 @@ void tw_cluster_close(struct tw_cluster *c)
         atomic_store(&c->monitor_stop, true);
         pthread_join(c->monitor, NULL);
     }
-    for (unsigned role = 0; role < TW_ROLES; role++)
+    for (unsigned role = 0; role < TW_PROCESSES; role++)
         tw_cluster_kill(c, (enum tw_role)role);
     for (unsigned i = 0; i < 2; i++) {
         pid_t pid = tw_cluster_guest_pid(c, TW_AGENT_A + i);

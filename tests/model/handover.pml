@@ -13,6 +13,11 @@
  *   spin -DPOST=1 -DLOST=1 ...                                     ... and the destination's host is
  *                                  lost for good, at any moment; an operator says so at some time
  *
+ * MIRROR=1: a third agent holds what follows the VM before it is given up, and the source's host may
+ * be lost for good, once, after that. (Before, it takes its VM along, as without any migration.)
+ *
+ *   spin -DPOST=1 -DMIRROR=1 -search -a -f -DNFAIR=3 -ltl ends handover.pml
+ *
  * Checked: never two owners (an invariant of each step), the destination never before the source
  * has durably given up, and in the end exactly one owner has the VM, with all of its memory.
  *
@@ -28,9 +33,12 @@
  * connection is cut takes over by itself, 2 = a source that has given up resumes when its peer is
  * lost, 3 = nobody tells a source that it may reclaim, 4 = a source is told to finish while memory
  * is still on its way, 5 = nobody decides for a host that is lost, 6 = it is decided before an
- * operator has said that the host is lost. */
+ * operator has said that the host is lost, 7 = a source does not wait for its mirror. */
 #ifndef POST
 #define POST 0
+#endif
+#ifndef MIRROR
+#define MIRROR 0
 #endif
 #ifndef LOST
 #define LOST 0
@@ -43,7 +51,7 @@
 mtype = {ACTIVE, GIVEN_UP, PREPARED, COMMITTED, COMMITTED_PARTLY, ABORTED};
 
 /* States: the tables' names; handover_test compares them. "down" = its agent does not run. */
-mtype = {source_verifying, source_given_up, source_serving, source_path_lost, source_completed, source_resuming,
+mtype = {source_verifying, source_mirroring, source_given_up, source_serving, source_path_lost, source_completed, source_resuming,
          source_aborted, source_down};
 mtype = {destination_receiving, destination_prepared, destination_rejoining, destination_resuming,
          destination_fetching, destination_path_lost, destination_paused, destination_committed,
@@ -57,6 +65,8 @@ mtype s = source_verifying, d = destination_receiving;
 bool link = true;
 bool source_runs = false, destination_runs = false; /* the VM was stopped before this begins */
 bool source_crashed = false, destination_crashed = false, controller_crashed = false;
+bool held = false; /* the mirror has all that is to follow */
+bool gone = false; /* the source's host, for good */
 bool here = false; /* all of the memory is at the destination */
 bool host_lost = false, declared = false; /* the destination's; an operator's word */
 bool forgotten = false; /* the VM was declared lost with it */
@@ -106,7 +116,14 @@ active proctype source()
 {
     do
     :: atomic { s == source_verifying && link && to_source?[prepared] ->
-           to_source?prepared; sj = GIVEN_UP; s = source_given_up }
+           to_source?prepared;
+           if
+           :: MIRROR && !held && BREAK != 7 -> s = source_mirroring
+           :: !(MIRROR && !held && BREAK != 7) -> sj = GIVEN_UP; s = source_given_up
+           fi }
+    :: atomic { MIRROR && !held && (s == source_verifying || s == source_mirroring) -> held = true }
+    :: atomic { s == source_mirroring && link && held -> sj = GIVEN_UP; s = source_given_up }
+    :: atomic { s == source_mirroring -> s = source_resuming } /* no peer, no mirror, or no time */
     :: atomic { s == source_given_up && link && nfull(to_destination) && dj == PREPARED &&
            !to_destination?[commit] && d == destination_prepared -> to_destination!commit }
     :: atomic { s == source_given_up && link && to_source?[running] ->
@@ -131,7 +148,10 @@ active proctype source()
     /* A crash, once, and the start behind it. */
     :: atomic { s != source_down && !source_crashed ->
            source_crashed = true; link = false; s = source_down }
-    :: atomic { s == source_down ->
+    :: atomic { MIRROR && !gone && s != source_down && sj == GIVEN_UP && dj != ABORTED &&
+           !(d == destination_down && dj == PREPARED) ->
+           gone = true; source_crashed = true; link = false; s = source_down }
+    :: atomic { s == source_down && !gone ->
            if
            :: sj == GIVEN_UP -> s = source_given_up
            :: sj == COMMITTED -> s = source_completed
@@ -148,7 +168,8 @@ active proctype destination()
     :: atomic { d == destination_receiving && !link -> destination_abort() }
     :: atomic { d == destination_prepared && link && to_destination?[commit] ->
            to_destination?commit; destination_take_over() }
-    :: atomic { POST && d == destination_prepared && !link && !here -> destination_abort() }
+    :: atomic { POST && !MIRROR && d == destination_prepared && !link && !here ->
+           destination_abort() }
     :: atomic { d == destination_resuming && !link && POST && !here ->
            destination_runs = true; check(); d = destination_path_lost }
     :: atomic { d == destination_resuming && !(POST && !link && !here) ->
@@ -173,6 +194,8 @@ active proctype destination()
     :: atomic { d == destination_fetching && !here && !link -> d = destination_path_lost }
     :: atomic { d == destination_path_lost && !link && SERVES && empty(to_source) &&
            empty(to_destination) -> link = true; s = source_serving; d = destination_fetching }
+    :: atomic { MIRROR && held && d == destination_path_lost && !link ->
+           here = true; d = destination_fetching } /* from the mirror */
     :: atomic { d == destination_path_lost && !link && !paused ->
            paused = true; d = destination_paused }
     :: atomic { d == destination_paused -> d = destination_path_lost }
@@ -183,13 +206,14 @@ active proctype destination()
            :: else -> d = destination_path_lost
            fi }
     /* Orders. */
-    :: atomic { decided == to_commit && d == destination_prepared && !link && !(POST && !here) ->
+    :: atomic { decided == to_commit && d == destination_prepared && !link &&
+           !(POST && !here && !MIRROR) ->
            destination_take_over() }
     :: atomic { decided == to_abort && !link &&
            (d == destination_receiving || d == destination_prepared) -> destination_abort() }
     :: atomic { BREAK == 1 && d == destination_prepared && !link -> destination_take_over() }
     /* A crash: the VM's own process outlives its agent. */
-    :: atomic { d != destination_down && !destination_crashed ->
+    :: atomic { d != destination_down && !destination_crashed && !(gone && dj == PREPARED) ->
            destination_crashed = true; link = false; d = destination_down }
     /* With its host goes the VM's process; switched on again it is an agent without one. */
     :: atomic { LOST && !host_lost ->
@@ -235,6 +259,8 @@ active proctype controller()
               fi }
        :: atomic { !controller_crashed -> controller_crashed = true }
        fi
+    /* An operator's word stands for a host that cannot speak any more. */
+    :: atomic { gone && d == destination_prepared && !link && dj == PREPARED -> decided = to_commit }
     od
 }
 
@@ -265,4 +291,4 @@ active proctype wire()
 ltl ends { <> settled }
 ltl never_two { [] !(source_runs && destination_runs) }
 /* Whoever runs it at the destination has all of its memory there or a source that still has it. */
-ltl memory_stays { [] ((OWNS(dj) && !here && POST) -> (sj == GIVEN_UP || declared)) }
+ltl memory_stays { [] ((OWNS(dj) && !here && POST) -> ((sj == GIVEN_UP && !gone) || held || declared)) }

@@ -1,5 +1,5 @@
 /* The diagrams in docs/migration.md are those of the tables. TOWLINE_DOCUMENT is its path. */
-#include "services/migration/migration.h"
+#include "services/migration/mirror.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -44,4 +44,5 @@ Test(document, shows_the_machines_as_they_are)
 {
     expect_diagram(&tw_source_table);
     expect_diagram(&tw_destination_table);
+    expect_diagram(&tw_mirror_table);
 }

@@ -10,7 +10,7 @@
 #define LOOPS_MAX       400000u
 #define TIME_MAX        (400 * TW_SEC)
 #define CUT_SHORT_NS    (50 * TW_MS)
-#define CUT_LONG_NS     (5200 * TW_MS)
+#define CUT_LONG_NS     SCENE_CUT_LONG_NS
 #define RESTART_NS      (30 * TW_MS)
 #define TRACKER         "migration-m-1"
 #define DESTINATION_URL "dst"
@@ -18,9 +18,9 @@
 #define RECOVER_NS      (400 * TW_MS)
 #define OPERATOR_NS     (50 * TW_MS) /* until somebody looks at a VM without a path */
 
-bool scene_taken[2][64][64];
+bool scene_taken[3][64][64];
 
-static void problem(struct scene *s, const char *format, ...)
+void scene_problem(struct scene *s, const char *format, ...)
 {
     va_list args;
     if (s->problem[0])
@@ -53,13 +53,16 @@ static enum tw_code journal(void *ctx, enum tw_hand_over state, struct tw_error 
         return tw_fail(err, TW_RESOURCE_EXHAUSTED, "journal", NULL, NULL, "the disk is full");
     }
     side->journal.durable = state;
+    if (s->config.mirror && side->is_source && state == TW_HAND_OVER_GIVEN_UP &&
+        !s->mirror_complete)
+        scene_problem(s, "the source gave up before the mirror held what is to follow");
     if (state == TW_HAND_OVER_COMMITTED_PARTLY && s->config.limits.method == TW_METHOD_PRE_COPY)
-        problem(s, "a pre-copy wrote down that memory is to follow");
+        scene_problem(s, "a pre-copy wrote down that memory is to follow");
     enum tw_hand_over source = s->side[0].journal.durable;
     bool again = s->side[1].host.running; /* the rest of its memory has come */
     if (!side->is_source && owns(state) && !again && source != TW_HAND_OVER_GIVEN_UP &&
         !s->config.at_destination.start_early)
-        problem(s, "the destination took over while the source stood at %d", source);
+        scene_problem(s, "the destination took over while the source stood at %d", source);
     return TW_OK;
 }
 
@@ -89,7 +92,7 @@ static enum tw_code hook_begin(void *ctx, struct tw_error *err)
 {
     struct scene *s = ((struct scene_side *)ctx)->scene;
     if (s->side[0].host.running || s->side[1].host.running)
-        problem(s, "a VM runs while the hook switches over");
+        scene_problem(s, "a VM runs while the hook switches over");
     if (s->hook_fails && s->config.seed % 2)
         return tw_fail(err, TW_INTERNAL, "hook", NULL, NULL, "cannot be started");
     s->hook_runs = true;
@@ -177,6 +180,16 @@ static void crash_destination(struct scene *s)
     s->side[1].restart_ns = now_of(s) + RESTART_NS;
 }
 
+static void lose_source_host(struct scene *s)
+{
+    struct scene_side *side = &s->side[0];
+    crash_source(s);
+    fake_host_kill(&side->host);
+    side->restart_ns = 0;
+    side->vm_was_killed = side->host_lost = true;
+    side->gone = side->journal.durable == TW_HAND_OVER_GIVEN_UP;
+}
+
 static void strike(struct scene *s, const struct scene_fault *f)
 {
     switch (f->action) {
@@ -230,17 +243,22 @@ static void strike(struct scene *s, const struct scene_fault *f)
         if (s->source)
             tw_source_set_bandwidth(s->source, f->count ? f->count : 1 << 20);
         break;
+    case SCENE_LOSE_SOURCE_HOST:
+        lose_source_host(s);
+        break;
     default:
+        scene_mirror_strike(s, f->action);
         break;
     }
 }
 
-static void trace(void *ctx, const struct tw_machine *machine, unsigned from, unsigned to,
-                  const char *why)
+void scene_trace(void *ctx, const struct tw_machine *machine, unsigned from, unsigned to,
+                 const char *why)
 {
     struct scene_side *side = ctx;
     struct scene *s = side->scene;
-    scene_taken[side->is_source ? 0 : 1][from][to] = true;
+    unsigned which = (unsigned)(side - s->side);
+    scene_taken[which][from][to] = true;
     if (getenv("SCENE_TRACE"))
         fprintf(stderr, "%10.3f ms  %s: %s -> %s (%s)\n", (double)now_of(s) / 1e6,
                 machine->table->name, machine->table->states[from].name,
@@ -251,7 +269,8 @@ static void trace(void *ctx, const struct tw_machine *machine, unsigned from, un
     }
     for (unsigned i = 0; i < s->config.fault_count; i++) {
         const struct scene_fault *f = &s->config.faults[i];
-        if (s->fault[i].armed || f->at_source != side->is_source || f->state != to)
+        unsigned at = f->state & SCENE_AT_MIRROR ? 2 : f->at_source ? 0 : 1;
+        if (s->fault[i].armed || at != which || (f->state & ~SCENE_AT_MIRROR) != to)
             continue;
         s->fault[i].armed = true;
         s->fault[i].due_ns = now_of(s) + f->delay_ns;
@@ -315,22 +334,22 @@ static void check(struct scene *s)
 {
     const struct scene_side *a = &s->side[0], *b = &s->side[1];
     if (a->host.running && b->host.running)
-        problem(s, "two copies run");
+        scene_problem(s, "two copies run");
     if (a->host.ran_too_early || b->host.ran_too_early)
-        problem(s, "%s was continued without the right to run",
-                a->host.ran_too_early ? "source" : "destination");
+        scene_problem(s, "%s was continued without the right to run",
+                      a->host.ran_too_early ? "source" : "destination");
     if (a->host.running && !source_may_run(s))
-        problem(s, "the source runs a VM that it has given up");
+        scene_problem(s, "the source runs a VM that it has given up");
     if (s->memory_checked && !s->memory_equal)
-        problem(s, "the destination was continued with another memory or device state");
+        scene_problem(s, "the destination was continued with another memory or device state");
     if (b->host.saw_wrong)
-        problem(s, "the guest was let at memory that is not as it was");
+        scene_problem(s, "the guest was let at memory that is not as it was");
     if (fake_host_is_slowed(&a->host) && !may_slow(s))
-        problem(s, "the guest is slowed in %s",
+        scene_problem(s, "the guest is slowed in %s",
                 s->source ? tw_machine_state_name(&s->source->machine) : "nobody's name");
     bool copying = s->source && tw_source_hand_over(s->source) == TW_HAND_OVER_ACTIVE;
     if (!copying && tw_tracker_find(a->host.host.device, TRACKER))
-        problem(s, "the tracker was left behind");
+        scene_problem(s, "the tracker was left behind");
 }
 
 static void check_end(struct scene *s)
@@ -340,27 +359,27 @@ static void check_end(struct scene *s)
     bool partly = b->journal.durable == TW_HAND_OVER_COMMITTED_PARTLY;
     const struct scene_side *owner = moved ? b : a;
     if (s->stuck) {
-        problem(s, "no end: source at %d, destination at %d", a->journal.durable,
-                b->journal.durable);
+        scene_problem(s, "no end: source at %d, destination at %d", a->journal.durable,
+                      b->journal.durable);
         return;
     }
     if (!owner->host.running && !owner->vm_was_killed && !owner->vm_was_stranded)
-        problem(s, "nobody runs the VM");
+        scene_problem(s, "nobody runs the VM");
     if (partly && !b->vm_was_killed && !b->vm_was_stranded)
-        problem(s, "the end came before all of the memory");
+        scene_problem(s, "the end came before all of the memory");
     if (moved && !partly && b->host.expected && !fake_host_as_expected(&b->host))
-        problem(s, "the memory did not become what it was");
+        scene_problem(s, "the memory did not become what it was");
     if (moved && a->journal.durable != TW_HAND_OVER_COMMITTED)
-        problem(s, "the source still stands at %d", a->journal.durable);
+        scene_problem(s, "the source still stands at %d", a->journal.durable);
     if (moved && !s->memory_checked && !b->vm_was_killed && !b->vm_was_stranded)
-        problem(s, "the destination was never continued");
+        scene_problem(s, "the destination was never continued");
     if (s->at_destination.lines_late && !s->config.at_source.send_twice)
-        problem(s, "%lu lines came twice", (unsigned long)s->at_destination.lines_late);
+        scene_problem(s, "%lu lines came twice", (unsigned long)s->at_destination.lines_late);
     for (uint64_t p = 0; p < s->config.pages; p++)
         if (!b->host.reserved[p] && !b->host.data[p])
             for (unsigned i = 0; i < TW_LINES_PER_PAGE; i++)
                 if (!tw_is_zero_line(b->host.host.memory + p * TW_PAGE_SIZE + i * TW_LINE_SIZE))
-                    problem(s, "page %lu was written without room for it", (unsigned long)p);
+                    scene_problem(s, "page %lu was written without room for it", (unsigned long)p);
 }
 
 /* ---- Agents that start again, and the controller
@@ -374,9 +393,10 @@ static struct tw_migration_env env_of(struct scene *s, struct scene_side *side)
                                      .journal = journal,
                                      .keep = keep,
                                      .dial = dial,
+                                     .dial_mirror = s->config.mirror ? scene_mirror_dial : NULL,
                                      .hook_begin = hook ? hook_begin : NULL,
                                      .hook_poll = hook ? hook_poll : NULL,
-                                     .trace = trace,
+                                     .trace = scene_trace,
                                      .ctx = side};
 }
 
@@ -393,7 +413,7 @@ static void restart_source(struct scene *s)
         s->source = NULL; /* no agent finds memory without a process */
     } else if (side->journal.durable == TW_HAND_OVER_GIVEN_UP) {
         if (tw_source_adopt(&env, &s->params, &side->host.host, &s->source, NULL) != TW_OK)
-            problem(s, "cannot adopt the source");
+            scene_problem(s, "cannot adopt the source");
     } else if (side->journal.durable != TW_HAND_OVER_COMMITTED) {
         side->journal.durable = TW_HAND_OVER_ABORTED;
         fake_host_continue(&side->host);
@@ -409,7 +429,7 @@ static void restart_destination(struct scene *s)
     if (side->journal.durable == TW_HAND_OVER_PREPARED && !partly) {
         if (tw_destination_adopt(&env, &s->params, &side->host.host, &s->destination, NULL) !=
             TW_OK)
-            problem(s, "cannot adopt the destination");
+            scene_problem(s, "cannot adopt the destination");
     } else if (side->journal.durable == TW_HAND_OVER_COMMITTED) {
         fake_host_continue(&side->host);
     } else if (side->journal.durable == TW_HAND_OVER_COMMITTED_PARTLY) {
@@ -417,7 +437,7 @@ static void restart_destination(struct scene *s)
             return; /* its own process has ended, and is said to have */
         if (tw_destination_adopt_partly(&env, &s->params, &side->host.host, &s->destination,
                                         NULL) != TW_OK)
-            problem(s, "cannot adopt a destination whose memory follows");
+            scene_problem(s, "cannot adopt a destination whose memory follows");
         else
             tw_destination_mutate(s->destination, s->config.at_destination);
     } else {
@@ -478,11 +498,22 @@ static void control(struct scene *s)
         s->operator_ns = 0;
         s->operator_resumes++;
         tw_sim_mend(s->sim, "src", "dst");
-        if (s->destination)
+        if (s->destination && s->side[0].host_lost && !scene_mirror_helps(s))
+            tw_destination_abandon(s->destination, NULL);
+        else if (s->destination)
             tw_destination_reconnect(s->destination, NULL);
     }
-    if (destination_waits && owns(b) && (s->side[0].gone || a == TW_HAND_OVER_COMMITTED))
+    bool nothing = (s->side[0].gone && !s->side[0].host_lost) || a == TW_HAND_OVER_COMMITTED;
+    if (destination_waits && owns(b) && nothing && scene_mirror_helps(s))
+        tw_destination_from_mirror(s->destination, NULL);
+    else if (destination_waits && owns(b) && nothing)
         tw_destination_abandon(s->destination, NULL);
+    if (s->side[0].host_lost && destination_waits && b == TW_HAND_OVER_PREPARED) {
+        if (s->side[0].gone) /* an operator knows */
+            tw_destination_commit(s->destination, s->params.epoch, NULL);
+        else
+            tw_destination_abort(s->destination, NULL);
+    }
     b = truth(s, 1);
     if (s->side[0].gone && b == TW_HAND_OVER_COMMITTED)
         s->side[0].journal.durable = TW_HAND_OVER_COMMITTED; /* told to finish what is gone */
@@ -496,12 +527,12 @@ static void control(struct scene *s)
         tw_destination_abort(s->destination, NULL);
 }
 
-static bool ended(const struct scene *s)
+static bool ended(struct scene *s)
 {
     if (s->side[0].restart_ns || s->side[1].restart_ns)
         return false;
     return (!s->source || tw_source_done(s->source)) &&
-           (!s->destination || tw_destination_done(s->destination));
+           (!s->destination || tw_destination_done(s->destination)) && scene_mirror_ended(s);
 }
 
 /* ---- Fabric events --------------------------------------------------------------------------- */
@@ -511,6 +542,8 @@ static enum tw_code on_accept(void *ctx, struct tw_conn *conn, const struct tw_h
 {
     struct scene_side *side = ctx;
     struct scene *s = side->scene;
+    if (side == &s->side[2])
+        return scene_mirror_accept(s, conn, hello, conn_ctx, err);
     if (side->is_source) {
         if (!s->source)
             return tw_fail(err, TW_NOT_FOUND, "src", NULL, NULL, "no such migration");
@@ -540,7 +573,7 @@ static void on_down(void *ctx, struct tw_conn *conn, const struct tw_error *why)
     tw_migration_on_down(ctx, conn, why);
 }
 
-static const struct tw_fabric_events events = {
+const struct tw_fabric_events scene_events = {
     .on_accept = on_accept, .on_up = on_up, .on_chunk = on_chunk, .on_down = on_down};
 
 /* ---- Play ------------------------------------------------------------------------------------ */
@@ -555,7 +588,7 @@ static void open_network(struct scene *s)
     for (unsigned i = 0; i < 2; i++) {
         struct tw_fabric_config config = {.name = i ? "dst" : "src",
                                           .clock = s->clock,
-                                          .events = &events,
+                                          .events = &scene_events,
                                           .ctx = &s->side[i],
                                           .bulk_credits = 3};
         if (tw_fabric_open(&tw_fabric_sim, s->sim, &config, &s->fabric[i], NULL) != TW_OK)
@@ -564,8 +597,9 @@ static void open_network(struct scene *s)
     if (tw_fabric_listen(s->fabric[1], DESTINATION_URL, NULL) != TW_OK ||
         tw_fabric_listen(s->fabric[0], SOURCE_URL, NULL) != TW_OK)
         abort();
-    s->side[0].scene = s->side[1].scene = s;
+    s->side[0].scene = s->side[1].scene = s->side[2].scene = s;
     s->side[0].is_source = true;
+    scene_mirror_open(s);
 }
 
 static void open_sides(struct scene *s)
@@ -603,6 +637,7 @@ static void open_sides(struct scene *s)
 static void start(struct scene *s)
 {
     struct tw_migration_env env = env_of(s, &s->side[1]);
+    scene_mirror_start(s);
     if (tw_destination_start(&env, &s->params, &s->side[1].host.host, 2 * TW_SEC, &s->destination,
                              NULL) != TW_OK)
         abort();
@@ -617,6 +652,8 @@ static void start(struct scene *s)
         abort();
     if (code == TW_OK)
         tw_source_mutate(s->source, s->config.at_source);
+    if (code == TW_OK)
+        scene_mirror_connect(s);
 }
 
 static void remember_end(struct scene *s)
@@ -661,6 +698,8 @@ static void play_on(struct scene *s)
             uint64_t d = tw_destination_step(s->destination);
             due = d < due ? d : due;
         }
+        uint64_t mirror_due = scene_mirror_step(s);
+        due = mirror_due < due ? mirror_due : due;
         strike_due(s);
         restart_due(s);
         control(s);
@@ -671,6 +710,8 @@ static void play_on(struct scene *s)
         tw_sim_advance(s->sim, pace(s, due));
         tw_fabric_poll(s->fabric[0], 0);
         tw_fabric_poll(s->fabric[1], 0);
+        if (s->mirror_fabric)
+            tw_fabric_poll(s->mirror_fabric, 0);
         check(s);
     }
     s->stuck = true;
@@ -689,6 +730,7 @@ bool scene_play(struct scene *s, const struct scene_config *config)
         check_end(s);
     tw_source_free(s->source);
     tw_destination_free(s->destination);
+    scene_mirror_close(s);
     tw_fabric_close(s->fabric[0]);
     tw_fabric_close(s->fabric[1]);
     fake_host_close(&s->side[0].host);
@@ -700,6 +742,9 @@ bool scene_play(struct scene *s, const struct scene_config *config)
 
 bool scene_play_loud(struct scene *s, const struct scene_config *config)
 {
+    static const char *const names[] = {"source", "destination", "mirror"};
+    static const struct tw_machine_table *const tables[] = {&tw_source_table, &tw_destination_table,
+                                                            &tw_mirror_table};
     if (scene_play(s, config))
         return true;
     fprintf(stderr, "seed %lu, method %d: %s; source %s (%s), destination %s (%s)\n",
@@ -708,9 +753,9 @@ bool scene_play_loud(struct scene *s, const struct scene_config *config)
             s->at_destination.phase ? s->at_destination.phase : "-", s->destination_error.what);
     for (unsigned i = 0; i < config->fault_count; i++) {
         const struct scene_fault *f = &config->faults[i];
-        fprintf(stderr, "  fault: %s.%s + %lu us: action %d x %u\n",
-                f->at_source ? "source" : "destination",
-                (f->at_source ? &tw_source_table : &tw_destination_table)->states[f->state].name,
+        unsigned at = f->state & SCENE_AT_MIRROR ? 2 : f->at_source ? 0 : 1;
+        fprintf(stderr, "  fault: %s.%s + %lu us: action %d x %u\n", names[at],
+                tables[at]->states[f->state & ~SCENE_AT_MIRROR].name,
                 (unsigned long)(f->delay_ns / TW_US), f->action, f->count);
     }
     return false;

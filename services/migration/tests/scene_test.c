@@ -249,6 +249,26 @@ static unsigned rare_moves(void)
     return broken + !scene_play_loud(&s, &c); /* resuming -> lost */
 }
 
+/* What only a mirror leads to: the wait for it, and each way out of that. */
+static unsigned mirrored_moves(void)
+{
+    static const enum scene_action ways[] = {SCENE_NOTHING, SCENE_CANCEL, SCENE_KILL_SOURCE_VM,
+                                             SCENE_NOTHING};
+    unsigned broken = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        struct scene_config c = scene_plain(i);
+        c.limits.method = TW_METHOD_POST_COPY;
+        c.pages = 256;
+        c.link_bytes_per_s = 16 << 20;
+        c.mirror = true;
+        c.hook = i == 3;
+        if (ways[i])
+            arrange(&c, (struct scene_fault){true, TW_SOURCE_MIRRORING, 0, ways[i], 1});
+        broken += !scene_play_loud(&s, &c);
+    }
+    return broken;
+}
+
 /* Behind the switch, one trouble after the other. */
 static unsigned troubles_behind_it(void)
 {
@@ -272,7 +292,7 @@ static unsigned troubles_behind_it(void)
         {{false, TW_DESTINATION_COMMITTING, 0, SCENE_FAIL_DESTINATION_CONTINUE, 4},
          {false, TW_DESTINATION_RESUMING, 0, SCENE_DROP_CHUNKS, 1}},
     };
-    unsigned broken = 0;
+    unsigned broken = mirrored_moves();
     for (unsigned i = 0; i < sizeof troubles / sizeof *troubles; i++) {
         struct scene_config c = scene_plain(i);
         c.limits.method = TW_METHOD_POST_COPY;
