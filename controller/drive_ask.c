@@ -99,9 +99,10 @@ static void take(struct tw_drive *d, enum tw_side side, struct tw_answer *a,
     a->switching = side == TW_SOURCE_SIDE && r->progress && !runs_in(r->progress->phase);
     a->serving = side == TW_SOURCE_SIDE && r->progress && !r->peer_lost &&
                  strcmp(r->progress->phase, "serving") == 0;
-    a->peer_ran = a->serving || (side == TW_SOURCE_SIDE && a->known == TW_KNOWN_GIVEN_UP &&
-                                 r->progress && (strcmp(r->progress->phase, "serving") == 0 ||
-                                                 strcmp(r->progress->phase, "path_lost") == 0));
+    a->peer_ran =
+        a->serving || (side == TW_SOURCE_SIDE && a->known == TW_KNOWN_GIVEN_UP && r->progress &&
+                       (strcmp(r->progress->phase, "serving") == 0 ||
+                        strcmp(r->progress->phase, "path_lost") == 0));
     a->path_lost = side == TW_DESTINATION_SIDE && r->peer_lost && a->known == TW_KNOWN_PARTLY;
     a->paused = a->path_lost && r->progress && r->progress->path_left_ms == 0 &&
                 strcmp(r->progress->phase, "paused") == 0;

@@ -57,7 +57,7 @@ void guest_main(const void *info)
 {
     volatile struct tw_contract_control *c = (volatile void *)TW_CONTRACT_CONTROL;
     (void)info;
-    machine_init();
+    machine_init(1000);
     *c = (struct tw_contract_control){.magic = 0};
     for (uint32_t i = 0; i < CONTRACT_BYTES; i++)
         region[i] = CONTRACT_FILL;

@@ -346,7 +346,7 @@ static void check(struct scene *s)
         scene_problem(s, "the guest was let at memory that is not as it was");
     if (fake_host_is_slowed(&a->host) && !may_slow(s))
         scene_problem(s, "the guest is slowed in %s",
-                s->source ? tw_machine_state_name(&s->source->machine) : "nobody's name");
+                      s->source ? tw_machine_state_name(&s->source->machine) : "nobody's name");
     bool copying = s->source && tw_source_hand_over(s->source) == TW_HAND_OVER_ACTIVE;
     if (!copying && tw_tracker_find(a->host.host.device, TRACKER))
         scene_problem(s, "the tracker was left behind");
