@@ -85,7 +85,7 @@ static void take_why(void *ctx, const uint8_t *body, size_t size)
 /* Whether what an operator did makes it another migration than the one that was forecast. */
 static bool adjusts(const char *what)
 {
-    static const char *const adjusting[] = {"bandwidth", "downtime", "pause", "switch"};
+    static const char *const adjusting[] = {"bandwidth", "downtime", "slow-down", "pause", "switch"};
     for (size_t i = 0; i < sizeof adjusting / sizeof *adjusting; i++)
         if (strcmp(what, adjusting[i]) == 0)
             return true;

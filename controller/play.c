@@ -413,9 +413,12 @@ static bool reap_one(struct running *slots, unsigned *freed)
             if (waitpid(r->pid, &status, late ? 0 : WNOHANG) != r->pid)
                 continue;
             bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-            fprintf(stderr, "%s %s %u (%llu ms)%s\n", passed ? "ok  " : "FAIL", r->name, r->variant,
+            fprintf(stderr, "%s %s %u (%llu ms)%s", passed ? "ok  " : "FAIL", r->name, r->variant,
                     (unsigned long long)((tw_now(&tw_monotonic) - r->began_ns) / TW_MS),
                     late ? " took too long" : "");
+            if (WIFSIGNALED(status))
+                fprintf(stderr, " ended by signal %d", WTERMSIG(status));
+            fputc('\n', stderr);
             r->pid = 0;
             *freed = i;
             return passed;

@@ -41,11 +41,11 @@ struct tw_cluster {
     char controller_url[48];
     struct tw_tls *tls; /* of the client; NULL: the cluster speaks plain text */
     struct tw_process processes[TW_PROCESSES];
-    bool third;                             /* node-c is started, too */
-    bool own_network;                       /* see tw_cluster_open_apart */
-    char lines_host[TW_CLUSTER_AGENTS][20]; /* there */
-    char settings[TW_PROCESSES][512];       /* further lines of the configuration files */
-    struct tw_rpc_client *client;           /* of the controller */
+    bool third;                        /* node-c is started, too */
+    bool own_network;                  /* see tw_cluster_open_apart */
+    char lines_host[TW_PROCESSES][20]; /* there */
+    char settings[TW_PROCESSES][512];  /* further lines of the configuration files */
+    struct tw_rpc_client *client;      /* of the controller */
     pthread_t monitor;
     _Atomic bool monitor_stop;
     _Atomic unsigned two_running; /* samples in which both copies of the VM ran */

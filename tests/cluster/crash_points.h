@@ -14,6 +14,7 @@ static const struct crash crash_points[] = {
     {.point = "source.saving_state", .way = COMMIT},
     {.point = "source.sending_state", .way = COMMIT},
     {.point = "source.verifying", .way = COMMIT},
+    {.point = "source.mirroring", .way = MIRRORED},
     {.point = "source.hook", .way = COMMIT},
     {.point = "source.giving_up", .way = COMMIT},
     {.point = "source.given_up", .way = COMMIT},

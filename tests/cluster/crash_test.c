@@ -36,6 +36,7 @@ static const char *const victim_names[] = {"source agent",    "destination agent
 enum way {
     COMMIT,      /* a migration that succeeds */
     FOLLOW,      /* the same in post-copy: most of the memory follows the VM */
+    MIRRORED,    /* ... kept by a third agent, too */
     CANCEL,      /* one that the operator cancels while it copies */
     REFUSE,      /* one that the destination refuses when it is to prepare (its disk is full) */
     LOSE_SOURCE, /* the source's QEMU dies while it copies */
@@ -55,7 +56,7 @@ struct crash {
 
 static bool follows(enum way way)
 {
-    return way == FOLLOW || way >= RESTART_DESTINATION;
+    return way == FOLLOW || way == MIRRORED || way >= RESTART_DESTINATION;
 }
 
 static bool is_cut(enum way way)
@@ -101,6 +102,8 @@ static void arm(struct tw_cluster *c, const struct crash *k)
         add_fault(b, "journal.prepared", "fail");
     if (k->way == LOSE_DESTINATION)
         add_fault(b, "destination.resuming", early);
+    if (k->way == MIRRORED) /* the mirror does not say that it has all before we strike */
+        add_fault(&c->processes[TW_AGENT_C], "mirror.filling", early);
     if (is_cut(k->way)) /* each side has to know that the VM runs */
         add_fault(at_source(k) ? a : b, at_source(k) ? "source.serving" : "destination.fetching",
                   early);
@@ -224,6 +227,8 @@ static void strike(struct tw_cluster *c, const struct crash *k)
     }
     snprintf(path, sizeof path, "%s/hold.release", c->dir);
     tw_touch(path);
+    snprintf(path, sizeof path, "%s/early.release", c->dir);
+    tw_touch(path);
     if (is_path(k->victim))
         tw_sleep_ms(k->victim == PATH_BROKEN ? BROKEN_MS : SILENT_MS);
     if (is_path(k->victim) || is_cut(k->way)) /* before: an agent that starts needs its address */
@@ -327,6 +332,7 @@ static void run(const struct crash *k)
     else
         tw_cluster_open(c);
     opened = true;
+    c->third = k->way == MIRRORED;
     arm(c, k);
     if (k->way == STAY_APART)
         strcpy(c->settings[TW_AGENT_B], "postcopy_recover: 1s\n");
@@ -342,6 +348,8 @@ static void run(const struct crash *k)
         limits.method = TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY;
         limits.bandwidth_bytes_per_s = 4u << 20;
     }
+    if (k->way == MIRRORED)
+        limits.mirror = (char *)(uintptr_t) "auto";
     cr_assert_eq(tw_cluster_migrate(c, "guest", "node-b", &limits, id, &err), TW_OK, "%s: %s",
                  err.where, err.what);
     go_the_way(c, k, id);

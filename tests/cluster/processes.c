@@ -66,7 +66,7 @@ static void door_text(const struct tw_cluster *c, const char *name, char *out, s
 
 static const char *lines_host(const struct tw_cluster *c, enum tw_role role)
 {
-    return c->own_network ? c->lines_host[role - TW_AGENT_A] : "127.0.0.1";
+    return c->own_network ? c->lines_host[role] : "127.0.0.1";
 }
 
 static void configure(struct tw_cluster *c, enum tw_role role)
@@ -226,9 +226,9 @@ void tw_cluster_open_apart(struct tw_cluster *c)
     folder_open(c);
     c->own_network = true;
     /* Tests side by side share it: each has addresses of its own. */
-    for (unsigned agent = 0; agent < TW_CLUSTER_AGENTS; agent++)
-        snprintf(c->lines_host[agent], sizeof *c->lines_host, "127.%u.%u.%u",
-                 1 + (unsigned)getpid() / 250 % 250, (unsigned)getpid() % 250, 11 + agent);
+    for (unsigned role = 0; role < TW_PROCESSES; role++)
+        snprintf(c->lines_host[role], sizeof *c->lines_host, "127.%u.%u.%u",
+                 1 + (unsigned)getpid() / 250 % 250, (unsigned)getpid() % 250, 10 + role);
     client_open(c);
 }
 

@@ -132,6 +132,8 @@ void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLim
     limits->method = methods[vt_world.scenario->method[t->vm][move]];
     limits->bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
     limits->timeout_ms = TIMEOUT_MS;
+    if (vt_world.scenario->mirror)
+        limits->mirror = (char *)(uintptr_t) "auto";
     limits->downtime_ms = vt_world.scenario->downtime_ms;
     limits->max_rounds = 5;
     limits->on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;

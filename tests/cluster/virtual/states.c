@@ -53,6 +53,14 @@ static struct vt_scenario postcopy(void)
     return s;
 }
 
+static struct vt_scenario mirrored(void)
+{
+    struct vt_scenario s = postcopy();
+    s.mirror = true;
+    s.data_pages = 200;
+    return s;
+}
+
 static struct vt_scenario hybrid(void)
 {
     struct vt_scenario s = plain(VT_HYBRID);
@@ -131,6 +139,7 @@ static const struct {
     {"rounds", rounds},
     {"postcopy", postcopy},
     {"hybrid", hybrid},
+    {"mirrored", mirrored},
     {"refused", refused},
     {"cancelled", cancelled},
     {"guest dies at the source", guest_dies_at_source},

@@ -74,6 +74,7 @@ struct vt_scenario {
     uint64_t bandwidth;
     bool all_writers_seen;
     bool hook;            /* a switch-over hook is configured */
+    bool mirror;          /* the third agent keeps what follows the VM */
     unsigned downtime_ms; /* 0 = as usual */
     bool deletes;         /* the operator deletes the first VM at the end */
     enum vt_plan plan;    /* whether the first VM's moves follow plans */
