@@ -218,6 +218,20 @@ Test(command, migrate_to_any_host)
     cr_expect_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--slow-down", "91"), 2);
 }
 
+Test(command, a_mirror_is_asked_for)
+{
+    cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b", "--method", "postcopy",
+                     "--mirror", "node-c"),
+                 0);
+    cr_expect_str_eq(fake.mirror, "node-c");
+    cr_assert_eq(TOW(&run, &fake, "vm", "migrate", "web-1", "node-b"), 0);
+    cr_expect_str_eq(fake.mirror, "");
+    cr_assert_eq(TOW(&run, &fake, "migration", "reconnect", "m-1"), 0);
+    cr_expect_not(fake.from_mirror);
+    cr_assert_eq(TOW(&run, &fake, "migration", "reconnect", "m-1", "--from-mirror"), 0);
+    cr_expect(fake.from_mirror);
+}
+
 Test(command, migration_set_pause_why)
 {
     cr_assert_eq(TOW(&run, &fake, "migration", "set", "m-1", "--bandwidth", "64MiB/s"), 0);

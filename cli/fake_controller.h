@@ -33,6 +33,8 @@ struct fake_controller {
     uint64_t created_memory;
     char migrated_vm[64], migrated_to[64];
     Towline__V1__MigrationLimits limits;
+    char mirror[64];  /* its text */
+    bool from_mirror; /* of the last reconnect */
     char cancelled[64], switched[64], recovered[64], removed[64], lost[64];
     Towline__V1__RecoverTo recovered_to;
     unsigned starts, adjusts, plan_looks;

@@ -59,6 +59,14 @@ static Towline__V1__Migration *migration_new(const struct fake_controller *fake)
     return m;
 }
 
+/* What a text of them points to is gone with the request. */
+static void take_limits(struct fake_controller *fake, const Towline__V1__MigrationLimits *limits)
+{
+    fake->limits = *limits;
+    fake_copy(fake->mirror, sizeof fake->mirror, limits->mirror);
+    fake->limits.mirror = fake->mirror;
+}
+
 HANDLER(on_start)
 {
     struct fake_controller *fake = ctx;
@@ -80,7 +88,7 @@ HANDLER(on_start)
     fake->starts++;
     fake_copy(fake->migrated_vm, sizeof fake->migrated_vm, q->vm);
     fake_copy(fake->migrated_to, sizeof fake->migrated_to, q->destination);
-    fake->limits = *q->limits;
+    take_limits(fake, q->limits);
     ((Towline__V1__StartMigrationResponse *)response)->migration = migration_new(fake);
     pthread_mutex_unlock(&fake->lock);
     return TW_OK;
@@ -154,12 +162,13 @@ HANDLER(on_switch)
 HANDLER(on_reconnect)
 {
     struct fake_controller *fake = ctx;
-    const char *id = ((const Towline__V1__ReconnectMigrationRequest *)request)->id;
+    const Towline__V1__ReconnectMigrationRequest *q = (const void *)request;
     Towline__V1__ReconnectMigrationResponse *r =
         (Towline__V1__ReconnectMigrationResponse *)response;
     UNUSED(call);
     pthread_mutex_lock(&fake->lock);
-    enum tw_code code = migration_answer(fake, id, &r->migration, err);
+    fake->from_mirror = q->from_mirror;
+    enum tw_code code = migration_answer(fake, q->id, &r->migration, err);
     pthread_mutex_unlock(&fake->lock);
     return code;
 }
@@ -237,7 +246,7 @@ HANDLER(on_plan)
         return TW_NOT_FOUND;
     pthread_mutex_lock(&fake->lock);
     fake->planned_for_ms = q->for_ms;
-    fake->limits = *q->limits;
+    take_limits(fake, q->limits);
     fake_copy(fake->migrated_to, sizeof fake->migrated_to, q->destination);
     ((Towline__V1__PlanMigrationResponse *)response)->plan = plan_new(fake, false);
     pthread_mutex_unlock(&fake->lock);
