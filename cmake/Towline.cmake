@@ -62,7 +62,8 @@ function(towline_register_test name)
     if(NOT ARG_LABELS)
         set(ARG_LABELS unit)
     endif()
-    set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+        ENVIRONMENT "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/leaks.supp:print_suppressions=0")
 endfunction()
 
 function(towline_test name)
@@ -75,8 +76,7 @@ function(towline_test name)
     towline_register_test(${name})
     # Criterion does not look at the exit status that a sanitizer gives a test's process at its end.
     set_tests_properties(${name} PROPERTIES
-        FAIL_REGULAR_EXPRESSION "ERROR: [A-Za-z]*Sanitizer|: runtime error: "
-        ENVIRONMENT "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/leaks.supp:print_suppressions=0")
+        FAIL_REGULAR_EXPRESSION "ERROR: [A-Za-z]*Sanitizer|: runtime error: ")
 endfunction()
 
 function(towline_plain_test name)

@@ -430,6 +430,8 @@ int play_main(int argc, char **argv, const struct play_test *tests, size_t count
 {
     struct running slots[AT_ONCE] = {{0}};
     unsigned failed = 0, busy = 0, slot;
+    signal(SIGPIPE,
+           SIG_IGN); /* as in every program of ours: peers go away while they are written to */
     if (argc > 1)
         return run_here(argv, tests, count);
     for (size_t i = 0; i < count; i++) {

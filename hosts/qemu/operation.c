@@ -211,7 +211,8 @@ static void continuing(struct tw_qemu *q)
     }
 }
 
-/* QEMU refuses to continue between the end of a save and its own notice of that end. */
+/* QEMU refuses to continue between the end of a save and its own notice of that end, which may come
+ * between its refusal and its answer here: only a refusal outside of that time stands. */
 static void continue_waiting(struct tw_qemu *q)
 {
     struct tw_qemu_operation *o = &q->operation;
@@ -219,12 +220,16 @@ static void continue_waiting(struct tw_qemu *q)
     if (retry_is_due(q)) {
         ask(q, TW_STEP_CONTINUING, "cont", NULL);
     } else if (answered_word(q, "status", status)) {
-        if (strcmp(status, "finish-migrate") == 0) {
+        const bool in_between = strcmp(status, "finish-migrate") == 0;
+        if (in_between) {
             retry(q);
-            return;
+        } else if (!o->past_save) {
+            ask(q, TW_STEP_CONTINUING, "cont", NULL);
+        } else {
+            o->err = o->refusal;
+            end_failed(q);
         }
-        o->err = o->refusal;
-        end_failed(q);
+        o->past_save = !in_between;
     }
 }
 
@@ -582,7 +587,7 @@ enum tw_code tw_operation_begin(struct tw_qemu *q, enum tw_host_operation op,
     if (code)
         return code;
     o->deadline_ns = deadline_ns;
-    o->completed = o->failed = o->drained = false;
+    o->completed = o->failed = o->drained = o->past_save = false;
     o->feed = state;
     o->fed = 0;
     tw_error_clear(&o->err);

@@ -89,6 +89,7 @@ struct tw_qemu_operation {
     uint8_t *data;
     size_t size, capacity;
     struct tw_error refusal; /* QEMU's answer to cont, while we look whether it is for good */
+    bool past_save;          /* ... given, or looked at, when no save was in the way any more */
     const struct tw_host_state *feed;
     size_t fed;
     enum tw_code code; /* of an ended operation */
