@@ -100,6 +100,7 @@ static void verbs_page(FILE *out, const struct tw_agent *a)
         {"resent_total", "counter", "Messages sent again on new queue pairs.", s.resent},
         {"breaks_total", "counter", "Connections whose queue pairs were lost.", s.breaks},
         {"reconnects_total", "counter", "Connections brought back.", s.reconnects},
+        {"nudges_total", "counter", "Empty writes to peers that did not answer.", s.nudges},
         {"refused_total", "counter", "Connections closed for what the peer sent.", s.refused},
         {"reads_total", "counter", "One-sided reads posted.", s.reads},
         {"registrations_total", "counter", "Memory registrations done.", s.registrations},

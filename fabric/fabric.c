@@ -88,6 +88,11 @@ enum tw_code tw_fabric_listen(struct tw_fabric *f, const char *address, struct t
     return f->backend->listen(f, address, err);
 }
 
+uint64_t tw_fabric_patience(const struct tw_fabric *f)
+{
+    return f->config.idle_timeout_ns;
+}
+
 const char *tw_fabric_address(const struct tw_fabric *f)
 {
     return f->address;

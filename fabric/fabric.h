@@ -95,6 +95,9 @@ void tw_fabric_close(struct tw_fabric *fabric); /* closes its connections silent
  * Addresses are numbers: names are resolved by who calls, as that may take long. */
 enum tw_code tw_fabric_listen(struct tw_fabric *fabric, const char *address, struct tw_error *err);
 const char *tw_fabric_address(const struct tw_fabric *fabric);
+
+/* How long a silent peer is waited for, ns: what waits for several of its answers waits longer. */
+uint64_t tw_fabric_patience(const struct tw_fabric *fabric);
 const char *tw_fabric_kind(const struct tw_fabric *fabric); /* "tcp", "verbs", "sim" */
 
 /* Begins to connect; on_up or on_down follows inside `deadline_ns`. Of `hello`, epoch and owner

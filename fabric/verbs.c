@@ -279,6 +279,10 @@ static uint64_t conn_due(const struct verbs_conn *conn)
     uint64_t due = suspicious_ns(conn);
     if (conn->link && conn->link->give_up_ns < due)
         due = conn->link->give_up_ns;
+    if (conn->link && conn->client) {
+        const uint64_t nudge = verbs_nudge_due(conn->link);
+        due = nudge < due ? nudge : due;
+    }
     if (conn->client && conn->broken && !conn->link && conn->redial_ns < due)
         due = conn->redial_ns;
     return due;
@@ -294,6 +298,8 @@ static void conn_tick(struct verbs_conn *conn, uint64_t now_ns)
         verbs_link_fail(conn->link, TW_UNAVAILABLE, "the peer does not answer");
     if (conn->link && now_ns >= conn->link->give_up_ns)
         verbs_link_fail(conn->link, TW_DEADLINE_EXCEEDED, "not connected in time");
+    if (conn->link && conn->client)
+        verbs_nudge(conn->link, now_ns);
     if (conn->link && conn->link->failed)
         verbs_break(conn);
     if (!conn->base.hung_up && conn->client && conn->broken && !conn->link &&

@@ -37,6 +37,7 @@ struct tw_verbs_stats {
     uint64_t flush_queue;       /* because the send queue was full */
     uint64_t breaks;            /* connections whose queue pairs were lost while up */
     uint64_t reconnects;        /* of them, brought back */
+    uint64_t nudges;            /* empty writes to a peer that does not answer a greeting (iWARP) */
     uint64_t refused;           /* connections closed because of what the peer sent */
     uint64_t reads;             /* RDMA READs posted */
     uint64_t lookups;           /* questions for the place of a slice */

@@ -491,6 +491,7 @@ static void established(struct verbs_queue *q, const uint8_t *bytes, size_t size
     conn->queues = priv.queue;
     q->state = VERBS_GREETING_DUE;
     send_greeting(q);
+    verbs_nudge_later(q);
 }
 
 static void queue_event(struct verbs_queue *q, enum rdma_cm_event_type type, int status,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define LINGER_NS (300 * TW_MS)
+#define NUDGE_NS  (50 * TW_MS)
 
 /* Credit is always written from within its work request. */
 static const uint32_t inline_sizes[] = {VERBS_INLINE, 128, 64, 32};
@@ -239,6 +240,59 @@ void verbs_wake(struct verbs_fabric *f)
     const uint64_t one = 1;
     const ssize_t n = write(f->again, &one, sizeof one); /* full is as good */
     (void)n;
+}
+
+/* ---- A greeting that is not answered ----------------------------------------------------------
+ */
+
+/* Soft-iWARP answers a request before it reads the connection's socket as a queue pair's: what the
+ * client says in between lies there until more comes. An empty write is more; it needs no receive,
+ * and nobody hears of it. Each later than the one before: the peer may just be slow. */
+static void nudge(struct verbs_queue *q, uint64_t now_ns)
+{
+    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_WRITE};
+    struct tw_error err;
+    q->nudge_after_ns *= 2;
+    q->nudge_ns = tw_after(now_ns, q->nudge_after_ns);
+    if (verbs_queue_room(q) < 2)
+        return;
+    verbs_request_finish(q, &wr, false);
+    if (verbs_post(q, &wr, 1, &err))
+        verbs_link_fail_with(q->link, &err);
+    q->link->fabric->stats.nudges++;
+}
+
+void verbs_nudge_later(struct verbs_queue *q)
+{
+    if (!q->link->fabric->iwarp)
+        return;
+    q->nudge_after_ns = NUDGE_NS;
+    q->nudge_ns = tw_after(tw_fabric_now(&q->link->fabric->base), NUDGE_NS);
+}
+
+static bool is_unanswered(const struct verbs_queue *q)
+{
+    return q->nudge_ns && q->state == VERBS_GREETING_DUE && !q->link->failed;
+}
+
+void verbs_nudge(struct verbs_link *link, uint64_t now_ns)
+{
+    for (unsigned i = 0; i <= VERBS_QUEUES_MAX; i++) {
+        struct verbs_queue *q = i ? &link->bulk[i - 1] : &link->urgent;
+        if (is_unanswered(q) && now_ns >= q->nudge_ns)
+            nudge(q, now_ns);
+    }
+}
+
+uint64_t verbs_nudge_due(const struct verbs_link *link)
+{
+    uint64_t due = TW_NEVER;
+    for (unsigned i = 0; i <= VERBS_QUEUES_MAX; i++) {
+        const struct verbs_queue *q = i ? &link->bulk[i - 1] : &link->urgent;
+        if (is_unanswered(q) && q->nudge_ns < due)
+            due = q->nudge_ns;
+    }
+    return due;
 }
 
 /* ---- Last words ------------------------------------------------------------------------------ */

@@ -95,11 +95,13 @@ struct verbs_queue {
     enum tw_lane lane;
     unsigned index; /* among bulk */
     enum verbs_queue_state state;
-    uint32_t depth;      /* work requests that fit */
-    uint32_t inline_max; /* bytes */
-    uint64_t posted;     /* work requests given to the device */
-    uint64_t done;       /* of them, known to be done */
-    uint64_t signalled;  /* the last of them that will tell */
+    uint32_t depth;          /* work requests that fit */
+    uint32_t inline_max;     /* bytes */
+    uint64_t posted;         /* work requests given to the device */
+    uint64_t done;           /* of them, known to be done */
+    uint64_t signalled;      /* the last of them that will tell */
+    uint64_t nudge_ns;       /* client on iWARP, GREETING_DUE: when to nudge the peer; 0 = never */
+    uint64_t nudge_after_ns; /* ... and how long behind the last time */
     struct verbs_call call;
 };
 
@@ -272,6 +274,11 @@ void verbs_link_fail(struct verbs_link *link, enum tw_code code, const char *wha
     __attribute__((format(printf, 3, 4)));
 void verbs_link_fail_with(struct verbs_link *link, const struct tw_error *why);
 bool verbs_lane_ready(const struct verbs_conn *conn, enum tw_lane lane);
+/* On iWARP: a peer that has not answered our greeting is nudged from some time on; when that is due
+ * again. */
+void verbs_nudge_later(struct verbs_queue *queue);
+void verbs_nudge(struct verbs_link *link, uint64_t now_ns);
+uint64_t verbs_nudge_due(const struct verbs_link *link);
 /* Detaches the link from its connection, to be freed by poll; with `words`, not before what it has
  * posted is out, or has had its time. */
 void verbs_link_linger(struct verbs_conn *conn, bool words);

@@ -140,6 +140,30 @@ Test(verbs, several_bulk_queue_pairs_keep_the_order)
     world_close(w);
 }
 
+/* Soft-iWARP may forget a greeting until more comes; a peer that is late is nudged in any case. */
+Test(verbs, a_greeting_that_is_not_answered_is_followed_by_nudges, .timeout = 100)
+{
+    struct world *w = open_world(NULL, &patient);
+    const struct tw_hello hello = world_hello();
+    struct tw_error err;
+    cr_assert_eq(tw_fabric_connect(w->b.fabric, tw_fabric_address(w->a.fabric), &hello,
+                                   tw_now(w->clock) + 20 * TW_SEC, &w->b, &w->b.conn, &err),
+                 TW_OK, "%s", err.what);
+    const struct verbs_conn *conn = (const struct verbs_conn *)w->b.conn;
+    cr_assert(WORLD_UNTIL(w, 10000, conn->link->urgent.state >= VERBS_GREETING_DUE));
+    const uint64_t until = tw_now(w->clock) + TW_SEC;
+    while (conn->link->urgent.state == VERBS_GREETING_DUE && tw_now(w->clock) < until)
+        tw_fabric_poll(w->b.fabric, tw_now(w->clock) + 10 * TW_MS); /* the peer has no time */
+    const bool iwarp = ((const struct verbs_fabric *)w->b.fabric)->iwarp;
+    if (iwarp)
+        cr_expect_gt(stats_of(&w->b).nudges, 2);
+    else
+        cr_expect_eq(stats_of(&w->b).nudges, 0);
+    cr_assert(WORLD_UNTIL(w, 15000, w->b.ups || w->b.downs) && w->b.ups, "%s", w->b.why.what);
+    stream(w, 40, NULL);
+    world_close(w);
+}
+
 /* ---- The wire -------------------------------------------------------------------------------- */
 
 static void run(const char *variable)

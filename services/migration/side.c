@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CONNECT_LIMIT_NS (10 * TW_SEC) /* at least */
+
 enum tw_code tw_host_call_begin(struct tw_host_call *call, enum tw_host_operation op,
                                 const struct tw_host_state *state, uint64_t now_ns,
                                 struct tw_error *err)
@@ -29,6 +31,12 @@ bool tw_host_call_poll(struct tw_host_call *call, struct tw_host_state *state, e
 bool tw_host_alive(const struct tw_host *host)
 {
     return host->ops->alive(host->ctx);
+}
+
+uint64_t tw_connect_deadline(const struct tw_fabric *fabric, uint64_t from_ns)
+{
+    const uint64_t patience_ns = 2 * tw_fabric_patience(fabric);
+    return tw_after(from_ns, patience_ns > CONNECT_LIMIT_NS ? patience_ns : CONNECT_LIMIT_NS);
 }
 
 void tw_farewell_say(struct tw_farewell *f, enum tw_control_kind kind,

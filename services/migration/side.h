@@ -9,7 +9,7 @@
 
 #define TW_HOST_CALL_LIMIT_NS (20 * TW_SEC) /* one operation of the host */
 #define TW_RETRY_NS           (100 * TW_MS) /* before a failed continue or journal is tried again */
-#define TW_LINGER_NS          (2 * TW_SEC) /* for the last message to arrive before we close */
+#define TW_LINGER_NS          (2 * TW_SEC)  /* for the last message to arrive before we close */
 #define TW_BLOCKED_NS         TW_MS         /* no credit: look again, unless the fabric wakes us */
 #define TW_POLL_NS            (TW_MS / 2)   /* an operation of the host is under way */
 #define TW_REDIAL_NS          (250 * TW_MS) /* before a lost path is tried again */
@@ -38,6 +38,10 @@ bool tw_host_call_poll(struct tw_host_call *call, struct tw_host_state *state, e
                        struct tw_error *err);
 
 bool tw_host_alive(const struct tw_host *host);
+
+/* When a connection that is begun at `from_ns` has to be up: several answers of the peer, each of
+ * which the fabric would wait for. */
+uint64_t tw_connect_deadline(const struct tw_fabric *fabric, uint64_t from_ns);
 
 /* Messages that are due but wait for credit, and the end of the connection after the last. */
 struct tw_farewell {

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_LIMIT_NS (10 * TW_SEC)
 #define HOOK_AFTERMATH_NS                                                                          \
     (10 * TW_SEC) /* for a hook that still works on an aborted switch-over                         \
                    */
@@ -414,7 +413,7 @@ static enum tw_code connect_to(struct tw_source *s, const char *address, struct 
 {
     struct tw_hello hello = {.epoch = s->params.epoch};
     memcpy(hello.owner, s->params.token, TW_OWNER_SIZE);
-    uint64_t deadline = tw_after(s->meter.start_ns, CONNECT_LIMIT_NS);
+    uint64_t deadline = tw_connect_deadline(s->env.fabric, s->meter.start_ns);
     return tw_fabric_connect(s->env.fabric, address, &hello, deadline, &s->end, &s->conn, err);
 }
 

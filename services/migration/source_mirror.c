@@ -9,8 +9,7 @@
 
 #include <string.h>
 
-#define CONNECT_LIMIT_NS (10 * TW_SEC)
-#define SLICE            (512u << 10) /* payload in a step */
+#define SLICE (512u << 10) /* payload in a step */
 
 /* ---- What the connection tells ------------------------------------------------------------------
  */
@@ -87,7 +86,7 @@ enum tw_code tw_source_mirror_to(struct tw_source *s, struct tw_fabric *fabric, 
     memcpy(hello.owner, token, TW_OWNER_SIZE);
     m->end = (struct tw_migration_end){on_up, on_chunk, on_down, s};
     m->wanted = true;
-    uint64_t deadline_ns = tw_after(tw_now(s->env.clock), CONNECT_LIMIT_NS);
+    uint64_t deadline_ns = tw_connect_deadline(fabric, tw_now(s->env.clock));
     return tw_fabric_connect(fabric, address, &hello, deadline_ns, &m->end, &m->conn, err);
 }
 
