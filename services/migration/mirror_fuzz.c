@@ -110,6 +110,9 @@ static void keep_end(struct fuzz *f)
     const union tw_control c = {
         .keep_end = {.epoch = EPOCH, .lines = p.lines_named, .digest = next(f) & 1u}};
     control(f, TW_CONTROL_KEEP_END, &c);
+    tw_mirror_progress(f->mirror, &p);
+    if (!f->refused && !p.complete)
+        abort(); /* it took the word of its source */
 }
 
 static void raw(struct fuzz *f)
