@@ -10,16 +10,36 @@ static const char *state_name(const struct tw_migration_record *m)
     return tw_migration_table.states[m->state].name;
 }
 
-static enum tw_code check(const struct tw_drive *d, enum tw_side side, bool heard,
-                          struct tw_error *err)
+/* Which part the host has in it; NONE: no part. */
+static enum tw_fenced part_of(const struct tw_drive *d, const char *host)
+{
+    if (strcmp(host, d->source) == 0)
+        return TW_FENCED_SOURCE;
+    if (strcmp(host, d->destination) == 0)
+        return TW_FENCED_DESTINATION;
+    return *host && strcmp(host, d->mirror_host) == 0 ? TW_FENCED_MIRROR : TW_FENCED_NONE;
+}
+
+static bool is_silent(const struct tw_drive *d, enum tw_fenced part)
+{
+    if (part == TW_FENCED_MIRROR)
+        return d->mirror_word == TW_MIRROR_UNHEARD || d->record.fenced & TW_FENCED_MIRROR;
+    return d->silent[part == TW_FENCED_SOURCE ? TW_SOURCE_SIDE : TW_DESTINATION_SIDE];
+}
+
+static enum tw_code check(const struct tw_drive *d, enum tw_fenced part, const char *host,
+                          bool heard, struct tw_error *err)
 {
     const struct tw_migration_record *m = &d->record;
+    if (part == TW_FENCED_NONE)
+        return tw_fail(err, TW_INVALID_ARGUMENT, d->id,
+                       "source, destination or mirror of the migration", host,
+                       "the host has no part in it");
     if (m->state != TW_MIGRATION_RESOLVING)
         return tw_fail(err, TW_FAILED_PRECONDITION, m->id, "resolving", state_name(m),
                        "there is nothing to decide");
-    if (heard || !d->silent[side])
-        return tw_fail(err, TW_FAILED_PRECONDITION, m->id, "a host that is not heard",
-                       side == TW_SOURCE_SIDE ? m->source : m->destination,
+    if (heard || !is_silent(d, part))
+        return tw_fail(err, TW_FAILED_PRECONDITION, m->id, "a host that is not heard", host,
                        "the host is not lost: it answers, or has not been asked yet");
     return TW_OK;
 }
@@ -33,7 +53,10 @@ static enum tw_code write_down(struct tw_drive *d, enum tw_fenced lost, const ch
         return TW_OK;
     m.fenced |= lost;
     tw_fail(&m.error, TW_UNAVAILABLE, m.id, NULL, NULL, "an operator declared host %s lost", host);
-    return tw_drive_write(d, &m, &change, err);
+    enum tw_code code = tw_drive_write(d, &m, &change, err);
+    if (code == TW_OK && lost == TW_FENCED_MIRROR)
+        d->mirror_word = TW_MIRROR_LACKS;
+    return code;
 }
 
 static enum tw_code declare(struct tw_drive *d, const char *host, bool confirmed,
@@ -41,19 +64,12 @@ static enum tw_code declare(struct tw_drive *d, const char *host, bool confirmed
 {
     char url[TW_URL_SIZE];
     bool heard;
-    bool source = strcmp(host, d->source) == 0;
-    enum tw_fenced lost = source ? TW_FENCED_SOURCE : TW_FENCED_DESTINATION;
-    if (!source && strcmp(host, d->destination) != 0)
-        return tw_fail(err, TW_INVALID_ARGUMENT, d->id, "source or destination of the migration",
-                       host, "the host has no part in it");
     tw_catalogue_locate(d->owner->config.reach.catalogue, host, url, &heard);
     pthread_mutex_lock(&d->lock);
-    enum tw_code code = check(d, source ? TW_SOURCE_SIDE : TW_DESTINATION_SIDE, heard, err);
-    if (code == TW_OK) {
-        struct tw_resolve_view view = d->view;
-        view.fenced = d->record.fenced;
-        *prospect = tw_resolve_prospect(&view, lost);
-    }
+    enum tw_fenced lost = part_of(d, host);
+    enum tw_code code = check(d, lost, host, heard, err);
+    if (code == TW_OK)
+        *prospect = tw_drive_mirror_prospect(d, lost);
     if (code == TW_OK && confirmed)
         code = write_down(d, lost, host, err);
     pthread_mutex_unlock(&d->lock);

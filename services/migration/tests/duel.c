@@ -63,7 +63,8 @@ static const struct tw_fabric_events events = {
 
 struct tw_migration_env env(void)
 {
-    return (struct tw_migration_env){.clock = d.clock, .fabric = d.fabric[0], .journal = journal};
+    return (struct tw_migration_env){
+        .clock = d.clock, .fabric = d.fabric[0], .journal = journal, .dial_mirror = d.dial_mirror};
 }
 
 void duel_open(uint64_t seed, bool incoming)

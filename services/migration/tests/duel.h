@@ -23,7 +23,8 @@ struct duel {
     struct tw_error peer_why;
     enum tw_hand_over durable;
     struct tw_migration_params params;
-    uint32_t heard[16]; /* control messages that the peer got, by kind */
+    tw_migration_dial dial_mirror; /* of the real side; NULL = it has none */
+    uint32_t heard[16];            /* control messages that the peer got, by kind */
 };
 
 extern struct duel d;

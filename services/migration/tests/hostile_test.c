@@ -295,6 +295,91 @@ Test(hostile, lines_behind_a_map_need_a_reason_and_a_state_before_them)
     expect_refused("before the device state");
 }
 
+/* ---- A mirror that is none --------------------------------------------------------------------
+ */
+
+static enum tw_code dial_peer(void *ctx, const struct tw_hello *hello, uint64_t deadline_ns,
+                              void *conn_ctx, struct tw_conn **conn, struct tw_error *err)
+{
+    (void)ctx;
+    return tw_fabric_connect(d.fabric[0], "peer", hello, deadline_ns, conn_ctx, conn, err);
+}
+
+/* The VM runs at the destination and misses lines 1 and 2 of page 3, its source has gone, and who
+ * answers as its mirror is the peer. */
+static void meet_as_mirror(void)
+{
+    static const struct tw_record_header one = RECORD(3, TW_RECORD_ZERO_LINES, 6);
+    duel_open(1, true);
+    struct tw_hello hello = hello_of(&d.params);
+    d.params.mirror_after_ns = TW_MS;
+    d.dial_mirror = dial_peer;
+    meet_destination(&hello);
+    say_begin_with(TW_METHOD_POST_COPY);
+    say_map(&one, 1);
+    say_map_end(2, 0);
+    turns(20, TW_MS);
+    say_map(&one, 1);
+    say_map_end(2, 1);
+    const union tw_control final = {.final_end = {.verify = 1}};
+    say(TW_CONTROL_FINAL_END, &final);
+    cr_assert_eq(tw_conn_send(d.peer, TW_LANE_BULK, TW_CHUNK_BLOB, 0, 0, "state", 5, NULL), TW_OK);
+    const union tw_control end = {.state_end = {5, tw_bytes_hash("state", 5)}};
+    say(TW_CONTROL_STATE_END, &end);
+    turns(50, TW_MS);
+    cr_assert_eq(d.heard[TW_CONTROL_PREPARED], 1);
+    d.host.may_run = true;
+    const union tw_control commit = {.epoch = {8}};
+    say(TW_CONTROL_COMMIT, &commit);
+    turns(50, TW_MS);
+    cr_assert(d.host.running);
+    tw_conn_close(d.peer);
+    d.peer = NULL;
+    cr_assert_eq(tw_fabric_listen(d.fabric[1], "peer", NULL), TW_OK);
+    for (unsigned n = 0; n < 4000 && !d.heard[TW_CONTROL_MISSING]; n++)
+        turn(TW_MS);
+    cr_assert_eq(d.heard[TW_CONTROL_MISSING], 1);
+    d.peer_down = false;
+}
+
+/* What it sends is checked like what a source sends: the VM waits on, and nothing was written. */
+static void expect_mirror_refused(const char *text)
+{
+    struct tw_migration_progress p;
+    turns(20, TW_MS);
+    cr_assert(d.peer_down || !d.peer || d.heard[TW_CONTROL_MISSING] > 1, "%s", text);
+    tw_destination_progress(d.destination, &p);
+    cr_assert_eq(p.lines_left, 2, "%s: %lu", text, (unsigned long)p.lines_left);
+    cr_assert(d.host.running);
+    for (uint64_t i = 0; i < PAGES * TW_PAGE_SIZE; i++)
+        cr_assert_eq(d.host.host.memory[i], 0);
+    duel_close();
+}
+
+Test(hostile, what_a_mirror_serves_is_checked_like_a_sources)
+{
+    static const struct tw_record_header map = RECORD(3, TW_RECORD_ZERO_LINES, 6);
+    const union tw_control final = {.final_end = {.verify = 1}};
+    meet_as_mirror();
+    say_line(PAGES);
+    expect_mirror_refused("behind the memory");
+    meet_as_mirror();
+    say_line(UINT64_MAX >> 13);
+    expect_mirror_refused("far behind it");
+    meet_as_mirror();
+    say_map(&map, 1);
+    expect_mirror_refused("another map");
+    meet_as_mirror();
+    say(TW_CONTROL_FINAL_END, &final);
+    expect_mirror_refused("a switch");
+    meet_as_mirror();
+    say_begin_with(TW_METHOD_POST_COPY);
+    expect_mirror_refused("an opening");
+    meet_as_mirror();
+    tw_conn_send(d.peer, TW_LANE_BULK, TW_CHUNK_LINES, 0, 1, "0123456789abcdef", 16, NULL);
+    expect_mirror_refused("no records");
+}
+
 /* ---- Against a source -------------------------------------------------------------------------
  */
 
