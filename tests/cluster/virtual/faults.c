@@ -53,7 +53,9 @@ static void over(void *ctx)
         return; /* everything was mended at once */
     switch (f->kind) {
     case VT_CUT:
-        vt_mend(f->node, f->other);
+        do
+            vt_mend(f->node, f->other);
+        while (f->amount && vt_is_cut(&vt_world.nodes[f->node], &vt_world.nodes[f->other]));
         break;
     case VT_ISOLATE:
         isolate(f->node, vt_mend);

@@ -124,7 +124,7 @@ static void reconnect_when_told(struct vt_task *t, const Towline__V1__Migration 
     else if (!t->path_gone_ns)
         t->path_gone_ns = vt_now();
     else if (vt_now() > t->path_gone_ns + PATIENCE_NS)
-        told("Reconnect", &again.base);
+        vt_world.reconnects += told("Reconnect", &again.base);
 }
 
 void vt_orders_look(struct vt_task *t, const Towline__V1__Migration *m)

@@ -24,7 +24,7 @@ extern const char *const vt_method_names[VT_METHODS];
 enum vt_fault_kind {
     VT_KILL,          /* `node` dies and starts again `lasts_ns` later */
     VT_KILL_AT_WRITE, /* ... before or after (amount & 1) its next durable writes (amount / 2) */
-    VT_CUT,           /* between `node` and `other` */
+    VT_CUT,           /* between `node` and `other`; `amount`: its end ends every cut of these */
     VT_ISOLATE,       /* between `node` and everybody */
     VT_LOSS,          /* `amount` percent of what RPC carries */
     VT_DELAY,         /* RPC takes up to `amount` ms one way */
@@ -79,6 +79,7 @@ struct vt_scenario {
     bool deletes;         /* the operator deletes the first VM at the end */
     enum vt_plan plan;    /* whether the first VM's moves follow plans */
     uint64_t recover_ns;  /* how long a lost path is tried again; 0 = as usual */
+    uint64_t wrong_ns;    /* for how long things may go wrong; 0 = as usual */
     struct vt_fault faults[VT_FAULTS_MAX];
     unsigned fault_count;
     uint64_t keep;           /* bits of the faults that happen */
@@ -109,6 +110,7 @@ struct vt_world {
     char problem[400]; /* the first broken rule; "" = none */
     uint64_t problem_ns;
     unsigned reached[2][64]; /* states of source and destination that were entered */
+    unsigned reconnects;     /* orders to connect again that were taken */
 };
 extern struct vt_world vt_world;
 
