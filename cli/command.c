@@ -98,7 +98,7 @@ static const struct tow_option recover_options[] = {
 };
 
 static const struct tow_option lost_options[] = {
-    {0, "lost", "HOST", NULL, "source or destination that is off for good"},
+    {0, "lost", "HOST", NULL, "source, destination or mirror that is off for good"},
     {0, "yes", NULL, NULL, "your word that it is; without, only what would become of the VM"},
     {0, NULL, NULL, NULL, NULL},
 };

@@ -86,7 +86,7 @@ static struct tw_verdict judge(struct tw_drive *d, const struct tw_migration_rec
                    s->holds_vm, s->vm_ended},
         .destination = {m->destination_known, t->answers, t->peer_lost, t->holds_vm, t->vm_ended},
         .decided = m->decision,
-        .fenced = m->fenced,
+        .fenced = m->fenced & TW_FENCED_BOTH,
     };
     struct tw_verdict verdict = tw_resolve(&d->view);
     /* Nobody can take back a VM whose process is gone. */
@@ -105,7 +105,7 @@ static void end_error(struct tw_drive *d, struct tw_migration_record *m,
     tw_error_clear(&m->error);
     if (m->state == TW_MIGRATION_COMPLETED)
         return;
-    if (m->state == TW_MIGRATION_LOST && m->fenced)
+    if (m->state == TW_MIGRATION_LOST && m->fenced & TW_FENCED_BOTH)
         tw_fail(&m->error, TW_DATA_LOSS, m->id, NULL, NULL, "vm lost with its host: %s",
                 verdict->reason);
     else if (m->state == TW_MIGRATION_CANCELLED)
@@ -163,7 +163,7 @@ static void end_at_source(const struct tw_drive *d, struct tw_migration_record *
 static void end_with_host(const struct tw_drive *d, struct tw_migration_record *m,
                           struct tw_drive_change *change)
 {
-    if (m->fenced == TW_FENCED_SOURCE)
+    if ((m->fenced & TW_FENCED_BOTH) == TW_FENCED_SOURCE)
         change->host = d->destination; /* the host that is there is asked to forget it */
     change->epoch = (m->reclaim_epoch ? m->reclaim_epoch : m->epoch) + 1;
     change->reason = "an operator declared a host lost that had the only copy";
@@ -184,7 +184,7 @@ static void end_nowhere(const struct tw_drive *d, struct tw_migration_record *m,
         m->owed |= TW_OWED_DESTINATION_ABORT;
     if (m->source_known == TW_KNOWN_GIVEN_UP)
         m->owed |= TW_OWED_SOURCE_FINISH;
-    if (m->fenced)
+    if (m->fenced & TW_FENCED_BOTH)
         end_with_host(d, m, change);
 }
 
@@ -431,7 +431,7 @@ static uint64_t follow(struct tw_drive *d)
         pthread_mutex_unlock(&d->lock);
         return next;
     case TW_ACTION_ABANDON:
-        if (d->answer[TW_DESTINATION_SIDE].path_lost && d->mirror.host[0]) {
+        if (d->mirror.host[0]) {
             pthread_mutex_unlock(&d->lock);
             if (tw_drive_mirror_replaces(d))
                 return in_ns(TW_SEC);

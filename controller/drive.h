@@ -51,8 +51,8 @@ struct tw_drive {
     unsigned doubts, alarms;
     char told_fabric[TW_URL_SIZE]; /* where the destination was told that the source is */
     struct {
-        char host[TW_NAME_SIZE]; /* empty: there is none */
-        Towline__V1__MirrorState state;
+        char host[TW_NAME_SIZE];        /* empty: there is none */
+        Towline__V1__MirrorState state; /* written with the lock */
         uint64_t lines, bytes, asked_ns, silent_since_ns;
         bool known; /* it was asked to hold */
     } mirror;
@@ -93,6 +93,9 @@ enum tw_code tw_drive_mirror_hold(struct tw_drive *drive, uint64_t memory_bytes,
 void tw_drive_mirror_ask(struct tw_drive *drive);
 /* What it said last goes into what the source tells. */
 void tw_drive_mirror_stamp(const struct tw_drive *drive, Towline__V1__MigrationProgress *progress);
+/* With the lock: whether it may still have all that is missing; and whether it does not answer. */
+bool tw_drive_mirror_may_hold(const struct tw_drive *drive);
+bool tw_drive_mirror_silent(const struct tw_drive *drive);
 /* A source that has nothing any more: the mirror has. True when the destination goes on from it, or
  * that is not known yet. */
 bool tw_drive_mirror_replaces(struct tw_drive *drive);

@@ -84,7 +84,9 @@ static void become(struct tw_drive *d, Towline__V1__MirrorState state)
     };
     if (state == d->mirror.state)
         return;
+    pthread_mutex_lock(&d->lock); /* an operator's order looks at it */
     d->mirror.state = state;
+    pthread_mutex_unlock(&d->lock);
     if ((size_t)state < sizeof texts / sizeof *texts && texts[state])
         tell(d, state == STATE(HOLDING) ? TW_LOG_INFO : TW_LOG_WARN, texts[state]);
 }
@@ -122,12 +124,30 @@ void tw_drive_mirror_stamp(const struct tw_drive *d, Towline__V1__MigrationProgr
     p->mirror_bytes = d->mirror.bytes;
 }
 
+/* Until it is heard that it has nothing, or an operator gives that word for it, it may have all. */
+bool tw_drive_mirror_may_hold(const struct tw_drive *d)
+{
+    const Towline__V1__MirrorState state = d->mirror.state;
+    const bool lost = d->record.fenced & TW_FENCED_MIRROR && state == STATE(SILENT);
+    return d->mirror.host[0] && !lost && state != STATE(LOST) && state != STATE(FILLING);
+}
+
+bool tw_drive_mirror_silent(const struct tw_drive *d)
+{
+    return d->mirror.state == STATE(SILENT);
+}
+
 bool tw_drive_mirror_replaces(struct tw_drive *d)
 {
     struct tw_error err = {0};
-    if (d->mirror.state == STATE(LOST) || d->mirror.state == STATE(FILLING))
+    pthread_mutex_lock(&d->lock);
+    bool may = tw_drive_mirror_may_hold(d);
+    pthread_mutex_unlock(&d->lock);
+    if (!may)
         return false;
-    /* Until it is heard that it has nothing, it may have all. */
+    /* One that does not answer hears it when it does; one that gets the rest needs no word. */
+    if (!d->answer[TW_DESTINATION_SIDE].path_lost)
+        return true;
     if (tw_reach_from_mirror(&d->owner->config.reach, d->destination, d->id, TELL_MS, &err) !=
         TW_OK)
         tw_log(TW_LOG_WARN, "migration", "not told", "migration=%s action=from_mirror what=\"%s\"",

@@ -57,6 +57,7 @@ enum tw_fenced {
     TW_FENCED_DESTINATION = 2,
     TW_FENCED_BOTH = 3,
     TW_FENCED_COUNT,
+    TW_FENCED_MIRROR = 8, /* beside these: what it kept is not waited for (drive_mirror.c) */
 };
 
 struct tw_resolve_view {

@@ -11,22 +11,28 @@
 
 #include <string.h>
 
-/* Played one after the other by --mutations. By name only (--break): never_declared (an operator's
- * word that a host is lost is not taken), leave_stale (an old copy on a host that is back stays),
- * forget_adjust, no_reconnect, never_resumed (orders that are acknowledged and not done), any_plan
- * (whether a plan still holds is not looked at), stop_takes_guests (an agent that ends in order
- * ends its guests), forget_fsync and forget_sync (records and store are not made to last). */
-const char *const vt_mutations[] = {
-    "start_early",      /* hand-over: a prepared destination runs */
-    "skip_final_sweep", /* hand-over: the last lines are not sent */
-    "drop_record",      /* hand-over: a record is not sent */
-    "reclaim_owned",    /* resolve: the source takes back what the destination owns */
-    "commit_active",    /* resolve: the destination is told to run while the source is silent */
-    "lost_in_doubt",    /* resolve: a silent host is taken for an empty one */
-    "forget_given_up",  /* records: the give-up is acknowledged and not written */
-    "forget_committed", /* records: the same of the take-over */
-    "forget_outcome",   /* records: how a migration ended is not written */
-    NULL,
+/* A seed or a way that notices, as the code stands; where it does not any more, others are looked
+ * through. */
+const struct vt_mutation vt_mutations[] = {
+    {.rule = "start_early"},      /* hand-over: a prepared destination runs */
+    {.rule = "skip_final_sweep"}, /* hand-over: the last lines are not sent */
+    {.rule = "drop_record"},      /* hand-over: a record is not sent */
+    {.rule = "reclaim_owned"},    /* resolve: the source takes back what the destination owns */
+    {.rule = "commit_active"},    /* resolve: the destination runs while the source is silent */
+    {.rule = "lost_in_doubt"},    /* resolve: a silent host is taken for an empty one */
+    {.rule = "never_declared"},   /* resolve: an operator's word that a host is lost is not taken */
+    {.rule = "leave_stale"},      /* resolve: an old copy on a host that is back stays */
+    {.rule = "forget_adjust"},    /* orders: a bandwidth is acknowledged and not kept */
+    {.rule = "no_reconnect"},     /* orders: to connect again is acknowledged and not done */
+    {.rule = "never_resumed"},    /* orders: so is the end of a pause */
+    {.rule = "any_plan"},         /* plans: whether one still holds is not looked at */
+    {.rule = "stop_takes_guests"}, /* an agent that ends in order ends its guests */
+    {.rule = "forget_given_up"},   /* records: the give-up is acknowledged and not written */
+    {.rule = "forget_committed"},  /* records: the same of the take-over */
+    {.rule = "forget_outcome"},    /* records: how a migration ended is not written */
+    {.rule = "forget_fsync"},      /* records: not made to last */
+    {.rule = "forget_sync"},       /* the controller's store: the same */
+    {0},
 };
 
 /* Of the linker. */

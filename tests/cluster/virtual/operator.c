@@ -134,6 +134,7 @@ void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLim
     limits->timeout_ms = TIMEOUT_MS;
     if (vt_world.scenario->mirror)
         limits->mirror = (char *)(uintptr_t) "auto";
+    limits->slow_down_percent = vt_world.scenario->slow_down;
     limits->downtime_ms = vt_world.scenario->downtime_ms;
     limits->max_rounds = 5;
     limits->on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
@@ -148,6 +149,7 @@ static enum tw_code migration_start(struct vt_task *t, unsigned move, const char
     ProtobufCMessage *m;
     struct tw_error err = {0};
     vt_limits(t, move, &limits);
+    vt_guest_slow_down(t->name, limits.slow_down_percent);
     if (token[0]) {
         r.plan = (char *)(uintptr_t)token;
     } else {
@@ -165,6 +167,7 @@ static enum tw_code migration_start(struct vt_task *t, unsigned move, const char
              ((Towline__V1__StartMigrationResponse *)m)->migration->id);
     t->state = TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_PENDING;
     t->bandwidth = 0;
+    t->slow = -1;
     t->paused = false;
     vt_say("operator: %s moves %s to %s", t->migration, t->name, destination);
     protobuf_c_message_free_unpacked(m, NULL);
@@ -300,7 +303,7 @@ static void *begin(void *arg)
     if (tw_rpc_client_open(&config, &client, NULL) != TW_OK)
         abort();
     for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
-        tasks[i] = (struct vt_task){.vm = i};
+        tasks[i] = (struct vt_task){.vm = i, .slow = -1};
         snprintf(tasks[i].name, sizeof tasks[i].name, "vm-%u", i);
         vt_spawn_free(vt_here(), work, &tasks[i]);
     }

@@ -161,6 +161,17 @@ static const struct {
 };
 #define WAYS (sizeof ways / sizeof *ways)
 
+bool vt_way(const char *name, struct vt_scenario *scenario)
+{
+    for (unsigned w = 0; w < WAYS; w++) {
+        if (strcmp(ways[w].name, name) != 0)
+            continue;
+        *scenario = ways[w].make();
+        return true;
+    }
+    return false;
+}
+
 /* ---- Trouble --------------------------------------------------------------------------------- */
 
 static const struct {

@@ -41,6 +41,7 @@ enum vt_fault_kind {
     VT_PAUSE, /* for `lasts_ns` */
     VT_SET,   /* the bandwidth: `amount` KiB/s */
     VT_RECONNECT,
+    VT_SLOW, /* the budget of the guest's slow-down: `amount` percent */
     VT_FAULT_KINDS,
 };
 extern const char *const vt_fault_names[VT_FAULT_KINDS];
@@ -73,8 +74,11 @@ struct vt_scenario {
     uint64_t stores_per_s;
     uint64_t bandwidth;
     bool all_writers_seen;
-    bool hook;            /* a switch-over hook is configured */
-    bool mirror;          /* the third agent keeps what follows the VM */
+    bool hook;   /* a switch-over hook is configured */
+    bool mirror; /* the third agent keeps what follows the VM */
+    uint64_t
+        mirror_after_ns;  /* it is asked when the source has been silent so long; 0 = as usual */
+    unsigned slow_down;   /* percent of its time that pre-copy may make a guest wait */
     unsigned downtime_ms; /* 0 = as usual */
     bool deletes;         /* the operator deletes the first VM at the end */
     enum vt_plan plan;    /* whether the first VM's moves follow plans */
@@ -111,6 +115,11 @@ struct vt_world {
     uint64_t problem_ns;
     unsigned reached[2][64]; /* states of source and destination that were entered */
     unsigned reconnects;     /* orders to connect again that were taken */
+    /* What chance does not come to by itself, counted. */
+    unsigned paced;    /* stores that waited */
+    unsigned mirrored; /* mirrors that came to hold everything */
+    unsigned served;   /* ... and that a destination went on from */
+    unsigned saved;    /* VMs that outlived their source's host by that */
 };
 extern struct vt_world vt_world;
 
@@ -181,6 +190,11 @@ void vt_guests_end(void);
 /* The VM was acknowledged to run: from here on nothing of it may be lost. */
 void vt_guest_acknowledged(const char *vm);
 void vt_guest_deleting(const char *vm);
+/* It may be made to wait for so much of its time. What was asked for before may still arrive. */
+void vt_guest_slow_down(const char *vm, unsigned percent);
+/* This node has been asked to keep what follows it. */
+void vt_guest_mirrored(const char *vm, const struct vt_node *node);
+bool vt_guest_slowed(const char *vm);
 void vt_guests_kill(int host);
 /* All of that host, which is off. */
 void vt_guests_end_with_host(unsigned host);
