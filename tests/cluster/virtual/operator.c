@@ -169,6 +169,7 @@ static enum tw_code migration_start(struct vt_task *t, unsigned move, const char
     t->bandwidth = 0;
     t->slow = -1;
     t->paused = false;
+    t->resumed_ns = 0;
     vt_say("operator: %s moves %s to %s", t->migration, t->name, destination);
     protobuf_c_message_free_unpacked(m, NULL);
     return TW_OK;

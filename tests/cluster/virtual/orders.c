@@ -5,6 +5,7 @@
 #define SERVICE     &towline__v1__migration_service__descriptor
 #define PLAN_MS     200u
 #define PLAN_LOOKS  60u
+#define RESUMED_NS  (5 * TW_SEC)  /* until what an agent says of itself is heard */
 #define PATIENCE_NS (400 * TW_MS) /* before a silent host is declared lost */
 
 static unsigned wanted; /* orders, a bit each */
@@ -82,6 +83,21 @@ static void set_slow_down(struct vt_task *t)
         vt_problem("%s is slowed, and it was acknowledged that nobody is", t->name);
 }
 
+static void resume_now(struct vt_task *t)
+{
+    t->paused = !set_paused(t, false);
+    t->resumed_ns = t->paused ? 0 : vt_now();
+}
+
+static void look_at_pause(const struct vt_task *t, const Towline__V1__Migration *m)
+{
+    bool under_way = m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COPYING ||
+                     m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_SWITCHING;
+    if (under_way && !t->paused && t->resumed_ns && vt_now() > t->resumed_ns + RESUMED_NS &&
+        m->progress && m->progress->paused)
+        vt_problem("migration %s: it was acknowledged that it goes on, and it is paused", m->id);
+}
+
 void vt_orders_give(struct vt_task *t)
 {
     Towline__V1__CancelMigrationRequest cancel = TOWLINE__V1__CANCEL_MIGRATION_REQUEST__INIT;
@@ -103,7 +119,7 @@ void vt_orders_give(struct vt_task *t)
     if (orders & 1u << VT_PAUSE)
         t->paused |= set_paused(t, true);
     if (resume && t->paused)
-        t->paused = !set_paused(t, false);
+        resume_now(t);
 }
 
 /* ---- Lost hosts ------------------------------------------------------------------------------ */
@@ -163,6 +179,7 @@ void vt_orders_look(struct vt_task *t, const Towline__V1__Migration *m)
     if (t->slow >= 0 && m->limits && (int)m->limits->slow_down_percent != t->slow)
         vt_problem("migration %s: a slow-down of %d %% was acknowledged and is %u %%", m->id,
                    t->slow, m->limits->slow_down_percent);
+    look_at_pause(t, m);
     look_at_host(m, m->source);
     look_at_host(m, m->destination);
     if (m->limits && strncmp(m->limits->mirror, "node-", 5) == 0)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEEDS_FOR_ALL 150u
+#define SEEDS_FOR_ALL 70u
 
 static const char usage[] =
     "Usage: simulate [--seeds A..B | --seed N] [--method METHOD] [--trace] [...]\n"

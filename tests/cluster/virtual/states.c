@@ -142,6 +142,15 @@ static struct vt_scenario path_stays_cut(void)
     return s;
 }
 
+/* Goes on when an operator says so, long before a pause would end by itself. */
+static struct vt_scenario paused_while_it_follows(void)
+{
+    struct vt_scenario s = postcopy_with(
+        (struct vt_fault){.kind = VT_PAUSE, .node = VT_NODES, .lasts_ns = 500 * TW_MS});
+    s.data_pages = 400;
+    return s;
+}
+
 static const struct {
     const char *name;
     struct vt_scenario (*make)(void);
@@ -157,6 +166,7 @@ static const struct {
     {"guest dies at the destination", guest_dies_at_destination},
     {"path is cut while memory follows", path_is_cut},
     {"path stays cut until nobody tries any more", path_stays_cut},
+    {"paused while memory follows", paused_while_it_follows},
     {"destination starts again while memory follows", destination_starts_again},
 };
 #define WAYS (sizeof ways / sizeof *ways)
