@@ -117,6 +117,8 @@ void vt_orders_give(struct vt_task *t)
     if (orders & 1u << VT_SLOW)
         set_slow_down(t);
     if (orders & 1u << VT_PAUSE)
+        t->resumed_ns = 0; /* it may be taken without an answer */
+    if (orders & 1u << VT_PAUSE)
         t->paused |= set_paused(t, true);
     if (resume && t->paused)
         resume_now(t);

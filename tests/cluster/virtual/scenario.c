@@ -127,10 +127,8 @@ static void choose_slow_down(struct tw_random *r, struct vt_scenario *s)
     s->bandwidth = UINT64_C(256) << (10 + below(r, 3));
     if (below(r, 3) == 0)
         add_at(s,
-               (struct vt_fault){.kind = VT_SLOW,
-                                 .node = VT_NODES,
-                                 .at_ns = below(r, 2 * TW_SEC),
-                                 .amount = amount_of(r, VT_SLOW)},
+               (struct vt_fault){
+                   .kind = VT_SLOW, .at_ns = below(r, 2 * TW_SEC), .amount = amount_of(r, VT_SLOW)},
                "source.round");
 }
 

@@ -24,6 +24,7 @@ static const char usage[] =
     "  --keep LIST      only these of the seed's faults: \"0,3\", \"none\"\n"
     "  --vms N, --moves N   fewer than the seed has\n"
     "  --break RULE     breaks a rule on purpose\n"
+    "  --way NAME       a way to a state by its name (states.c) instead of a seed\n"
     "  --states         every state of both machines with each kind of trouble\n"
     "  --mutations      breaks one rule after the other: each must be noticed\n"
     "\n"
@@ -36,7 +37,7 @@ struct options {
     bool trace, has_keep;
     uint64_t keep;
     unsigned vms, moves;
-    const char *mutation;
+    const char *mutation, *way;
 };
 
 static int wrong(const char *what)
@@ -110,6 +111,9 @@ static int play_traced(const struct options *o)
 {
     struct vt_scenario s;
     make(&s, o->first, o);
+    if (o->way && !vt_way(o->way, &s))
+        return wrong("there is no such way");
+    s.mutation = o->mutation;
     struct vt_result r = vt_run_one(&s, true);
     if (!r.good)
         vt_report(&s, &r, stdout);
@@ -213,14 +217,20 @@ static bool parse_method(const char *text, int *method)
 
 int main(int argc, char **argv)
 {
-    enum { SEEDS = 1, SEED, METHOD, TRACE, KEEP, VMS, MOVES, BREAK, STATES, MUTATIONS, HELP };
-    static const struct option options[] = {
-        {"seeds", required_argument, NULL, SEEDS},   {"seed", required_argument, NULL, SEED},
-        {"method", required_argument, NULL, METHOD}, {"trace", no_argument, NULL, TRACE},
-        {"keep", required_argument, NULL, KEEP},     {"vms", required_argument, NULL, VMS},
-        {"moves", required_argument, NULL, MOVES},   {"break", required_argument, NULL, BREAK},
-        {"states", no_argument, NULL, STATES},       {"mutations", no_argument, NULL, MUTATIONS},
-        {"help", no_argument, NULL, HELP},           {0}};
+    enum { SEEDS = 1, SEED, METHOD, TRACE, KEEP, VMS, MOVES, BREAK, WAY, STATES, MUTATIONS, HELP };
+    static const struct option options[] = {{"seeds", required_argument, NULL, SEEDS},
+                                            {"seed", required_argument, NULL, SEED},
+                                            {"method", required_argument, NULL, METHOD},
+                                            {"trace", no_argument, NULL, TRACE},
+                                            {"keep", required_argument, NULL, KEEP},
+                                            {"vms", required_argument, NULL, VMS},
+                                            {"moves", required_argument, NULL, MOVES},
+                                            {"break", required_argument, NULL, BREAK},
+                                            {"way", required_argument, NULL, WAY},
+                                            {"states", no_argument, NULL, STATES},
+                                            {"mutations", no_argument, NULL, MUTATIONS},
+                                            {"help", no_argument, NULL, HELP},
+                                            {0}};
     struct options o = {.first = 1, .last = 100, .method = -1};
     bool states = false, mutations = false, good = true;
     for (int c; good && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -236,6 +246,8 @@ int main(int argc, char **argv)
             o.moves = (unsigned)atoi(optarg);
         else if (c == BREAK)
             o.mutation = optarg;
+        else if (c == WAY)
+            o.way = optarg;
         else if (c == HELP)
             return fputs(usage, stdout) < 0;
         o.trace |= c == TRACE;
@@ -249,5 +261,5 @@ int main(int argc, char **argv)
         return vt_play_states(o.trace);
     if (mutations)
         return play_mutations(&o);
-    return o.trace ? play_traced(&o) : play_seeds(&o);
+    return o.trace || o.way ? play_traced(&o) : play_seeds(&o);
 }

@@ -145,8 +145,8 @@ static struct vt_scenario path_stays_cut(void)
 /* Goes on when an operator says so, long before a pause would end by itself. */
 static struct vt_scenario paused_while_it_follows(void)
 {
-    struct vt_scenario s = postcopy_with(
-        (struct vt_fault){.kind = VT_PAUSE, .node = VT_NODES, .lasts_ns = 500 * TW_MS});
+    struct vt_scenario s =
+        postcopy_with((struct vt_fault){.kind = VT_PAUSE, .node = SOURCE, .lasts_ns = 500 * TW_MS});
     s.data_pages = 400;
     return s;
 }
