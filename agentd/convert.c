@@ -173,11 +173,13 @@ static void mirror_to_proto(const struct tw_migration_progress *p,
         [TW_MIRRORED_FILLING] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_FILLING,
         [TW_MIRRORED] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_HOLDING,
         [TW_MIRRORED_NO_MORE] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_LOST,
+        [TW_MIRRORED_WITHOUT] = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_WITHOUT,
     };
     r->mirror_state = states[p->mirrored];
     r->mirror_lines = p->mirror_lines;
     r->mirror_us = p->mirror_ns / TW_US;
     r->from_mirror = p->from_mirror;
+    r->mirror_reason = strdup(p->mirror_reason);
 }
 
 Towline__V1__MigrationProgress *tw_progress_to_proto(const struct tw_migration_progress *p,
@@ -301,6 +303,7 @@ void tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned p
     out->skip_verify = limits->skip_verify;
     out->total_ns = limits->total_ms * TW_MS;
     out->slow_down_permille = limits->slow_down_percent * 10;
+    out->mirror_optional = limits->mirror_optional;
     if (limits->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_POSTCOPY)
         out->method = TW_METHOD_POST_COPY;
     else if (limits->method == TOWLINE__V1__MIGRATION_METHOD__MIGRATION_METHOD_HYBRID)

@@ -363,7 +363,9 @@ static void print_mirror(const Towline__V1__MigrationProgress *p, FILE *out)
                                          "serves the destination, which has lost the source",
                                          "does not answer",
                                          "lost: no longer mirrored",
-                                         "released"};
+                                         "released",
+                                         "none: the VM moves without one"};
+    char safe[BLOCK_TEXT];
     char text[TW_SIZE_TEXT];
     if ((size_t)p->mirror_state >= sizeof states / sizeof *states || !states[p->mirror_state])
         return;
@@ -372,6 +374,8 @@ static void print_mirror(const Towline__V1__MigrationProgress *p, FILE *out)
     if (p->mirror_us)
         fprintf(out, "; the switch waited %s for it",
                 tw_duration_format(p->mirror_us * TW_US, text));
+    if (p->mirror_reason[0])
+        fprintf(out, ": %s", tow_safe_text(p->mirror_reason, safe, sizeof safe));
     fputs(p->from_mirror ? "; the rest came from it\n" : "\n", out);
 }
 

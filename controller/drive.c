@@ -423,6 +423,7 @@ static uint64_t follow(struct tw_drive *d)
     struct tw_migration_record m = d->record;
     merge(d, &m);
     struct tw_verdict verdict = judge(d, &m);
+    bool from_mirror = tw_drive_mirror_judge(d, &m, &verdict);
     if (verdict.action == TW_ACTION_COMPLETE && awaits_last_word(d, &m)) {
         pthread_mutex_unlock(&d->lock);
         return in_ns(LAST_WORD_AGAIN_NS);
@@ -444,15 +445,9 @@ static uint64_t follow(struct tw_drive *d)
     case TW_ACTION_ALARM:
         next = stay(d, &m, &verdict);
         pthread_mutex_unlock(&d->lock);
-        return next;
-    case TW_ACTION_ABANDON:
-        if (d->mirror.host[0]) {
-            pthread_mutex_unlock(&d->lock);
-            if (tw_drive_mirror_replaces(d))
-                return in_ns(TW_SEC);
-            pthread_mutex_lock(&d->lock);
-        }
-        break;
+        if (from_mirror)
+            tw_drive_mirror_order(d);
+        return d->mirror.wanted && next > in_ns(TW_SEC) ? in_ns(TW_SEC) : next;
     default:
         break;
     }

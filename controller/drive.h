@@ -2,6 +2,7 @@
 #ifndef TOWLINE_CONTROLLER_DRIVE_H
 #define TOWLINE_CONTROLLER_DRIVE_H
 
+#include "base/log.h"
 #include "controller/migrations.h"
 
 #include <pthread.h>
@@ -18,12 +19,28 @@ struct tw_answer {
     bool vm_ended;   /* its VM's process is gone */
     bool serving;    /* source: post-copy, lines follow the VM */
     bool peer_ran;   /* source: it knows that the destination has run the VM */
+    bool lacks;      /* destination: memory of it is still to come */
     bool path_lost;  /* destination: post-copy, connects to the source again */
     bool paused;     /* ... or has given up to do so */
     bool switching;  /* source: the VM is stopped or about to be */
     bool has_report; /* of the VM */
     struct tw_report report;
     struct tw_error error;
+};
+
+/* What the third host says; UNHEARD: it may hold what is missing at the destination, or not. */
+enum tw_mirror_word { TW_MIRROR_LACKS, TW_MIRROR_HOLDS, TW_MIRROR_UNHEARD };
+
+/* The third host of a migration with a mirror; only for the job's thread. */
+struct tw_drive_mirror {
+    char host[TW_NAME_SIZE]; /* empty: there is none */
+    Towline__V1__MirrorState state;
+    uint64_t lines, bytes, asked_ns, silent_since_ns;
+    uint64_t hold_since_ns; /* since when it has been asked to hold, in vain; 0 = it has not */
+    unsigned tries;         /* hosts that did not */
+    bool known;             /* it was asked to hold */
+    bool wanted;            /* to serve the destination; told, and not needed again yet */
+    char reason[200];       /* why there is none; "" = there is */
 };
 
 struct tw_drive {
@@ -36,9 +53,12 @@ struct tw_drive {
 
     pthread_mutex_t lock; /* for the record; taken before the store's */
     struct tw_migration_record record;
-    bool silent[TW_SIDES];       /* did not answer last time */
-    bool claims;                 /* the source answered last time and holds the VM */
-    struct tw_resolve_view view; /* as it was judged last */
+    bool silent[TW_SIDES]; /* did not answer last time */
+    bool claims;           /* the source answered last time and holds the VM */
+    bool lacks;            /* the destination answered last time and misses memory */
+    enum tw_mirror_word mirror_word;
+    char mirror_host[TW_NAME_SIZE]; /* as mirror.host */
+    struct tw_resolve_view view;    /* as it was judged last */
 
     struct tw_machine machine; /* moved with the lock held */
     bool counted;              /* among those that run at once; the owner's lock */
@@ -50,12 +70,7 @@ struct tw_drive {
     uint64_t asking_ns; /* how long the last answers of both sides took */
     unsigned doubts, alarms;
     char told_fabric[TW_URL_SIZE]; /* where the destination was told that the source is */
-    struct {
-        char host[TW_NAME_SIZE];        /* empty: there is none */
-        Towline__V1__MirrorState state; /* written with the lock */
-        uint64_t lines, bytes, asked_ns, silent_since_ns;
-        bool known; /* it was asked to hold */
-    } mirror;
+    struct tw_drive_mirror mirror;
     struct tw_error cause; /* why it fails, as far as is known */
     bool timed_out;
     bool paced; /* the source said last that it slows the guest */
@@ -85,20 +100,34 @@ void tw_drive_note_pacing(struct tw_drive *drive, const Towline__V1__MigrationPr
 
 /* ---- drive_mirror.c: the third host, where there is one ------------------------------------ */
 
-/* Asks it to keep what will follow; *answer NULL: there is to be none. */
+/* Reads from the record whether there is one. */
+void tw_drive_mirror_init(struct tw_drive *drive);
+/* Asks it how it is, now and then; a change for the worse is an event. */
+void tw_drive_mirror_ask(struct tw_drive *drive);
+/* What the source tells of it. */
+void tw_drive_mirror_hear(struct tw_drive *drive, const Towline__V1__MigrationProgress *progress);
+/* What it said last goes into what the source tells. */
+void tw_drive_mirror_stamp(const struct tw_drive *drive, Towline__V1__MigrationProgress *progress);
+/* Where the decision depends on what the mirror has: with the drive locked. True: the destination
+ * is to be told to go on from it. */
+bool tw_drive_mirror_judge(struct tw_drive *drive, const struct tw_migration_record *record,
+                           struct tw_verdict *verdict);
+void tw_drive_mirror_order(struct tw_drive *drive);
+/* What would become of the VM if `lost` were declared lost; with the drive locked. */
+enum tw_prospect tw_drive_mirror_prospect(const struct tw_drive *drive, enum tw_fenced lost);
+/* OK: a destination that misses memory would get it; with the drive locked. */
+enum tw_code tw_drive_mirror_suffices(const struct tw_drive *drive, struct tw_error *err);
+void tw_drive_mirror_tell(struct tw_drive *drive, enum tw_log_level level, const char *what);
+
+/* ---- drive_hold.c: who is the third host --------------------------------------------------- */
+
+/* Asks it to keep what will follow; *answer NULL: there is to be none. One that does not answer is
+ * asked for some time; where nobody insists on it another is, and in the end none. */
 enum tw_code tw_drive_mirror_hold(struct tw_drive *drive, uint64_t memory_bytes,
                                   Towline__V1__MigrationLimits *limits,
                                   Towline__V1__HoldMirrorResponse **answer, struct tw_error *err);
-/* Asks it how it is, now and then; a change for the worse is an event. */
-void tw_drive_mirror_ask(struct tw_drive *drive);
-/* What it said last goes into what the source tells. */
-void tw_drive_mirror_stamp(const struct tw_drive *drive, Towline__V1__MigrationProgress *progress);
-/* With the lock: whether it may still have all that is missing; and whether it does not answer. */
-bool tw_drive_mirror_may_hold(const struct tw_drive *drive);
-bool tw_drive_mirror_silent(const struct tw_drive *drive);
-/* A source that has nothing any more: the mirror has. True when the destination goes on from it, or
- * that is not known yet. */
-bool tw_drive_mirror_replaces(struct tw_drive *drive);
+/* After that failed: whether to ask again. */
+bool tw_drive_mirror_holds_on(const struct tw_drive *drive, enum tw_code code);
 
 /* ---- drive_write.c: what is written down; the drive is locked ------------------------------ */
 

@@ -106,9 +106,12 @@ static void take(struct tw_drive *d, enum tw_side side, struct tw_answer *a,
     a->path_lost = side == TW_DESTINATION_SIDE && r->peer_lost && a->known == TW_KNOWN_PARTLY;
     a->paused = a->path_lost && r->progress && r->progress->path_left_ms == 0 &&
                 strcmp(r->progress->phase, "paused") == 0;
+    a->lacks = side == TW_DESTINATION_SIDE && r->progress && r->progress->lines_left;
     tw_error_from_proto(r->error, &a->error);
-    if (side == TW_SOURCE_SIDE && r->progress)
+    if (side == TW_SOURCE_SIDE && r->progress) {
+        tw_drive_mirror_hear(d, r->progress);
         tw_drive_mirror_stamp(d, r->progress);
+    }
     keep_progress(d, side, r->progress);
 }
 
@@ -145,5 +148,7 @@ void tw_drive_ask(struct tw_drive *d, enum tw_side side)
     d->silent[side] = !a.answers;
     if (side == TW_SOURCE_SIDE)
         d->claims = a.answers && (a.holds_vm || a.known == TW_KNOWN_ACTIVE);
+    else if (a.answers)
+        d->lacks = a.lacks;
     pthread_mutex_unlock(&d->lock);
 }

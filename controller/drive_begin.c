@@ -381,10 +381,13 @@ uint64_t tw_drive_prepare(struct tw_drive *d)
     enum tw_code code = spec_load(d, &spec, &why);
     if (code == TW_OK)
         code = tw_drive_mirror_hold(d, spec->memory_bytes, limits, &mirror, &why);
-    if (code == TW_OK)
+    bool again = tw_drive_mirror_holds_on(d, code);
+    if (code == TW_OK) {
         code = ask_room(d, spec, limits, mirror, &room, &why);
+        again = busy(d, code);
+    }
     uint64_t next = tw_after(tw_now(&tw_monotonic), COPYING_NS);
-    if (code != TW_OK && busy(d, code) && !over(d, &why)) {
+    if (code != TW_OK && again && !over(d, &why)) {
         next = tw_after(tw_now(&tw_monotonic), WAIT_TURN_NS);
     } else if (code != TW_OK || over(d, &why)) {
         next = give_up(d, &why);

@@ -1,52 +1,49 @@
-/* The third host of a migration with a mirror: asked to keep what follows the VM before the others
- * are told anything, looked at while the migration lasts, and, where the source has nothing any
- * more, the one that the destination goes on from. Released by whoever settles what is owed. */
+/* The third host of a migration with a mirror: looked at while the migration lasts, and, where the
+ * source has nothing any more, the one that the destination goes on from. Where it does not answer
+ * nobody decides against it: it may have everything, so the VM waits until it is heard or an
+ * operator declares it lost. Released by whoever settles what is owed. */
 #include "controller/drive.h"
 
-#include "base/log.h"
 #include "controller/mirror.h"
+#include "controller/spec.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define HOLD_MS    5000u
-#define CONNECT_MS 45000u /* longer than the destination waits: it is asked first */
 #define ASK_MS     500u
 #define ASK_NS     (500 * TW_MS)
+#define SILENT_NS  (2 * TW_SEC) /* between two questions to one that does not answer */
 #define TELL_MS    2000u
 #define SILENCE_NS (3 * TW_SEC)
 
 #define STATE(name) TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_##name
 
-enum tw_code tw_drive_mirror_hold(struct tw_drive *d, uint64_t memory_bytes,
-                                  Towline__V1__MigrationLimits *limits,
-                                  Towline__V1__HoldMirrorResponse **answer, struct tw_error *err)
+/* ---- What is known of it ------------------------------------------------------------------- */
+
+void tw_drive_mirror_init(struct tw_drive *d)
 {
-    Towline__V1__HoldMirrorRequest r = TOWLINE__V1__HOLD_MIRROR_REQUEST__INIT;
-    *answer = NULL;
-    pthread_mutex_lock(&d->lock); /* the method may have been chosen since */
-    tw_mirror_host(&d->record, d->mirror.host);
+    const struct tw_migration_record *m = &d->record;
+    Towline__V1__MigrationProgress *p =
+        towline__v1__migration_progress__unpack(NULL, m->progress_size, m->progress);
+    tw_mirror_host(m, d->mirror.host);
+    d->mirror.known = m->state > TW_MIGRATION_PREPARING;
+    d->mirror_word = TW_MIRROR_UNHEARD;
+    if (tw_mirror_missed(m) || (p && p->mirror_state == STATE(WITHOUT))) {
+        d->mirror.state = STATE(WITHOUT);
+        d->mirror_word = TW_MIRROR_LACKS;
+        snprintf(d->mirror.reason, sizeof d->mirror.reason, "%s", p ? p->mirror_reason : "");
+    }
+    if (p)
+        towline__v1__migration_progress__free_unpacked(p, NULL);
+    memcpy(d->mirror_host, d->mirror.host, sizeof d->mirror_host);
+}
+
+static void set_word(struct tw_drive *d, enum tw_mirror_word word)
+{
+    pthread_mutex_lock(&d->lock);
+    d->mirror_word = d->record.fenced & TW_FENCED_MIRROR ? TW_MIRROR_LACKS : word;
     pthread_mutex_unlock(&d->lock);
-    if (!d->mirror.host[0])
-        return TW_OK;
-    r.migration = d->id;
-    r.vm = d->vm;
-    r.memory_bytes = memory_bytes;
-    r.epoch = d->epoch;
-    r.timeout_ms = CONNECT_MS;
-    r.limits = limits;
-    enum tw_code code =
-        tw_reach_hold_mirror(&d->owner->config.reach, d->mirror.host, &r, HOLD_MS, answer, err);
-    if (code != TW_OK)
-        return code;
-    const Towline__V1__MirrorTarget *t = (*answer)->mirror;
-    d->mirror.known = t && t->fabric_address[0] && t->token.len == 16;
-    if (d->mirror.known)
-        return TW_OK;
-    protobuf_c_message_free_unpacked(&(*answer)->base, NULL);
-    *answer = NULL;
-    return tw_fail(err, TW_INTERNAL, d->mirror.host, "an address and 16 bytes of token", NULL,
-                   "the mirror's answer is not usable");
 }
 
 static Towline__V1__MirrorState state_of(const Towline__V1__GetMirrorResponse *r)
@@ -60,7 +57,7 @@ static Towline__V1__MirrorState state_of(const Towline__V1__GetMirrorResponse *r
     return strcmp(r->phase, "serving") == 0 ? STATE(SERVING) : STATE(HOLDING);
 }
 
-static void tell(struct tw_drive *d, enum tw_log_level level, const char *what)
+void tw_drive_mirror_tell(struct tw_drive *d, enum tw_log_level level, const char *what)
 {
     struct tw_store *store = d->owner->config.store;
     struct tw_error err = {0};
@@ -84,26 +81,33 @@ static void become(struct tw_drive *d, Towline__V1__MirrorState state)
     };
     if (state == d->mirror.state)
         return;
-    pthread_mutex_lock(&d->lock); /* an operator's order looks at it */
     d->mirror.state = state;
-    pthread_mutex_unlock(&d->lock);
     if ((size_t)state < sizeof texts / sizeof *texts && texts[state])
-        tell(d, state == STATE(HOLDING) ? TW_LOG_INFO : TW_LOG_WARN, texts[state]);
+        tw_drive_mirror_tell(d, state == STATE(HOLDING) ? TW_LOG_INFO : TW_LOG_WARN, texts[state]);
+}
+
+static void silent(struct tw_drive *d, uint64_t now)
+{
+    if (!d->mirror.silent_since_ns)
+        d->mirror.silent_since_ns = now;
+    if (now > d->mirror.silent_since_ns + SILENCE_NS)
+        become(d, STATE(SILENT));
+    set_word(d, TW_MIRROR_UNHEARD);
 }
 
 void tw_drive_mirror_ask(struct tw_drive *d)
 {
     const uint64_t now = tw_now(&tw_monotonic);
+    const uint64_t pause_ns = d->mirror.state == STATE(SILENT) ? SILENT_NS : ASK_NS;
     Towline__V1__GetMirrorResponse *r = NULL;
-    if (!d->mirror.host[0] || !d->mirror.known || now < d->mirror.asked_ns + ASK_NS)
+    if (!d->mirror.host[0] || !d->mirror.known || d->mirror.state == STATE(WITHOUT) ||
+        now < d->mirror.asked_ns + pause_ns)
         return;
-    d->mirror.asked_ns = now;
-    if (tw_reach_mirror(&d->owner->config.reach, d->mirror.host, d->id, ASK_MS, &r, NULL) !=
-        TW_OK) {
-        if (!d->mirror.silent_since_ns)
-            d->mirror.silent_since_ns = now;
-        if (now > d->mirror.silent_since_ns + SILENCE_NS)
-            become(d, STATE(SILENT));
+    enum tw_code code =
+        tw_reach_mirror(&d->owner->config.reach, d->mirror.host, d->id, ASK_MS, &r, NULL);
+    d->mirror.asked_ns = tw_now(&tw_monotonic);
+    if (code != TW_OK) {
+        silent(d, now);
         return;
     }
     d->mirror.silent_since_ns = 0;
@@ -111,46 +115,137 @@ void tw_drive_mirror_ask(struct tw_drive *d)
         d->mirror.lines = r->lines_held;
         d->mirror.bytes = r->bytes_held;
     }
-    become(d, state_of(r));
+    Towline__V1__MirrorState state = state_of(r);
+    bool holds = state == STATE(HOLDING) || state == STATE(SERVING);
+    become(d, state);
+    set_word(d, holds ? TW_MIRROR_HOLDS : TW_MIRROR_LACKS);
     protobuf_c_message_free_unpacked(&r->base, NULL);
+}
+
+void tw_drive_mirror_hear(struct tw_drive *d, const Towline__V1__MigrationProgress *p)
+{
+    if (p->mirror_state != STATE(WITHOUT) || d->mirror.state == STATE(WITHOUT))
+        return;
+    char what[TW_REASON_SIZE];
+    snprintf(what, sizeof what, "%.150s: the VM moves without a mirror", p->mirror_reason);
+    snprintf(d->mirror.reason, sizeof d->mirror.reason, "%s", p->mirror_reason);
+    d->mirror.state = STATE(WITHOUT);
+    set_word(d, TW_MIRROR_LACKS);
+    tw_drive_mirror_tell(d, TW_LOG_WARN, what);
 }
 
 void tw_drive_mirror_stamp(const struct tw_drive *d, Towline__V1__MigrationProgress *p)
 {
-    if (!d->mirror.host[0])
+    if (d->mirror.state == STATE(WITHOUT) && !p->mirror_reason[0]) {
+        char *reason = strdup(d->mirror.reason);
+        if (reason && p->mirror_reason != (const char *)protobuf_c_empty_string)
+            free(p->mirror_reason);
+        if (reason)
+            p->mirror_reason = reason;
+    }
+    if (!d->mirror.host[0] && d->mirror.state != STATE(WITHOUT))
         return;
     p->mirror_state = d->mirror.state ? d->mirror.state : STATE(FILLING);
     p->mirror_lines = d->mirror.lines;
     p->mirror_bytes = d->mirror.bytes;
 }
 
-/* Until it is heard that it has nothing, or an operator gives that word for it, it may have all. */
-bool tw_drive_mirror_may_hold(const struct tw_drive *d)
+/* ---- What it decides ----------------------------------------------------------------------- */
+
+static bool source_is_lost(const struct tw_drive *d, const struct tw_migration_record *m)
 {
-    const Towline__V1__MirrorState state = d->mirror.state;
-    const bool lost = d->record.fenced & TW_FENCED_MIRROR && state == STATE(SILENT);
-    return d->mirror.host[0] && !lost && state != STATE(LOST) && state != STATE(FILLING);
+    return m->fenced & TW_FENCED_SOURCE && !d->answer[TW_SOURCE_SIDE].answers;
 }
 
-bool tw_drive_mirror_silent(const struct tw_drive *d)
+/* Its destination is prepared, and its source will never send what is missing there. */
+static void judge_commit(const struct tw_drive *d, struct tw_verdict *v)
 {
-    return d->mirror.state == STATE(SILENT);
+    if (d->mirror_word == TW_MIRROR_HOLDS)
+        return;
+    bool heard = d->mirror_word == TW_MIRROR_LACKS;
+    v->action = heard ? TW_ACTION_ABORT : TW_ACTION_DOUBT;
+    if (heard)
+        snprintf(v->reason, sizeof v->reason,
+                 "the source is lost, and nobody has the memory that the destination misses");
+    else
+        snprintf(v->reason, sizeof v->reason,
+                 "the source is lost; mirror %.63s may have what is missing and does not answer",
+                 d->mirror.host);
 }
 
-bool tw_drive_mirror_replaces(struct tw_drive *d)
+bool tw_drive_mirror_judge(struct tw_drive *d, const struct tw_migration_record *m,
+                           struct tw_verdict *v)
+{
+    const struct tw_answer *t = &d->answer[TW_DESTINATION_SIDE];
+    if (v->action == TW_ACTION_COMMIT && m->decision != TW_DECIDED_COMMIT && t->lacks &&
+        source_is_lost(d, m))
+        judge_commit(d, v);
+    bool replaced =
+        v->action == TW_ACTION_ABANDON && d->mirror.host[0] && d->mirror_word != TW_MIRROR_LACKS;
+    if (replaced && !t->path_lost)
+        v->action = TW_ACTION_WAIT; /* it goes on from there, or was not heard now */
+    if (!replaced || !t->path_lost) {
+        d->mirror.wanted &= t->path_lost;
+        return false;
+    }
+    bool holds = d->mirror_word == TW_MIRROR_HOLDS;
+    v->action = TW_ACTION_DOUBT;
+    snprintf(v->reason, sizeof v->reason,
+             holds ? "the source has nothing any more; the destination goes on from mirror %.63s"
+                   : "the source has nothing any more; mirror %.63s may have it and does not "
+                     "answer: it is waited for until it is declared lost",
+             d->mirror.host);
+    /* Once, and when it is heard again or the destination has stopped trying. */
+    bool order = !d->mirror.wanted || (holds && t->paused);
+    d->mirror.wanted = true;
+    return order;
+}
+
+void tw_drive_mirror_order(struct tw_drive *d)
 {
     struct tw_error err = {0};
-    pthread_mutex_lock(&d->lock);
-    bool may = tw_drive_mirror_may_hold(d);
-    pthread_mutex_unlock(&d->lock);
-    if (!may)
-        return false;
-    /* One that does not answer hears it when it does; one that gets the rest needs no word. */
-    if (!d->answer[TW_DESTINATION_SIDE].path_lost)
-        return true;
-    if (tw_reach_from_mirror(&d->owner->config.reach, d->destination, d->id, TELL_MS, &err) !=
+    if (tw_reach_from_mirror(&d->owner->config.reach, d->destination, d->id, TELL_MS, &err) ==
         TW_OK)
-        tw_log(TW_LOG_WARN, "migration", "not told", "migration=%s action=from_mirror what=\"%s\"",
-               d->id, err.what);
-    return true;
+        return;
+    d->mirror.wanted = false;
+    tw_log(TW_LOG_WARN, "migration", "not told", "migration=%s action=from_mirror what=\"%s\"",
+           d->id, err.what);
+}
+
+static enum tw_prospect by_word(const struct tw_drive *d, enum tw_prospect if_held)
+{
+    if (!d->mirror_host[0] || d->mirror_word == TW_MIRROR_LACKS)
+        return TW_PROSPECT_LOST;
+    return d->mirror_word == TW_MIRROR_HOLDS ? if_held : TW_PROSPECT_AWAITED;
+}
+
+enum tw_prospect tw_drive_mirror_prospect(const struct tw_drive *d, enum tw_fenced lost)
+{
+    struct tw_resolve_view view = d->view;
+    const enum tw_fenced sides = d->record.fenced & TW_FENCED_BOTH;
+    const bool runs_there = d->record.destination_known == TW_KNOWN_PARTLY &&
+                            !(sides & TW_FENCED_DESTINATION) && lost != TW_FENCED_DESTINATION;
+    view.fenced = sides;
+    enum tw_prospect p = tw_resolve_prospect(&view, lost & TW_FENCED_BOTH);
+    if (lost == TW_FENCED_MIRROR) {
+        bool needed = runs_there && tw_resolve(&view).action == TW_ACTION_ABANDON;
+        bool half = d->lacks && !runs_there && p == TW_PROSPECT_DESTINATION_RESUMES;
+        return needed || half ? TW_PROSPECT_LOST : TW_PROSPECT_UNMIRRORED;
+    }
+    if (p == TW_PROSPECT_LOST && runs_there && lost & TW_FENCED_SOURCE)
+        return by_word(d, TW_PROSPECT_MIRROR);
+    if (p == TW_PROSPECT_DESTINATION_RESUMES && d->lacks)
+        return by_word(d, p);
+    return p;
+}
+
+enum tw_code tw_drive_mirror_suffices(const struct tw_drive *d, struct tw_error *err)
+{
+    static const char *const given[] = {"it does not hold it", "", "it does not answer"};
+    if (!d->lacks || d->mirror_word == TW_MIRROR_HOLDS)
+        return TW_OK;
+    return tw_fail(err, TW_FAILED_PRECONDITION, d->id,
+                   "a mirror that holds what the destination misses",
+                   d->mirror_host[0] ? given[d->mirror_word] : "no mirror",
+                   "the destination does not hold the whole VM");
 }

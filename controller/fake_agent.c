@@ -392,6 +392,16 @@ void fake_decided(struct fake_world *w, unsigned agent, const char *id, enum tw_
     pthread_mutex_unlock(&w->lock);
 }
 
+void fake_misses(struct fake_world *w, unsigned agent, const char *id)
+{
+    pthread_mutex_lock(&w->lock);
+    struct fake_side *s = fake_side_find(&w->agents[agent], id);
+    if (!s)
+        abort();
+    s->lines_left = 7;
+    pthread_mutex_unlock(&w->lock);
+}
+
 void fake_memory_follows(struct fake_world *w, unsigned agent, const char *id)
 {
     fake_decided(w, agent, id, TW_KNOWN_PARTLY);

@@ -53,6 +53,8 @@ struct fake_side {
     bool paused;
     uint32_t slow_down_percent;
     char error[64];
+    uint64_t lines_left; /* destination: that it misses */
+    bool abandoned;
 };
 
 struct fake_world;
@@ -75,6 +77,8 @@ struct fake_agent {
     _Atomic unsigned prepares;                        /* calls of PrepareIncoming */
     char mirrors[64];                                 /* migration that it keeps lines for */
     _Atomic unsigned refuse_mirror;                   /* enum tw_code */
+    _Atomic bool mirror_fills;                        /* it does not hold all */
+    _Atomic unsigned from_mirror;                     /* orders to go on from one */
     char measured[64];                                /* the last plan that was asked for */
     _Atomic bool refuse_choice;
     _Atomic uint64_t dirty_lines; /* that it measures */
@@ -110,6 +114,8 @@ void fake_vm_die(struct fake_world *world, unsigned agent, const char *vm);
 
 /* A destination that runs: its memory is still at the source. */
 void fake_memory_follows(struct fake_world *world, unsigned agent, const char *id);
+/* Memory is missing there, whether it runs or not. */
+void fake_misses(struct fake_world *world, unsigned agent, const char *id);
 /* What its disk says is something else now. */
 void fake_decided(struct fake_world *world, unsigned agent, const char *id, enum tw_known known);
 

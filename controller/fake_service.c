@@ -237,6 +237,7 @@ static Towline__V1__MigrationProgress *progress(const struct fake_side *s)
         p->pace_share_permille = 120;
         p->pace_budget_permille = 200;
     }
+    p->lines_left = s->lines_left;
     p->bytes_sent = 1000 * (uint64_t)(s->step + 1);
     p->bytes_if_pages = 40000 * (uint64_t)(s->step + 1);
     p->downtime_us = s->step == FAKE_FINISHED ? 12345 : 0;
@@ -255,11 +256,12 @@ HANDLER(get_migration, Towline__V1__AgentGetMigrationRequest,
     p->hand_over = (Towline__V1__HandOver)s->hand_over;
     p->peer_lost = s->peer_lost;
     p->source = s->source;
-    if (s->source)
+    if (s->source || s->lines_left)
         p->progress = progress(s);
-    if (s->error[0]) {
+    if (s->error[0] || s->abandoned) {
         struct tw_error why;
-        tw_fail(&why, TW_ABORTED, a->name, NULL, NULL, "%s", s->error);
+        tw_fail(&why, s->abandoned ? TW_DATA_LOSS : TW_ABORTED, a->name, NULL, NULL, "%s",
+                s->abandoned ? "its memory could not follow" : s->error);
         p->error = tw_error_to_proto(&why);
     }
     return TW_OK;
@@ -303,6 +305,17 @@ static enum tw_code decide_destination(struct fake_agent *a, struct fake_side *s
     } else if (s->hand_over != (commit ? TW_KNOWN_COMMITTED : TW_KNOWN_ABORTED)) {
         return refuse(s->id, s->hand_over, err);
     }
+    return TW_OK;
+}
+
+static enum tw_code abandon(struct fake_agent *a, struct fake_side *s, struct tw_error *err)
+{
+    if (s->source || (s->hand_over != TW_KNOWN_PARTLY && !s->abandoned))
+        return refuse(s->id, s->hand_over, err);
+    s->hand_over = TW_KNOWN_COMMITTED;
+    s->abandoned = true;
+    s->lines_left = 0;
+    fake_vm_drop(a, s->vm);
     return TW_OK;
 }
 
@@ -412,9 +425,19 @@ HANDLER(measure, Towline__V1__MeasureVmRequest, Towline__V1__MeasureVmResponse)
 
 HANDLER(reconnect, Towline__V1__AgentReconnectRequest, Towline__V1__AgentReconnectResponse)
 {
-    const struct fake_side *s = fake_side_find(a, r->migration);
+    struct fake_side *s = fake_side_find(a, r->migration);
     (void)p;
-    return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
+    if (!s || !r->from_mirror || s->hand_over != TW_KNOWN_PARTLY)
+        return refuse(r->migration, s ? s->hand_over : TW_KNOWN_UNKNOWN, err);
+    a->from_mirror++;
+    for (unsigned i = 0; i < FAKE_AGENTS; i++) {
+        const struct fake_agent *m = &a->world->agents[i];
+        if (!m->up || m->mirror_fills || strcmp(m->mirrors, r->migration) != 0)
+            continue;
+        s->lines_left = 0; /* it is quick */
+        s->hand_over = TW_KNOWN_COMMITTED;
+    }
+    return TW_OK;
 }
 
 HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigrationResponse)
@@ -434,6 +457,9 @@ HANDLER(resolve, Towline__V1__ResolveMigrationRequest, Towline__V1__ResolveMigra
                    ? refuse(r->migration, s->hand_over, err)
                    : decide_destination(a, s, r->decision == TOWLINE__V1__DECISION__DECISION_COMMIT,
                                         r->epoch, err);
+        break;
+    case TOWLINE__V1__DECISION__DECISION_ABANDON:
+        code = abandon(a, s, err);
         break;
     default:
         code = !s->source
@@ -467,8 +493,8 @@ HANDLER(get_mirror, Towline__V1__GetMirrorRequest, Towline__V1__GetMirrorRespons
 {
     (void)err;
     p->known = strcmp(a->mirrors, r->migration) == 0;
-    p->phase = strdup("holding");
-    p->complete = p->known;
+    p->phase = strdup(a->mirror_fills ? "filling" : "holding");
+    p->complete = p->known && !a->mirror_fills;
     p->lines_named = p->lines_held = p->known ? 7 : 0;
     return TW_OK;
 }

@@ -10,35 +10,38 @@ static const char *state_name(const struct tw_migration_record *m)
     return tw_migration_table.states[m->state].name;
 }
 
-static bool is_silent(const struct tw_drive *d, enum tw_fenced lost)
+/* Which part the host has in it; NONE: no part. */
+static enum tw_fenced part_of(const struct tw_drive *d, const char *host)
 {
-    if (lost == TW_FENCED_MIRROR)
-        return tw_drive_mirror_silent(d);
-    return d->silent[lost == TW_FENCED_SOURCE ? TW_SOURCE_SIDE : TW_DESTINATION_SIDE];
+    if (strcmp(host, d->source) == 0)
+        return TW_FENCED_SOURCE;
+    if (strcmp(host, d->destination) == 0)
+        return TW_FENCED_DESTINATION;
+    return *host && strcmp(host, d->mirror_host) == 0 ? TW_FENCED_MIRROR : TW_FENCED_NONE;
 }
 
-static enum tw_code check(const struct tw_drive *d, enum tw_fenced lost, const char *host,
+static bool is_silent(const struct tw_drive *d, enum tw_fenced part)
+{
+    if (part == TW_FENCED_MIRROR)
+        return d->mirror_word == TW_MIRROR_UNHEARD || d->record.fenced & TW_FENCED_MIRROR;
+    return d->silent[part == TW_FENCED_SOURCE ? TW_SOURCE_SIDE : TW_DESTINATION_SIDE];
+}
+
+static enum tw_code check(const struct tw_drive *d, enum tw_fenced part, const char *host,
                           bool heard, struct tw_error *err)
 {
     const struct tw_migration_record *m = &d->record;
+    if (part == TW_FENCED_NONE)
+        return tw_fail(err, TW_INVALID_ARGUMENT, d->id,
+                       "source, destination or mirror of the migration", host,
+                       "the host has no part in it");
     if (m->state != TW_MIGRATION_RESOLVING)
         return tw_fail(err, TW_FAILED_PRECONDITION, m->id, "resolving", state_name(m),
                        "there is nothing to decide");
-    if (heard || !is_silent(d, lost))
+    if (heard || !is_silent(d, part))
         return tw_fail(err, TW_FAILED_PRECONDITION, m->id, "a host that is not heard", host,
                        "the host is not lost: it answers, or has not been asked yet");
     return TW_OK;
-}
-
-/* A source is not all there is where a mirror may hold what is missing. */
-static enum tw_prospect prospect_of(const struct tw_drive *d, enum tw_fenced lost)
-{
-    struct tw_resolve_view view = d->view;
-    view.fenced = d->record.fenced & TW_FENCED_BOTH;
-    enum tw_prospect p = tw_resolve_prospect(&view, lost & TW_FENCED_BOTH);
-    bool kept = lost == TW_FENCED_SOURCE && view.destination.known == TW_KNOWN_PARTLY &&
-                tw_drive_mirror_may_hold(d);
-    return p == TW_PROSPECT_LOST && kept ? TW_PROSPECT_DESTINATION : p;
 }
 
 static enum tw_code write_down(struct tw_drive *d, enum tw_fenced lost, const char *host,
@@ -50,17 +53,10 @@ static enum tw_code write_down(struct tw_drive *d, enum tw_fenced lost, const ch
         return TW_OK;
     m.fenced |= lost;
     tw_fail(&m.error, TW_UNAVAILABLE, m.id, NULL, NULL, "an operator declared host %s lost", host);
-    return tw_drive_write(d, &m, &change, err);
-}
-
-static enum tw_fenced part_of(const struct tw_drive *d, const char *host)
-{
-    if (strcmp(host, d->source) == 0)
-        return TW_FENCED_SOURCE;
-    if (strcmp(host, d->destination) == 0)
-        return TW_FENCED_DESTINATION;
-    return d->mirror.host[0] && strcmp(host, d->mirror.host) == 0 ? TW_FENCED_MIRROR
-                                                                  : TW_FENCED_NONE;
+    enum tw_code code = tw_drive_write(d, &m, &change, err);
+    if (code == TW_OK && lost == TW_FENCED_MIRROR)
+        d->mirror_word = TW_MIRROR_LACKS;
+    return code;
 }
 
 static enum tw_code declare(struct tw_drive *d, const char *host, bool confirmed,
@@ -68,16 +64,12 @@ static enum tw_code declare(struct tw_drive *d, const char *host, bool confirmed
 {
     char url[TW_URL_SIZE];
     bool heard;
-    enum tw_fenced lost = part_of(d, host);
-    if (lost == TW_FENCED_NONE)
-        return tw_fail(err, TW_INVALID_ARGUMENT, d->id,
-                       "source, destination or mirror of the migration", host,
-                       "the host has no part in it");
     tw_catalogue_locate(d->owner->config.reach.catalogue, host, url, &heard);
     pthread_mutex_lock(&d->lock);
+    enum tw_fenced lost = part_of(d, host);
     enum tw_code code = check(d, lost, host, heard, err);
     if (code == TW_OK)
-        *prospect = prospect_of(d, lost);
+        *prospect = tw_drive_mirror_prospect(d, lost);
     if (code == TW_OK && confirmed)
         code = write_down(d, lost, host, err);
     pthread_mutex_unlock(&d->lock);

@@ -183,6 +183,18 @@ static const struct {
         {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_DESTINATION_RESUMES,
          "the destination resumes the VM as it was when it stopped; should ",
          " have run it since, what it did there is undone"},
+    [TW_PROSPECT_MIRROR] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_MIRROR_TAKES_OVER,
+                            "the destination runs the VM and goes on with what its mirror keeps, "
+                            "which is all that it misses; nothing of it is lost with ",
+                            ""},
+    [TW_PROSPECT_AWAITED] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_MIRROR_AWAITED,
+                             "the mirror may keep what the destination misses and does not answer "
+                             "now: it is waited for until it is declared lost as well, and ",
+                             " no longer"},
+    [TW_PROSPECT_UNMIRRORED] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_UNMIRRORED,
+                                "the migration goes on without a mirror; nothing of the VM is "
+                                "lost with ",
+                                ""},
     [TW_PROSPECT_LOST] = {TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_VM_LOST,
                           "the VM is lost: the only copy that may run was on ",
                           "; what is left of it elsewhere is removed"},

@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "controller/drive.h"
-#include "controller/mirror.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -98,8 +97,7 @@ static struct tw_drive *drive_new(struct tw_migrations *owner,
     tw_machine_init(&d->machine, &tw_migration_table, &d->record, drive_trace, d);
     d->machine.state = (unsigned)record->state;
     d->record = *record;
-    tw_mirror_host(record, d->mirror.host);
-    d->mirror.known = record->state > TW_MIGRATION_PREPARING;
+    tw_drive_mirror_init(d);
     return d;
 }
 

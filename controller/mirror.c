@@ -99,11 +99,22 @@ enum tw_code tw_mirror_place(const struct tw_host_view *hosts, size_t count,
     bool third = strcmp(name, move->source) != 0 && strcmp(name, destination) != 0;
     if (!best)
         return refuse(named, name, move, third, err);
+    limits->mirror_optional |= is_auto(name);
     const struct tw_rule chosen = {
         best->record.name, "mirror", best->free_bytes, move->memory_bytes, "bytes", NULL, NULL};
     tw_why_add(why, TW_PASS, &chosen, "keeps what follows the VM until all of it has arrived");
     snprintf(name, TW_NAME_SIZE, "%s", best->record.name);
     return TW_OK;
+}
+
+bool tw_mirror_missed(const struct tw_migration_record *m)
+{
+    Towline__V1__MigrationLimits *l =
+        towline__v1__migration_limits__unpack(NULL, m->limits_size, m->limits);
+    bool missed = l && is_auto(l->mirror) && follows(l);
+    if (l)
+        towline__v1__migration_limits__free_unpacked(l, NULL);
+    return missed;
 }
 
 void tw_mirror_host(const struct tw_migration_record *m, char host[TW_NAME_SIZE])

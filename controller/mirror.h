@@ -22,6 +22,8 @@ enum tw_code tw_mirror_place(const struct tw_host_view *hosts, size_t count,
                              const struct tw_move *move, const char *destination,
                              Towline__V1__MigrationLimits *limits, char name[TW_NAME_SIZE],
                              tw_why *why, struct tw_error *err);
+/* One was asked for, and no host did it: the limits of one that was placed say "auto" again. */
+bool tw_mirror_missed(const struct tw_migration_record *m);
 /* The mirror of a migration that was placed; empty = it has none. */
 void tw_mirror_host(const struct tw_migration_record *m, char host[TW_NAME_SIZE]);
 

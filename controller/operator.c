@@ -253,7 +253,7 @@ static enum tw_code to_destination(const struct tw_drive *d, const struct tw_mig
     if (d->claims)
         return refuse(m, "a source that is off", "it answers and holds the VM",
                       "the source host is not fenced", err);
-    return TW_OK;
+    return owns ? TW_OK : tw_drive_mirror_suffices(d, err);
 }
 
 static enum tw_code decide(struct tw_drive *d, enum tw_fenced fenced, struct tw_error *err)

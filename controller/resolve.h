@@ -57,7 +57,8 @@ enum tw_fenced {
     TW_FENCED_DESTINATION = 2,
     TW_FENCED_BOTH = 3,
     TW_FENCED_COUNT,
-    TW_FENCED_MIRROR = 8, /* beside these: what it kept is not waited for (drive_mirror.c) */
+    /* The third host of a migration with a mirror: beside the decision, which is between two. */
+    TW_FENCED_MIRROR = TW_FENCED_COUNT,
 };
 
 struct tw_resolve_view {
@@ -98,6 +99,10 @@ enum tw_prospect {
     TW_PROSPECT_SOURCE_RESUMES,
     TW_PROSPECT_DESTINATION_RESUMES,
     TW_PROSPECT_LOST, /* there is no copy that may run */
+    /* Where there is a mirror (drive_mirror.c), by what it says. */
+    TW_PROSPECT_MIRROR,     /* the destination goes on with what the mirror keeps */
+    TW_PROSPECT_AWAITED,    /* the mirror may keep what is missing, and has to answer first */
+    TW_PROSPECT_UNMIRRORED, /* the mirror is lost, and was not needed */
     TW_PROSPECT_COUNT,
 };
 enum tw_prospect tw_resolve_prospect(const struct tw_resolve_view *view, enum tw_fenced lost);

@@ -60,6 +60,7 @@ enum tw_mirrored {
     TW_MIRRORED_FILLING, /* ... holds not all of it yet: the VM does not move before it does */
     TW_MIRRORED,
     TW_MIRRORED_NO_MORE, /* the mirror was lost after the VM had moved */
+    TW_MIRRORED_WITHOUT, /* it was lost or late before, and not insisted on: moved without it */
 };
 
 enum tw_convergence_policy { TW_ON_NO_CONVERGENCE_ABORT, TW_ON_NO_CONVERGENCE_STOP };
@@ -73,6 +74,7 @@ struct tw_migration_limits {
     bool skip_verify;
     enum tw_migration_method method;
     enum tw_foresight_choice foresight;
+    bool mirror_optional;        /* a mirror that is lost before the VM moves does not end it */
     uint64_t total_ns;           /* budget of the whole, for pacing; 0 = none */
     uint32_t slow_down_permille; /* of its time that pacing may take from a vCPU; 0 = no pacing */
 };
@@ -131,6 +133,7 @@ struct tw_migration_progress {
     uint64_t mirror_lines, mirror_bytes; /* source: sent there so far */
     uint64_t mirror_ns; /* part of downtime: everything else was done, and the mirror was not */
     bool from_mirror;   /* destination: what is missing comes from there, or did so last */
+    char mirror_reason[200]; /* source: why there is none, or no longer; "" = there is */
 };
 
 /* What these figures come to, in percent; 0 where nothing is known. Accuracy: pages sent ahead that

@@ -425,7 +425,7 @@ static uint64_t step_filling(struct tw_mirror *m, uint64_t now_ns)
         fail_for(m, TW_DEADLINE_EXCEEDED, "the migration took longer than its limit");
         return now_ns;
     }
-    if (m->ended && !m->kept_said)
+    if (m->ended && !m->kept_said && !m->mutations.keep_quiet)
         say_kept(m);
     if (m->kept_said)
         tw_machine_move(&m->machine, MIRROR_HOLDING, "all is here, and equal to what was sent");

@@ -20,6 +20,7 @@ struct tw_migration_mutations {
     bool ready_early;      /* destination: a page is ready with its first line */
     bool skip_mirror_wait; /* source: gives up before the mirror holds what is to follow */
     bool keep_wrong;       /* mirror: says that it holds what it did not store */
+    bool keep_quiet;       /* mirror: never says that it holds all */
     bool ask_each;         /* destination: asks for each wait, also for what was asked for */
     bool start_early;      /* destination: runs as soon as it is prepared */
 };

@@ -645,7 +645,7 @@ void tw_source_progress(const struct tw_source *s, struct tw_migration_progress 
     }
     out->predictor = tw_source_postcopies(s) ? tw_foresight_name(&s->rest.foresight) : NULL;
     out->foresight = s->rest.foresight.figures;
-    out->mirrored = tw_source_mirrored(s);
+    tw_source_mirror_progress(s, out);
     out->lines_left = s->state_said && !s->rest.marking ? s->rest.lines.count : 0;
     if (s->tracker && !s->stop_asked)
         out->eta_ns = tw_estimate_ns(copy_left(s) + out->lines_dirty * TW_LINE_SIZE,

@@ -129,6 +129,8 @@ struct tw_source_mirror {
     bool wanted, up, down;
     bool known; /* what is to follow the VM is */
     bool begun, packed, mapped, ended, kept;
+    bool without;            /* the VM moves without it */
+    uint64_t taken_ns;       /* when it took something last, or it was known what it is to keep */
     struct tw_error trouble; /* why it is down */
     struct tw_farewell farewell;
 };
@@ -275,13 +277,15 @@ void tw_source_pace_end(struct tw_source *s); /* nobody is slowed any more; fine
 /* ---- source_mirror.c --------------------------------------------------------------------------
  */
 
+/* The VM may be stopped: what follows it is wanted nowhere else, or the mirror is there. */
+bool tw_source_mirror_there(const struct tw_source *s);
 /* What is to follow the VM is known: it goes to the mirror from now on. */
 enum tw_code tw_source_mirror_begin(struct tw_source *s, struct tw_error *err);
 /* Sends what is due to the mirror, in whatever state; returns when to call again. */
 uint64_t tw_source_mirror_step(struct tw_source *s, uint64_t now_ns);
 /* Nothing stands against moving the VM: there is no mirror, or it holds all. */
 bool tw_source_mirror_ready(const struct tw_source *s);
-enum tw_mirrored tw_source_mirrored(const struct tw_source *s);
+void tw_source_mirror_progress(const struct tw_source *s, struct tw_migration_progress *out);
 /* What it holds is of no use to anybody any more. */
 void tw_source_mirror_release(struct tw_source *s);
 void tw_source_mirror_close(struct tw_source *s);

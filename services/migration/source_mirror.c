@@ -1,16 +1,20 @@
 /* A mirror, seen from the source: what is to follow the VM goes to a third host, too, beside all
- * else that happens while the VM stands still. The VM is not given up before the mirror has said
- * that it holds every line as it was sent, so that whoever runs it later finds all of its memory at
- * two places. A mirror that is lost before that ends the migration, and the VM runs on here; one
- * that is lost later is no reason to stop, and is told. */
+ * else that happens while the VM stands still. The VM is not stopped before the mirror is there,
+ * and not given up before it has said that it holds every line as it was sent, so that whoever runs
+ * it later finds all of its memory at two places. A mirror that is lost before that, or takes
+ * nothing for too long, ends the migration, and the VM runs on here; where it is not insisted on
+ * (limits.mirror_optional) the VM moves without it. One that is lost later is no reason to stop.
+ * Each of these is told. */
 #include "services/migration/source.h"
 
 #include "services/migration/line_hash.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define CONNECT_LIMIT_NS (10 * TW_SEC)
-#define SLICE            (512u << 10) /* payload in a step */
+#define TAKE_LIMIT_NS    (10 * TW_SEC) /* a mirror that took nothing for so long is none */
+#define SLICE            (512u << 10)  /* payload in a step */
 
 /* ---- What the connection tells ------------------------------------------------------------------
  */
@@ -106,6 +110,7 @@ enum tw_code tw_source_mirror_begin(struct tw_source *s, struct tw_error *err)
         (uint64_t)((unsigned __int128)rest->count * 4 * TW_LINE_SIZE * TW_SEC / rate);
     s->stop_deadline_ns = tw_after(s->stop_deadline_ns, lines_ns);
     m->known = code == TW_OK;
+    m->taken_ns = tw_now(s->env.clock);
     return code;
 }
 
@@ -132,18 +137,30 @@ void tw_source_mirror_release(struct tw_source *s)
     tw_farewell_say(&m->farewell, TW_CONTROL_RELEASE, &release, tw_now(s->env.clock));
 }
 
+bool tw_source_mirror_there(const struct tw_source *s)
+{
+    return !s->mirror.wanted || s->mirror.up;
+}
+
 bool tw_source_mirror_ready(const struct tw_source *s)
 {
     return !s->mirror.wanted || s->mutations.skip_mirror_wait || s->mirror.kept;
 }
 
-enum tw_mirrored tw_source_mirrored(const struct tw_source *s)
+static enum tw_mirrored mirrored(const struct tw_source *s)
 {
     if (!s->mirror.wanted)
-        return TW_MIRRORED_NOT;
+        return s->mirror.without ? TW_MIRRORED_WITHOUT : TW_MIRRORED_NOT;
     if (!s->mirror.kept)
         return TW_MIRRORED_FILLING;
     return s->mirror.down ? TW_MIRRORED_NO_MORE : TW_MIRRORED;
+}
+
+void tw_source_mirror_progress(const struct tw_source *s, struct tw_migration_progress *out)
+{
+    out->mirrored = mirrored(s);
+    snprintf(out->mirror_reason, sizeof out->mirror_reason, "%s",
+             out->mirrored > TW_MIRRORED ? s->mirror.trouble.what : "");
 }
 
 /* ---- Sending -----------------------------------------------------------------------------------
@@ -196,7 +213,7 @@ static bool send_map(struct tw_source_mirror *m)
 }
 
 /* A chunk as full as it gets; false when there is no credit, or the connection has broken. */
-static bool send_chunk(struct tw_source *s, uint32_t *length)
+static bool send_chunk(struct tw_source *s, uint32_t *length, uint64_t now_ns)
 {
     struct tw_source_mirror *m = &s->mirror;
     struct tw_chunk_writer writer;
@@ -204,6 +221,7 @@ static bool send_chunk(struct tw_source *s, uint32_t *length)
     uint8_t *payload = tw_conn_chunk_begin(m->conn, TW_LANE_BULK);
     if (!payload)
         return false;
+    m->taken_ns = now_ns;
     tw_chunk_writer_init(&writer, payload);
     for (bool full = false; m->lines.count && !full;) {
         uint64_t page = tw_line_set_next(&m->lines, m->cursor), lines = m->lines.of_page[page];
@@ -237,7 +255,7 @@ static uint64_t fill(struct tw_source *s, uint64_t now_ns)
     for (uint32_t sent = 0, length = 0; m->lines.count; sent += length) {
         if (sent >= SLICE)
             return now_ns;
-        if (!send_chunk(s, &length))
+        if (!send_chunk(s, &length, now_ns))
             return later_ns;
     }
     const union tw_control end = {
@@ -245,21 +263,42 @@ static uint64_t fill(struct tw_source *s, uint64_t now_ns)
     return say(m, TW_CONTROL_KEEP_END, &end, &m->ended) ? TW_NEVER : later_ns;
 }
 
+/* When a mirror that is there and has not all yet is taken for lost. */
+static uint64_t overdue_ns(const struct tw_source_mirror *m)
+{
+    return m->known && !m->kept && !m->down ? tw_after(m->taken_ns, TAKE_LIMIT_NS) : TW_NEVER;
+}
+
+static void lose(struct tw_source *s)
+{
+    struct tw_source_mirror *m = &s->mirror;
+    struct tw_error why;
+    char where[TW_WHERE_SIZE];
+    tw_fail(&why, m->trouble.code ? m->trouble.code : TW_UNAVAILABLE,
+            tw_migration_where(&s->params, where), m->trouble.expected, m->trouble.given,
+            "the VM does not move without its mirror: %.140s", m->trouble.what);
+    tw_source_mirror_close(s);
+    m->wanted = false; /* said once */
+    m->without = s->limits.mirror_optional;
+    if (!m->without)
+        tw_source_abort(s, &why);
+}
+
 uint64_t tw_source_mirror_step(struct tw_source *s, uint64_t now_ns)
 {
     struct tw_source_mirror *m = &s->mirror;
     struct tw_conn_stats stats = {0};
+    struct tw_error late;
     char where[TW_WHERE_SIZE];
     if (!m->wanted)
         return TW_NEVER;
+    if (now_ns >= overdue_ns(m) && tw_source_is_before_give_up(s)) {
+        tw_fail(&late, TW_DEADLINE_EXCEEDED, tw_migration_where(&s->params, where), NULL, NULL,
+                "the mirror has taken nothing for 10 s");
+        refuse(m, &late);
+    }
     if (m->down && tw_source_is_before_give_up(s)) {
-        struct tw_error why;
-        tw_fail(&why, m->trouble.code ? m->trouble.code : TW_UNAVAILABLE,
-                tw_migration_where(&s->params, where), m->trouble.expected, m->trouble.given,
-                "the VM does not move without its mirror: %.140s", m->trouble.what);
-        tw_source_mirror_close(s);
-        m->wanted = false; /* said once */
-        tw_source_abort(s, &why);
+        lose(s);
         return now_ns;
     }
     if (m->down && m->conn)
@@ -269,6 +308,8 @@ uint64_t tw_source_mirror_step(struct tw_source *s, uint64_t now_ns)
     if (!m->conn)
         return TW_NEVER;
     uint64_t due = m->up && m->known && !m->down ? fill(s, now_ns) : TW_NEVER;
+    if (overdue_ns(m) < due)
+        due = overdue_ns(m);
     if (m->conn)
         tw_conn_stats_get(m->conn, &stats);
     s->meter.p.mirror_lines = m->sent;

@@ -107,7 +107,7 @@ uint64_t tw_source_step_announcing(struct tw_source *s, uint64_t now_ns)
         return now_ns;
     if (!send_map(s, false, &s->rest.announced, now_ns))
         return s->copy.retry_ns;
-    if (!s->rest.room)
+    if (!s->rest.room || !tw_source_mirror_there(s))
         return TW_NEVER;
     tw_source_stop(s, "the destination has room", now_ns);
     return now_ns;

@@ -122,6 +122,8 @@ uint64_t tw_source_step_waiting(struct tw_source *s, uint64_t now_ns)
     uint64_t due_ns = tw_after(s->collected_ns, TW_ROUND_INTERVAL_NS);
     if (now_ns < due_ns)
         return due_ns;
+    if (!tw_source_mirror_there(s))
+        return TW_NEVER; /* its connection has a deadline */
     uint64_t fixed_ns = tw_fixed_downtime_ns(s->data_bytes, s->pass_ns, tw_source_compares(s));
     struct tw_convergence c = {
         .dirty_bytes = dirty_now(s, true),

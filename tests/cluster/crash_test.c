@@ -349,7 +349,7 @@ static void run(const struct crash *k)
         limits.bandwidth_bytes_per_s = 4u << 20;
     }
     if (k->way == MIRRORED)
-        limits.mirror = (char *)(uintptr_t) "auto";
+        limits.mirror = (char *)(uintptr_t) "node-c";
     cr_assert_eq(tw_cluster_migrate(c, "guest", "node-b", &limits, id, &err), TW_OK, "%s: %s",
                  err.where, err.what);
     go_the_way(c, k, id);

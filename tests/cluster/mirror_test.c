@@ -100,13 +100,19 @@ static void lose_source_host(uint8_t **bytes)
     cr_assert_eq(system(command), 0);
 }
 
-static Towline__V1__Migration *end_of(const char *id)
+#define ENDED(s) TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_##s
+
+static Towline__V1__Migration *end_in(const char *id, Towline__V1__MigrationState state)
 {
     Towline__V1__Migration *m = tw_cluster_await_end(&c, id, 90000);
     cr_assert(m, "the migration did not end; logs in %s", c.dir);
-    cr_assert_eq(m->state, TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED, "%s",
-                 m->error ? m->error->what : "");
+    cr_assert_eq(m->state, state, "%s", m->error ? m->error->what : "");
     return m;
+}
+
+static Towline__V1__Migration *end_of(const char *id)
+{
+    return end_in(id, ENDED(COMPLETED));
 }
 
 /* Its own check tells what it works on; all else has to be what it was. */
@@ -218,6 +224,92 @@ Test(mirror, that_is_lost_is_told_and_the_migration_goes_on)
     check_guest(NULL);
     cr_assert(tw_cluster_await_clean(&c, TW_AGENT_A, 20000));
 }
+
+/* ---- It does not answer -----------------------------------------------------------------------
+ */
+
+static void migrate_fast(const char *mirror, char id[64])
+{
+    struct tw_error err = {0};
+    Towline__V1__MigrationLimits limits = limits_of(mirror);
+    limits.bandwidth_bytes_per_s = 0;
+    cr_assert_eq(tw_cluster_migrate(&c, "guest", "node-b", &limits, id, &err), TW_OK, "%s",
+                 err.what);
+}
+
+static void expect_stayed(const char *id, const char *why)
+{
+    Towline__V1__Migration *m = end_in(id, ENDED(FAILED));
+    cr_expect(m->error && strstr(m->error->what, why), "%s", m->error ? m->error->what : "");
+    towline__v1__migration__free_unpacked(m, NULL);
+    cr_assert(tw_cluster_guest_runs(&c, TW_AGENT_A, 20000));
+    cr_assert(tw_cluster_await_clean(&c, TW_AGENT_B, 20000));
+    cr_assert_eq(c.two_running, 0);
+}
+
+static void expect_moved_without(const char *id)
+{
+    Towline__V1__Migration *m = end_of(id);
+    cr_expect_eq(m->progress->mirror_state, STATE(WITHOUT), "%d", (int)m->progress->mirror_state);
+    cr_expect(m->progress->mirror_reason[0], "it is not said why");
+    towline__v1__migration__free_unpacked(m, NULL);
+    check_guest(NULL);
+    cr_assert(tw_cluster_await_clean(&c, TW_AGENT_A, 20000));
+}
+
+/* Stopped, not ended: its connections stay, and nothing comes over them. */
+static void stop_mirror(void)
+{
+    cr_assert_eq(kill(c.processes[TW_AGENT_C].pid, SIGSTOP), 0);
+}
+
+Test(silent_mirror, that_is_insisted_on_is_waited_for_some_time_only, .init = open_cluster,
+     .fini = close_cluster, .timeout = 180)
+{
+    char id[64];
+    start();
+    stop_mirror();
+    migrate_fast("node-c", id);
+    expect_stayed(id, "");
+}
+
+Test(silent_mirror, that_is_not_insisted_on_is_done_without, .init = open_cluster,
+     .fini = close_cluster, .timeout = 180)
+{
+    char id[64];
+    start();
+    stop_mirror();
+    migrate_fast("auto", id);
+    expect_moved_without(id);
+}
+
+#ifdef TOWLINE_FAULTS
+/* Stopped in the middle of what it is to keep, while the VM stands still. */
+Test(silent_mirror, in_the_middle_keeps_the_vm_where_it_is, .init = open_cluster,
+     .fini = close_cluster, .timeout = 180)
+{
+    char id[64], file[96], reached[112];
+    snprintf(file, sizeof file, "%s/filling", c.dir);
+    snprintf(reached, sizeof reached, "%s.reached", file);
+    snprintf(c.processes[TW_AGENT_C].fault, sizeof c.processes[TW_AGENT_C].fault,
+             "mirror.filling:hold=%s", file);
+    start();
+    migrate_fast("node-c", id);
+    cr_assert(tw_await_file(reached, 30000));
+    stop_mirror();
+    expect_stayed(id, "does not move without its mirror");
+}
+
+Test(silent_mirror, in_the_middle_is_gone_and_the_vm_moves_without, .init = open_cluster,
+     .fini = close_cluster, .timeout = 180)
+{
+    char id[64];
+    strcpy(c.processes[TW_AGENT_C].fault, "mirror.filling:kill");
+    start();
+    migrate_fast("auto", id);
+    expect_moved_without(id);
+}
+#endif
 
 static void check_refused(const char *mirror, enum tw_code expected)
 {

@@ -202,6 +202,63 @@ Test(lost_mirror, before_it_holds_all_keeps_the_vm_where_it_is)
     }
 }
 
+/* One that is not insisted on: the VM moves as if nobody had asked for it, and that is told. */
+Test(lost_mirror, that_is_optional_does_not_keep_the_vm)
+{
+    for (unsigned ms = 0; ms < 12; ms += 2) {
+        struct scene_config c = mirrored(ms, ms % 3 ? TW_METHOD_POST_COPY : TW_METHOD_HYBRID);
+        c.limits.mirror_optional = true;
+        c.hot_pages = 64;
+        strike_mirror(&c, ms % 3 ? FILLING : WAITING, ms * TW_MS,
+                      ms % 4 ? SCENE_CUT_MIRROR : SCENE_CRASH_MIRROR);
+        expect_moved(&c);
+        cr_assert_eq(s.at_source.mirrored, TW_MIRRORED_WITHOUT);
+        cr_assert(s.at_source.mirror_reason[0]);
+        cr_assert_not(s.at_destination.from_mirror);
+    }
+}
+
+/* ... and then it is lost with its source's host, which is said. */
+Test(lost_mirror, that_was_optional_saves_nobody)
+{
+    struct scene_config c = mirrored(3, TW_METHOD_POST_COPY);
+    c.limits.mirror_optional = true;
+    strike_mirror(&c, FILLING, 0, SCENE_CRASH_MIRROR);
+    strike(&c, false, TW_DESTINATION_FETCHING, 2 * TW_MS, SCENE_LOSE_SOURCE_HOST);
+    cr_assert(scene_play_loud(&s, &c));
+    cr_assert(s.side[1].vm_was_stranded);
+    cr_assert_eq(s.destination_error.code, TW_DATA_LOSS);
+}
+
+/* Nobody is there when the source connects: the VM is not even stopped. */
+Test(lost_mirror, that_never_answers_stops_no_vm)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        struct scene_config c = mirrored(i, i % 2 ? TW_METHOD_HYBRID : TW_METHOD_POST_COPY);
+        strike_mirror(&c, WAITING, 0, i % 3 ? SCENE_CUT_MIRROR : SCENE_CRASH_MIRROR);
+        expect_stayed(&c);
+        cr_assert_eq(s.at_source.downtime_ns, 0);
+        cr_assert(strstr(s.source_error.what, "does not move without its mirror"));
+    }
+}
+
+/* It is there, and says nothing: nobody waits for it for ever. */
+Test(lost_mirror, that_never_has_enough_is_waited_for_so_long_only)
+{
+    for (unsigned optional = 0; optional < 2; optional++) {
+        struct scene_config c = mirrored(optional, TW_METHOD_POST_COPY);
+        c.limits.mirror_optional = optional;
+        c.at_mirror.keep_quiet = true;
+        if (optional)
+            expect_moved(&c);
+        else
+            expect_stayed(&c);
+        const char *why = optional ? s.at_source.mirror_reason : s.source_error.what;
+        cr_assert(strstr(why, "taken nothing for 10 s"), "%s", why);
+        cr_assert_lt(s.at_source.downtime_ns, 12 * TW_SEC);
+    }
+}
+
 Test(lost_mirror, behind_the_hand_over_is_told_and_changes_nothing)
 {
     for (unsigned seed = 0; seed < 10; seed++) {

@@ -44,6 +44,14 @@ static bool owns(enum tw_hand_over state)
 /* ---- What an agent provides to its side ---------------------------------------------------------
  */
 
+/* Only where nobody insists on the mirror, and it is told. */
+static bool moves_without_mirror(const struct scene *s)
+{
+    struct tw_migration_progress p;
+    tw_source_progress(s->source, &p);
+    return s->config.limits.mirror_optional && p.mirrored == TW_MIRRORED_WITHOUT;
+}
+
 static enum tw_code journal(void *ctx, enum tw_hand_over state, struct tw_error *err)
 {
     struct scene_side *side = ctx;
@@ -55,7 +63,7 @@ static enum tw_code journal(void *ctx, enum tw_hand_over state, struct tw_error 
     }
     side->journal.durable = state;
     if (s->config.mirror && side->is_source && state == TW_HAND_OVER_GIVEN_UP &&
-        !s->mirror_complete)
+        !s->mirror_complete && !moves_without_mirror(s))
         scene_problem(s, "the source gave up before the mirror held what is to follow");
     if (state == TW_HAND_OVER_COMMITTED_PARTLY && s->config.limits.method == TW_METHOD_PRE_COPY)
         scene_problem(s, "a pre-copy wrote down that memory is to follow");

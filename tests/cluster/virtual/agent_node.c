@@ -161,7 +161,7 @@ enum tw_code __wrap_tw_mirrors_hold(struct tw_agent *agent,
 {
     enum tw_code code = __real_tw_mirrors_hold(agent, request, target, err);
     if (!code)
-        vt_guest_mirrored(request->vm, vt_here());
+        vt_guest_mirrored(request->vm, request->migration, vt_here());
     return code;
 }
 
@@ -304,6 +304,19 @@ void vt_check_owners(const char *vm)
 void vt_check_owners_end(const char *vm)
 {
     check_owners(vm, false);
+}
+
+bool vt_mirror_complete(unsigned index, const char *migration)
+{
+    Towline__V1__GetMirrorResponse *r = calloc(1, sizeof *r);
+    if (!r)
+        abort();
+    towline__v1__get_mirror_response__init(r);
+    if (agents[index])
+        tw_mirrors_get(agents[index], migration, r);
+    bool complete = r->complete;
+    towline__v1__get_mirror_response__free_unpacked(r, NULL);
+    return complete;
 }
 
 bool vt_agents_idle(void)

@@ -202,20 +202,28 @@ void vt_machine_end(struct vt_machine *m, const char *why)
 
 /* ---- Mirrors --------------------------------------------------------------------------------- */
 
-void vt_guest_mirrored(const char *vm, const struct vt_node *node)
+void vt_guest_mirrored(const char *vm, const char *migration, const struct vt_node *node)
 {
     struct vt_life *l = life_find(vm);
     if (!l)
         return;
     l->mirror = (int)vt_index(node);
     l->mirror_starts = node->starts;
+    snprintf(l->mirror_migration, sizeof l->mirror_migration, "%s", migration);
+}
+
+/* Where somebody insists on it, no source gives its VM up before. */
+static bool mirror_has_all(const struct vt_life *l)
+{
+    return mirror_lives(l) && (vt_world.scenario->mirror_named ||
+                               vt_mirror_complete((unsigned)l->mirror, l->mirror_migration));
 }
 
 /* The copy of the source goes, which has given the VM up: from now on the rest is at the mirror. */
 static bool mirror_replaces(struct vt_machine *m)
 {
     struct vt_life *l = m->life;
-    l->on_mirror |= l->follows && !m->guarded && !m->running && mirror_lives(l) &&
+    l->on_mirror |= l->follows && !m->guarded && !m->running && mirror_has_all(l) &&
                     !vt_owns_on_disk(m->host, l->vm);
     return l->on_mirror;
 }

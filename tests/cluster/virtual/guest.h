@@ -28,7 +28,8 @@ struct vt_life {
     unsigned slow_most_percent; /* of its time that it may be made to wait, as it was asked for */
     int mirror;                 /* node that was asked last to keep what follows; -1 = none */
     uint64_t mirror_starts;     /* ... in this life of it */
-    bool on_mirror;             /* what follows is nowhere else */
+    char mirror_migration[64];
+    bool on_mirror; /* what follows is nowhere else */
 };
 
 struct vt_waiter {

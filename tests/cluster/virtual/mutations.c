@@ -73,8 +73,10 @@ void __wrap_tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, uns
                                  struct tw_migration_limits *out);
 void __real_tw_limits_from_proto(const Towline__V1__MigrationLimits *limits, unsigned predictor,
                                  struct tw_migration_limits *out);
-bool __wrap_tw_drive_mirror_replaces(struct tw_drive *drive);
-bool __real_tw_drive_mirror_replaces(struct tw_drive *drive);
+bool __wrap_tw_drive_mirror_judge(struct tw_drive *drive, const struct tw_migration_record *record,
+                                  struct tw_verdict *verdict);
+bool __real_tw_drive_mirror_judge(struct tw_drive *drive, const struct tw_migration_record *record,
+                                  struct tw_verdict *verdict);
 enum tw_code __wrap_tw_mirror_start(const struct tw_migration_env *env,
                                     const struct tw_migration_params *params, uint64_t memory_bytes,
                                     uint64_t connect_timeout_ns, struct tw_mirror **mirror,
@@ -212,9 +214,10 @@ enum tw_code __wrap_tw_mirror_start(const struct tw_migration_env *env,
     return code;
 }
 
-bool __wrap_tw_drive_mirror_replaces(struct tw_drive *drive)
+bool __wrap_tw_drive_mirror_judge(struct tw_drive *drive, const struct tw_migration_record *record,
+                                  struct tw_verdict *verdict)
 {
-    return !vt_mutated("forget_mirror") && __real_tw_drive_mirror_replaces(drive);
+    return !vt_mutated("forget_mirror") && __real_tw_drive_mirror_judge(drive, record, verdict);
 }
 
 void __wrap_tw_source_pace_end(struct tw_source *source)

@@ -121,6 +121,15 @@ static bool ended(Towline__V1__MigrationState state)
     return state >= TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
 }
 
+/* The third host; by its name where it is insisted on, and there is only one that it can be. */
+static char *mirror_of(const struct vt_task *t)
+{
+    const char *name = "auto";
+    if (vt_world.scenario->mirror_named)
+        name = vt_world.nodes[(vt_index(vt_node_of(t->host)) + 2) % VT_AGENTS].name;
+    return (char *)(uintptr_t)name;
+}
+
 void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLimits *limits)
 {
     static const Towline__V1__MigrationMethod methods[VT_METHODS] = {
@@ -133,7 +142,7 @@ void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLim
     limits->bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
     limits->timeout_ms = TIMEOUT_MS;
     if (vt_world.scenario->mirror)
-        limits->mirror = (char *)(uintptr_t) "auto";
+        limits->mirror = mirror_of(t);
     limits->slow_down_percent = vt_world.scenario->slow_down;
     limits->downtime_ms = vt_world.scenario->downtime_ms;
     limits->max_rounds = 5;

@@ -164,6 +164,7 @@ static void choose_mirror(struct tw_random *r, struct vt_scenario *s)
                (struct vt_fault){
                    .kind = VT_KILL, .node = VT_WHOEVER, .lasts_ns = 10 * TW_MS + below(r, TW_SEC)},
                points[below(r, sizeof points / sizeof *points)]);
+    s->mirror_named = below(r, 2) && s->vms == 1;
 }
 
 static void choose_help(struct vt_scenario *s, uint64_t seed, int method)

@@ -74,8 +74,9 @@ struct vt_scenario {
     uint64_t stores_per_s;
     uint64_t bandwidth;
     bool all_writers_seen;
-    bool hook;   /* a switch-over hook is configured */
-    bool mirror; /* the third agent keeps what follows the VM */
+    bool hook;         /* a switch-over hook is configured */
+    bool mirror;       /* the third agent keeps what follows the VM */
+    bool mirror_named; /* it insists on it; else the VM may move without */
     uint64_t
         mirror_after_ns;  /* it is asked when the source has been silent so long; 0 = as usual */
     unsigned slow_down;   /* percent of its time that pre-copy may make a guest wait */
@@ -162,6 +163,8 @@ bool vt_owns_on_disk(unsigned index, const char *vm);
 void vt_check_owners(const char *vm);
 /* ... and no older copy waits on a host that was declared lost to be removed. */
 void vt_check_owners_end(const char *vm);
+/* Whether an agent keeps all that followed the VM of a migration. */
+bool vt_mirror_complete(unsigned index, const char *migration);
 bool vt_agents_idle(void); /* all are up, none moves anything */
 void vt_agent_check_end(unsigned index);
 
@@ -193,7 +196,7 @@ void vt_guest_deleting(const char *vm);
 /* It may be made to wait for so much of its time. What was asked for before may still arrive. */
 void vt_guest_slow_down(const char *vm, unsigned percent);
 /* This node has been asked to keep what follows it. */
-void vt_guest_mirrored(const char *vm, const struct vt_node *node);
+void vt_guest_mirrored(const char *vm, const char *migration, const struct vt_node *node);
 bool vt_guest_slowed(const char *vm);
 void vt_guests_kill(int host);
 /* All of that host, which is off. */
