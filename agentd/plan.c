@@ -266,6 +266,7 @@ static Towline__V1__Forecast *forecast_to_proto(const struct tw_forecast *f)
     p->lines_to_come = f->lines_to_come;
     p->fetch_us = f->fetch_ns / TW_US;
     p->slow_down_permille = f->slow_down_permille;
+    p->mirror_us = f->mirror_ns / TW_US;
     return p;
 }
 
@@ -290,6 +291,12 @@ static Towline__V1__Reason *reason_to_proto(const struct tw_reason *r)
     return p;
 }
 
+/* A host was found that keeps what follows. */
+static bool is_mirrored(const Towline__V1__MigrationLimits *l)
+{
+    return l && l->mirror[0] && strcmp(l->mirror, "none") != 0 && strcmp(l->mirror, "auto") != 0;
+}
+
 static void answer(const struct tw_host *host, const struct tw_measured *measured,
                    const Towline__V1__MeasureVmRequest *r, Towline__V1__MeasureVmResponse *out)
 {
@@ -302,7 +309,8 @@ static void answer(const struct tw_host *host, const struct tw_measured *measure
         .data_bytes = measured->data_bytes,
         .full_copy_bytes = measured->full_copy_bytes,
         .link_bytes_per_s = h && h->link_bytes_per_s ? h->link_bytes_per_s : TW_FORECAST_LINK_RATE,
-        .sees_all_writers = host->sees_all_writers};
+        .sees_all_writers = host->sees_all_writers,
+        .mirrored = is_mirrored(r->limits)};
     struct tw_forecast forecasts[TW_METHODS];
     struct tw_policy policy = {0};
     struct tw_choice choice;

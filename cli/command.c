@@ -284,9 +284,10 @@ static const char migrate_details[] =
     "ends\n"
     "only the watching. --timeout is then how long the controller may be away [60s].\n"
     "\n"
-    "With --method postcopy or hybrid the VM is lost when the path between the hosts, or an "
-    "agent,\n"
-    "fails before the rest of its memory has followed it.\n";
+    "With --method postcopy or hybrid the VM is lost with its source's host before the rest of "
+    "its\n"
+    "memory has followed it, unless a third host keeps that, too. --mirror HOST insists on that\n"
+    "host; with --mirror auto the VM moves without one when none does it in time.\n";
 
 static const char recover_details[] =
     "For a hand-over whose other side is lost for good. It is refused while both sides can be\n"
@@ -296,8 +297,9 @@ static const char recover_details[] =
 static const char resolve_details[] =
     "For a migration that waits for a host that never returns. What is right is decided from what\n"
     "is known of both sides: the copy that is left is resumed, unless the lost host is known to\n"
-    "have run the VM; then the VM is lost. Without --yes it only says which, and what is at "
-    "risk.\n"
+    "have run the VM; then the VM is lost. A mirror that holds what a running copy misses takes\n"
+    "over from a lost source; one that does not answer is waited for, or declared lost as well.\n"
+    "Without --yes it only says which, and what is at risk.\n"
     "Should the host come back, its copy is removed. If it is not really off, two copies of the "
     "VM\n"
     "may run until then: pull its plug first.\n";

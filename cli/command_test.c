@@ -232,6 +232,23 @@ Test(command, a_mirror_is_asked_for)
     cr_expect(fake.from_mirror);
 }
 
+Test(command, a_mirror_that_is_none_is_shown_with_the_reason)
+{
+    fake.mirror_state = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_WITHOUT;
+    fake.mirror_reason = "node-c: it has taken nothing";
+    cr_assert_eq(TOW(&run, &fake, "migration", "show", "m-1"), 0);
+    cr_expect(said("mirror         none: the VM moves without one") &&
+              said("node-c: it has taken nothing\n"));
+    fake.mirror_state = TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_HOLDING;
+    fake.mirror_reason = NULL;
+    cr_assert_eq(TOW(&run, &fake, "migration", "show", "m-1"), 0);
+    cr_expect(said("mirror         holds all that follows"));
+    /* What the service says of it is what is said. */
+    fake.risk = "the destination runs the VM and goes on with what its mirror keeps";
+    cr_expect_eq(TOW(&run, &fake, "migration", "resolve", "m-1", "--lost", "node-b"), 2);
+    cr_expect(said("goes on with what its mirror keeps\n") && complained("again with --yes"));
+}
+
 Test(command, migration_set_pause_why)
 {
     cr_assert_eq(TOW(&run, &fake, "migration", "set", "m-1", "--bandwidth", "64MiB/s"), 0);

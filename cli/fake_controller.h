@@ -35,6 +35,8 @@ struct fake_controller {
     Towline__V1__MigrationLimits limits;
     char mirror[64];  /* its text */
     bool from_mirror; /* of the last reconnect */
+    Towline__V1__MirrorState mirror_state;
+    const char *mirror_reason, *risk; /* NULL = none, and that of a lost VM */
     char cancelled[64], switched[64], recovered[64], removed[64], lost[64];
     Towline__V1__RecoverTo recovered_to;
     unsigned starts, adjusts, plan_looks;

@@ -37,6 +37,8 @@ static Towline__V1__MigrationProgress *progress_new(const struct fake_controller
     p->total_us = done ? 4200000 : 0;
     p->memory_compared = p->memory_equal = done;
     p->lines_found_by_compare_only = 7;
+    p->mirror_state = fake->mirror_state;
+    p->mirror_reason = strdup(fake->mirror_reason ? fake->mirror_reason : "");
     return p;
 }
 
@@ -314,7 +316,7 @@ HANDLER(on_declare_lost)
         fake_copy(fake->lost, sizeof fake->lost, q->host);
     pthread_mutex_unlock(&fake->lock);
     r->outcome = TOWLINE__V1__LOST_OUTCOME__LOST_OUTCOME_VM_LOST;
-    r->risk = strdup("the VM is lost");
+    r->risk = strdup(fake->risk ? fake->risk : "the VM is lost");
     return code;
 }
 

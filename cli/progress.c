@@ -369,8 +369,10 @@ static void print_mirror(const Towline__V1__MigrationProgress *p, FILE *out)
     char text[TW_SIZE_TEXT];
     if ((size_t)p->mirror_state >= sizeof states / sizeof *states || !states[p->mirror_state])
         return;
-    fprintf(out, "mirror         %s; %llu lines, %s", states[p->mirror_state],
-            (unsigned long long)p->mirror_lines, tw_size_format(p->mirror_bytes, text));
+    fprintf(out, "mirror         %s", states[p->mirror_state]);
+    if (p->mirror_state != TOWLINE__V1__MIRROR_STATE__MIRROR_STATE_WITHOUT)
+        fprintf(out, "; %llu lines, %s", (unsigned long long)p->mirror_lines,
+                tw_size_format(p->mirror_bytes, text));
     if (p->mirror_us)
         fprintf(out, "; the switch waited %s for it",
                 tw_duration_format(p->mirror_us * TW_US, text));

@@ -92,7 +92,8 @@ static void take(struct past *past, const Towline__V1__MigrationProgress *p)
     const Towline__V1__Round *last = p->n_rounds ? p->rounds[p->n_rounds - 1] : NULL;
     uint64_t link = p->link_bytes_per_s, bytes = compared_bytes(p);
     uint64_t sending = last && last->final && link ? last->bytes * 1000000 / link : 0;
-    uint64_t named = p->stop_us + p->final_pass_us + p->device_state_us + p->hand_over_us;
+    uint64_t named =
+        p->stop_us + p->final_pass_us + p->device_state_us + p->mirror_us + p->hand_over_us;
     unsigned m = index_of(p->method);
     past->count++;
     put(&past->start, p->start_us);

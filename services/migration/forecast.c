@@ -127,22 +127,24 @@ static void copy_and_rounds(struct walk *w, bool hybrid, struct rounds *r)
 /* ---- The part in which it stands -------------------------------------------------------------
  */
 
-/* From the saved device state until the VM runs. */
-static uint64_t behind_ns(const struct walk *w, enum tw_migration_method method)
-{
-    const struct tw_method_costs *m = &w->in->fixed.of[method];
-    return tw_after(m->load_ns, m->hand_over_ns);
-}
-
-/* `lines_ns`: what the final pass sends, beside comparing. */
-static void stand_still(struct walk *w, uint64_t lines_ns, bool compares, struct tw_forecast *out)
+/* `lines_ns`: what the final pass sends, beside comparing. `rest`: bytes that follow; a mirror gets
+ * them from the end of the final pass on, as fast as the path takes them, beside the device state.
+ */
+static void stand_still(struct walk *w, uint64_t lines_ns, uint64_t rest, bool compares,
+                        struct tw_forecast *out)
 {
     const struct tw_fixed_costs *f = &w->in->fixed;
+    const struct tw_method_costs *m = &f->of[out->method];
     uint64_t pass_ns = tw_after(f->of[out->method].last_lines_ns, lines_ns);
     if (compares)
         pass_ns = tw_after(pass_ns, tw_send_ns(w->in->data_bytes, f->compare_bytes_per_s));
     uint64_t saved_ns = longer(pass_ns, f->save_ns); /* the host saves meanwhile */
-    out->downtime_ns = tw_after(saved_ns, f->stop_ns + behind_ns(w, out->method));
+    uint64_t loaded_ns = tw_after(saved_ns, m->load_ns), kept_ns = 0;
+    if (w->in->mirrored)
+        kept_ns =
+            tw_after(pass_ns, tw_send_ns(on_wire(rest, TW_CHUNK_PAYLOAD), w->in->link_bytes_per_s));
+    out->mirror_ns = kept_ns > loaded_ns ? kept_ns - loaded_ns : 0;
+    out->downtime_ns = tw_after(longer(loaded_ns, kept_ns), f->stop_ns + m->hand_over_ns);
     w->at_ns = tw_after(w->at_ns, out->downtime_ns);
     w->bytes += on_wire(f->device_state_bytes, TW_CHUNK_PAYLOAD);
 }
@@ -183,7 +185,7 @@ static void pre_copy(struct walk *w, struct tw_forecast *out)
     out->converges = r.verdict == TW_VERDICT_STOP;
     out->final_lines = last.lines;
     w->bytes += bytes;
-    stand_still(w, tw_send_ns(bytes, w->in->link_bytes_per_s),
+    stand_still(w, tw_send_ns(bytes, w->in->link_bytes_per_s), 0,
                 !w->limits.skip_verify || !w->in->sees_all_writers, out);
 }
 
@@ -196,7 +198,7 @@ static void hybrid(struct walk *w, struct tw_forecast *out)
     out->rounds = r.c.rounds;
     out->lines_to_come = rest.lines;
     w->bytes += map;
-    stand_still(w, tw_send_ns(map, w->in->link_bytes_per_s),
+    stand_still(w, tw_send_ns(map, w->in->link_bytes_per_s), cost(rest),
                 !w->limits.skip_verify || !w->in->sees_all_writers, out);
     follow(w, cost(rest), rest.pages, out);
 }
@@ -204,7 +206,7 @@ static void hybrid(struct walk *w, struct tw_forecast *out)
 static void post_copy(struct walk *w, struct tw_forecast *out)
 {
     out->lines_to_come = w->in->data_bytes / TW_LINE_SIZE;
-    stand_still(w, 0, false, out);
+    stand_still(w, 0, w->in->full_copy_bytes, false, out);
     follow(w, w->in->full_copy_bytes, w->in->data_bytes / TW_PAGE_SIZE, out);
 }
 

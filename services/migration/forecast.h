@@ -32,6 +32,7 @@ struct tw_forecast_input {
     uint64_t full_copy_bytes; /* these as records on the wire */
     uint64_t link_bytes_per_s;
     bool sees_all_writers;
+    bool mirrored; /* what follows goes to a mirror before the VM moves, by a path like this one */
     struct tw_fixed_costs fixed;
     struct tw_migration_limits limits; /* zeros = defaults; its method is not looked at */
 };
@@ -43,6 +44,7 @@ struct tw_forecast {
     uint64_t bytes, total_ns, downtime_ns;
     uint64_t final_lines;             /* sent while the VM is stopped */
     uint64_t lines_to_come, fetch_ns; /* that follow the VM */
+    uint64_t mirror_ns;               /* part of downtime: the switch waits for the mirror */
     uint32_t
         slow_down_permille; /* while they do; counts first writes of pages only, a lower bound */
 };

@@ -111,6 +111,54 @@ Test(forecast, rounds_shrink_where_the_set_does)
     cr_assert_gt(many.bytes, few.bytes);
 }
 
+/* The switch waits until a mirror has what follows: all of the memory in post-copy, what is dirty
+ * at the switch in hybrid. */
+Test(forecast, a_mirror_is_part_of_the_downtime)
+{
+    struct tw_forecast without, with;
+    struct tw_forecast_input in = guest(400000, 1000000);
+    for (enum tw_migration_method m = 0; m < TW_METHODS; m++) {
+        in.mirrored = false;
+        tw_forecast_make(&in, m, &without);
+        in.mirrored = true;
+        tw_forecast_make(&in, m, &with);
+        cr_assert_eq(without.mirror_ns, 0);
+        cr_assert_eq(with.downtime_ns, without.downtime_ns + with.mirror_ns);
+        if (m == TW_METHOD_PRE_COPY)
+            cr_assert_eq(with.mirror_ns, 0, "nothing follows");
+        if (m == TW_METHOD_POST_COPY) {
+            cr_assert_gt(with.downtime_ns, 187 * TW_MS, "96 MiB at 512 MiB/s");
+            cr_assert_lt(with.downtime_ns, 260 * TW_MS);
+        }
+    }
+    in.limits.downtime_ns = 300 * TW_MS;
+    in.full_copy_bytes *= 10;
+    tw_forecast_make(&in, TW_METHOD_POST_COPY, &with);
+    cr_assert_gt(with.mirror_ns, 1800 * TW_MS);
+}
+
+/* A choice without a budget's violation is hybrid then, and post-copy says what it costs. */
+Test(policy, a_mirror_speaks_for_hybrid)
+{
+    struct tw_forecast f[TW_METHODS] = {{.method = TW_METHOD_PRE_COPY, .rounds = 30},
+                                        {.method = TW_METHOD_HYBRID, .converges = true},
+                                        {.method = TW_METHOD_POST_COPY, .converges = true}};
+    struct tw_policy p = {.limits = {.downtime_ns = 300 * TW_MS}};
+    struct tw_choice c;
+    bool advised = false;
+    f[1].downtime_ns = 150 * TW_MS;
+    f[1].mirror_ns = 100 * TW_MS;
+    f[2].downtime_ns = 2 * TW_SEC;
+    f[2].mirror_ns = 1900 * TW_MS;
+    tw_policy_choose(&p, f, &c);
+    cr_assert_eq(c.method, TW_METHOD_HYBRID);
+    for (unsigned i = 0; i < c.reason_count; i++)
+        advised |= strcmp(c.reasons[i].rule, "mirror") == 0 &&
+                   c.reasons[i].verdict == TW_REASON_WARN && strstr(c.reasons[i].text, "hybrid") &&
+                   strcmp(c.reasons[i].about, "postcopy") == 0;
+    cr_assert(advised);
+}
+
 Test(forecast, postcopy_stands_for_the_fixed_part_only)
 {
     struct tw_forecast f;

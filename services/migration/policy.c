@@ -128,6 +128,31 @@ static void judge_risk(struct tw_choice *c, const char *about, const struct tw_f
     reason_add(c, r, "for about %s the VM needs both hosts", tw_duration_format(f->fetch_ns, time));
 }
 
+/* With one its time is part of the downtime, which was judged; here is whence it comes. */
+static void judge_mirror(struct tw_choice *c, const char *about, const struct tw_forecast *f,
+                         uint64_t downtime_ns)
+{
+    char time[TW_SIZE_TEXT];
+    if (!f->mirror_ns)
+        return;
+    const bool much = f->mirror_ns > downtime_ns / 2;
+    const struct tw_reason r = {.about = about,
+                                .rule = "mirror",
+                                .verdict = much ? TW_REASON_WARN : TW_REASON_PASS,
+                                .value = f->mirror_ns / TW_US,
+                                .limit = downtime_ns / TW_US,
+                                .unit = "us"};
+    tw_duration_format(f->mirror_ns, time);
+    if (much && f->method == TW_METHOD_POST_COPY)
+        reason_add(c, r,
+                   "the VM stands still for about %s until the mirror has all of its memory: with "
+                   "hybrid most of that goes before",
+                   time);
+    else
+        reason_add(c, r, "the VM stands still for about %s until the mirror has what follows",
+                   time);
+}
+
 static struct score judge(const struct tw_policy *p, const struct tw_migration_limits *limits,
                           const struct tw_forecast *f, struct tw_choice *c)
 {
@@ -145,6 +170,7 @@ static struct score judge(const struct tw_policy *p, const struct tw_migration_l
     if (f->method != TW_METHOD_PRE_COPY)
         judge_slow_down(c, &score, about, f, p->slow_down_permille);
     judge_risk(c, about, f);
+    judge_mirror(c, about, f, limits->downtime_ns);
     return score;
 }
 

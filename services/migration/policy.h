@@ -9,8 +9,8 @@ enum tw_reason_verdict { TW_REASON_PASS, TW_REASON_WARN, TW_REASON_REFUSE };
 
 struct tw_reason {
     const char *about; /* "precopy", "hybrid", "postcopy", "plan" */
-    const char
-        *rule; /* "converges", "downtime", "total", "slow_down", "timeout", "risk", "choice" */
+    const char *rule; /* "converges", "downtime", "total", "slow_down", "timeout", "risk", "mirror",
+                         "choice" */
     enum tw_reason_verdict verdict;
     uint64_t value, limit; /* limit 0 = none was set */
     const char *unit;      /* "us", "permille", "count", "" */
