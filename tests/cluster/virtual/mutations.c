@@ -22,7 +22,7 @@ const struct vt_mutation vt_mutations[] = {
     /* hand-over: a record is not sent */
     {.rule = "drop_record", .seed = 14},
     /* hand-over: the mirror does not hold yet what is to follow */
-    {.rule = "skip_mirror_wait", .seed = 460},
+    {.rule = "skip_mirror_wait", .seed = 225},
     /* the mirror says that it holds what it did not store */
     {.rule = "keep_wrong", .seed = 11},
     /* resolve: the source takes back what the destination owns */
