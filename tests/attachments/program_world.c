@@ -284,6 +284,8 @@ static void session_start(struct own *own, uint32_t attachment)
         fail(info.why);
 }
 
+static bool agent_is_there;
+
 static void session_open(struct world *w)
 {
     const struct tw_device_config device = {.memory_bytes = CONTRACT_BYTES};
@@ -292,7 +294,9 @@ static void session_open(struct world *w)
     struct own *own = own_new(w);
     const bool instrumented = w->kind->variant == TOWLINE_INSTRUMENTED;
     own->loads = instrumented;
-    fixture_open();
+    if (!agent_is_there) /* one for all of them: its start takes longer than a scenario */
+        fixture_open();
+    agent_is_there = true;
     setenv(TW_INST_SOCKET_ENV, fixture_instrumented, 1);
     start_program(own, instrumented ? TEST_INSTRUMENTED : TEST_PROGRAM);
     learn_region(w);
@@ -312,7 +316,12 @@ static void session_close(struct world *w)
     towline_close(own->session);
     tw_device_close(own->device);
     world_close(w);
+}
+
+static void session_finish(void)
+{
     fixture_close();
+    agent_is_there = false;
 }
 
 const struct world_kind world_session_instrumented = {.name = "session, instrumented",
@@ -321,6 +330,7 @@ const struct world_kind world_session_instrumented = {.name = "session, instrume
                                                       .read = read_region,
                                                       .storm = storm,
                                                       .close = session_close,
+                                                      .finish = session_finish,
                                                       .same_value_is_dirty = true,
                                                       .sees_loads = true,
                                                       .variant = TOWLINE_INSTRUMENTED,
@@ -331,6 +341,7 @@ const struct world_kind world_session_process = {.name = "session, process",
                                                  .read = read_region,
                                                  .storm = storm,
                                                  .close = session_close,
+                                                 .finish = session_finish,
                                                  .whole_pages = true,
                                                  .variant = TOWLINE_PROCESS,
                                                  PROCESS_VERDICTS};

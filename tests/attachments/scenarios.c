@@ -276,5 +276,7 @@ uint32_t contract_run(const struct world_kind *kind, char *first, uint32_t size)
             snprintf(first, size, "%s: %s: %s", kind->name, contract_scenarios[i].name, c.first);
         objections += c.objections;
     }
+    if (kind->finish)
+        kind->finish();
     return objections;
 }

@@ -23,6 +23,7 @@ struct world_kind {
     /* CONTRACT_THREADS threads (or what there is) store at random from begin to end. */
     void (*storm)(struct world *w, bool begin);
     void (*close)(struct world *w); /* the attachment, then the program */
+    void (*finish)(void);           /* behind the last of them: what they shared; NULL = nothing */
 
     enum verdict verdicts[CONTRACT_KINDS];
     bool same_value_is_dirty; /* what the attachment has to say of itself */

@@ -1,5 +1,6 @@
 #include "services/migration/tests/scene.h"
 
+#include "services/migration/destination.h"
 #include "services/migration/source.h"
 
 #include <stdarg.h>
@@ -497,10 +498,7 @@ static void control(struct scene *s)
     if (s->side[0].restart_ns || s->side[1].restart_ns)
         return;
     bool moved = b == TW_HAND_OVER_COMMITTED || (owns(b) && !s->destination);
-    struct tw_migration_progress p = {0};
-    if (s->destination)
-        tw_destination_progress(s->destination, &p);
-    if (p.phase && strcmp(p.phase, "paused") == 0 && !s->operator_ns)
+    if (s->destination && s->destination->machine.state == TW_DESTINATION_PAUSED && !s->operator_ns)
         s->operator_ns = now_of(s) + OPERATOR_NS;
     if (s->operator_ns && now_of(s) >= s->operator_ns) { /* looks, mends and tells */
         s->operator_ns = 0;

@@ -45,6 +45,13 @@ void __wrap_tw_agent_tracking_close(struct tw_agent_tracking *tracking);
 enum tw_code __wrap_tw_agent_tracking_serve(struct tw_agent_tracking *tracking,
                                             struct tw_rpc_server *server, struct tw_error *err);
 
+enum tw_code __wrap_tw_mirrors_hold(struct tw_agent *agent,
+                                    const Towline__V1__HoldMirrorRequest *request,
+                                    Towline__V1__MirrorTarget *target, struct tw_error *err);
+enum tw_code __real_tw_mirrors_hold(struct tw_agent *agent,
+                                    const Towline__V1__HoldMirrorRequest *request,
+                                    Towline__V1__MirrorTarget *target, struct tw_error *err);
+
 enum tw_code __wrap_tw_hook_start(const char *path, const char *const *environment,
                                   uint64_t timeout_ns, struct tw_hook **hook, struct tw_error *err);
 bool __wrap_tw_hook_poll(struct tw_hook *hook, enum tw_code *code, struct tw_error *err);
@@ -148,6 +155,16 @@ enum tw_code __wrap_tw_conn_send(struct tw_conn *conn, enum tw_lane lane, enum t
                      : __real_tw_conn_send(conn, lane, kind, tag, count, payload, length, err);
 }
 
+enum tw_code __wrap_tw_mirrors_hold(struct tw_agent *agent,
+                                    const Towline__V1__HoldMirrorRequest *request,
+                                    Towline__V1__MirrorTarget *target, struct tw_error *err)
+{
+    enum tw_code code = __real_tw_mirrors_hold(agent, request, target, err);
+    if (!code)
+        vt_guest_mirrored(request->vm, request->migration, vt_here());
+    return code;
+}
+
 /* ---- Its life -------------------------------------------------------------------------------- */
 
 static void *data_thread(void *agent)
@@ -164,7 +181,8 @@ static void configure(struct tw_agent_config *c, const struct vt_node *node)
                                   .qemu = "qemu",
                                   .plugin = "plugin",
                                   .insecure = true,
-                                  .postcopy_recover_ns = vt_world.scenario->recover_ns};
+                                  .postcopy_recover_ns = vt_world.scenario->recover_ns,
+                                  .mirror_after_ns = vt_world.scenario->mirror_after_ns};
     snprintf(c->name, sizeof c->name, "%s", node->name);
     snprintf(c->listen, sizeof c->listen, "sim://%s", node->name);
     snprintf(c->fabric_listen, sizeof c->fabric_listen, "%s:lines", node->name);
@@ -288,13 +306,26 @@ void vt_check_owners_end(const char *vm)
     check_owners(vm, false);
 }
 
+bool vt_mirror_complete(unsigned index, const char *migration)
+{
+    Towline__V1__GetMirrorResponse *r = calloc(1, sizeof *r);
+    if (!r)
+        abort();
+    towline__v1__get_mirror_response__init(r);
+    if (agents[index])
+        tw_mirrors_get(agents[index], migration, r);
+    bool complete = r->complete;
+    towline__v1__get_mirror_response__free_unpacked(r, NULL);
+    return complete;
+}
+
 bool vt_agents_idle(void)
 {
     for (unsigned i = 0; i < VT_AGENTS; i++) {
         const struct tw_agent *a = agents[i];
         if (vt_world.nodes[i].for_good)
             continue;
-        if (!a || !vt_world.nodes[i].up || a->jobs)
+        if (!a || !vt_world.nodes[i].up || a->jobs || tw_mirrors_reserved(a))
             return false;
         for (const struct tw_vm *vm = a->vms; vm; vm = vm->next)
             if (vm->remove || vm->continuing || vm->job)
@@ -312,6 +343,8 @@ void vt_agent_check_end(unsigned index)
         return;
     if (a->jobs)
         vt_problem("%s still has a job for migration %s", name, a->jobs->params.id);
+    if (tw_mirrors_reserved(a))
+        vt_problem("%s still keeps memory for others", name);
     if (vt_connections(&vt_world.nodes[index]))
         vt_problem("%s still has %u connections", name, vt_connections(&vt_world.nodes[index]));
     for (const struct tw_vm *vm = a->vms; vm; vm = vm->next) {

@@ -9,9 +9,9 @@
 #include <string.h>
 
 const char *const vt_fault_names[VT_FAULT_KINDS] = {
-    "kill",  "kill-at-write", "cut",       "isolate",   "loss",       "delay",
-    "twins", "drop-chunks",   "disk-full", "disk-slow", "kill-guest", "host-off",
-    "stop",  "cancel",        "switch",    "pause",     "set",        "reconnect",
+    "kill",        "kill-at-write", "cut",       "isolate",    "loss",     "delay", "twins",
+    "drop-chunks", "disk-full",     "disk-slow", "kill-guest", "host-off", "stop",  "cancel",
+    "switch",      "pause",         "set",       "reconnect",  "slow",
 };
 
 /* Of the linker. */
@@ -53,7 +53,9 @@ static void over(void *ctx)
         return; /* everything was mended at once */
     switch (f->kind) {
     case VT_CUT:
-        vt_mend(f->node, f->other);
+        do
+            vt_mend(f->node, f->other);
+        while (f->amount && vt_is_cut(&vt_world.nodes[f->node], &vt_world.nodes[f->other]));
         break;
     case VT_ISOLATE:
         isolate(f->node, vt_mend);
@@ -131,6 +133,7 @@ static void begin(const struct vt_fault *f, struct vt_node *node)
     case VT_PAUSE:
     case VT_SET:
     case VT_RECONNECT:
+    case VT_SLOW:
         vt_operator_order(f->kind, f->amount);
         break;
     default:
@@ -176,6 +179,8 @@ void vt_faults_begin(void)
 
 static void note_state(const char *name)
 {
+    vt_world.mirrored += strcmp(name, "mirror.holding") == 0;
+    vt_world.served += strcmp(name, "mirror.serving") == 0;
     static const struct tw_machine_table *const tables[] = {&tw_source_table,
                                                             &tw_destination_table};
     for (unsigned t = 0; t < 2; t++) {

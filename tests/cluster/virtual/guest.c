@@ -39,23 +39,36 @@ struct vt_life *vt_life_of(const char *vm, uint64_t bytes)
     if (l)
         return l;
     l = &lives[life_count++];
-    *l =
-        (struct vt_life){.image = memory_new(bytes), .bytes = bytes, .pages = bytes / TW_PAGE_SIZE};
+    *l = (struct vt_life){
+        .image = memory_new(bytes), .bytes = bytes, .pages = bytes / TW_PAGE_SIZE, .mirror = -1};
     /* No guest stores beyond; that nobody else does is looked at in the end. */
     l->span = (vt_world.scenario->data_pages * 3 / 2 + 1) * TW_PAGE_SIZE;
     strncpy(l->vm, vm, sizeof l->vm - 1);
     return l;
 }
 
+/* The agent that was asked to keep what follows is still the same. */
+static bool mirror_lives(const struct vt_life *l)
+{
+    const struct vt_node *n = l->mirror >= 0 ? &vt_world.nodes[l->mirror] : NULL;
+    return n && !n->dead && !n->stopping && n->starts == l->mirror_starts;
+}
+
+/* Nobody is to blame if it ends. */
+static bool may_be_lost(const struct vt_life *l)
+{
+    return l->killed || (l->on_mirror && !mirror_lives(l));
+}
+
 /* It is born again as long as nobody was told that it runs. */
 static void life_begin(struct vt_life *l, struct vt_machine *m)
 {
-    if (l->acknowledged && !l->deleting && !l->killed)
+    if (l->acknowledged && !l->deleting && !may_be_lost(l))
         vt_problem("%s, which was acknowledged, begins from nothing on %s", l->vm,
                    vt_world.nodes[m->host].name);
     memset(l->image, 0, l->span);
     l->operations = 0;
-    l->killed = false;
+    l->killed = l->on_mirror = false;
     struct tw_random r = {vt_world.scenario->seed};
     for (uint64_t p = 0; p < vt_world.scenario->data_pages; p++) {
         m->data[p] = tw_random_below(&r, 4) != 0;
@@ -118,7 +131,7 @@ static void go_back(struct vt_machine *m)
            (unsigned long long)m->operations);
     l->operations = m->operations;
     memcpy(l->image, m->memory, l->span);
-    l->follows = false;
+    l->follows = l->on_mirror = false;
 }
 
 /* May this copy run? The rules of the house, at the moment that counts. */
@@ -141,7 +154,7 @@ void vt_machine_continue(struct vt_machine *m)
     if (!m->guarded && !whole(m))
         vt_problem("%s is continued on %s with another memory", l->vm, host);
     if (!m->guarded)
-        l->follows = false;
+        vt_guest_whole(l);
     run_now(m);
 }
 
@@ -158,6 +171,7 @@ struct vt_machine *vt_machine_new(struct vt_life *life, const char *run_dir, boo
     m->marks = calloc(life->pages, sizeof *m->marks);
     m->data = calloc(life->pages, sizeof *m->data);
     m->opened = calloc(life->pages, sizeof *m->opened);
+    vt_pace_begin(m);
     m->up_ns = vt_now() + vt_below(20 * TW_MS);
     strncpy(m->run_dir, run_dir, sizeof m->run_dir - 1);
     m->next = vt_machines;
@@ -180,10 +194,45 @@ void vt_machine_end(struct vt_machine *m, const char *why)
     if (l->runner == m)
         l->runner = NULL;
     for (struct vt_machine *o = vt_machines; o; o = o->next)
-        other |= o != m && o->life == l && current(o) && whole(o);
-    if (was && !other && l->acknowledged && !l->deleting && !l->killed)
+        other |= o != m && o->life == l && current(o) && (whole(o) || l->on_mirror);
+    if (was && !other && l->acknowledged && !l->deleting && !may_be_lost(l))
         vt_problem("the last whole copy of %s was ended on %s: %s", l->vm,
                    vt_world.nodes[m->host].name, why);
+}
+
+/* ---- Mirrors --------------------------------------------------------------------------------- */
+
+void vt_guest_mirrored(const char *vm, const char *migration, const struct vt_node *node)
+{
+    struct vt_life *l = life_find(vm);
+    if (!l)
+        return;
+    l->mirror = (int)vt_index(node);
+    l->mirror_starts = node->starts;
+    snprintf(l->mirror_migration, sizeof l->mirror_migration, "%s", migration);
+}
+
+/* Where somebody insists on it, no source gives its VM up before. */
+static bool mirror_has_all(const struct vt_life *l)
+{
+    return mirror_lives(l) && (vt_world.scenario->mirror_named ||
+                               vt_mirror_complete((unsigned)l->mirror, l->mirror_migration));
+}
+
+/* The copy of the source goes, which has given the VM up: from now on the rest is at the mirror. */
+static bool mirror_replaces(struct vt_machine *m)
+{
+    struct vt_life *l = m->life;
+    l->on_mirror |= l->follows && !m->guarded && !m->running && mirror_has_all(l) &&
+                    !vt_owns_on_disk(m->host, l->vm);
+    return l->on_mirror;
+}
+
+void vt_guest_whole(struct vt_life *l)
+{
+    l->follows = false;
+    vt_world.saved += l->on_mirror;
+    l->on_mirror = false;
 }
 
 /* ---- Running --------------------------------------------------------------------------------- */
@@ -238,7 +287,18 @@ static uint64_t address_next(const struct vt_life *l)
     return page * TW_PAGE_SIZE + vt_below(TW_PAGE_SIZE / 8) * 8;
 }
 
-static void operate(struct vt_machine *m, uint64_t address)
+static void mark(struct vt_machine *m, unsigned vcpu, uint64_t address)
+{
+    uint64_t *marks = &m->marks[tw_page_of(address)];
+    const bool clean = !(*marks & tw_line_bit(address));
+    if (!vt_world.scenario->all_writers_seen && vt_below(100) < UNSEEN_PERCENT)
+        return;
+    *marks |= tw_line_bit(address);
+    if (clean)
+        vt_pace_store(m, vcpu, address);
+}
+
+static void operate(struct vt_machine *m, unsigned vcpu, uint64_t address)
 {
     struct vt_life *l = m->life;
     const uint64_t line = address / TW_LINE_SIZE * TW_LINE_SIZE;
@@ -253,18 +313,20 @@ static void operate(struct vt_machine *m, uint64_t address)
     memcpy(m->memory + address, &value, sizeof value);
     memcpy(l->image + address, &value, sizeof value);
     m->data[tw_page_of(address)] = true;
-    if (vt_world.scenario->all_writers_seen || vt_below(100) >= UNSEEN_PERCENT)
-        m->marks[tw_page_of(address)] |= tw_line_bit(address);
+    mark(m, vcpu, address);
 }
 
-static void run_vcpu(struct vt_machine *m, struct vt_waiter *w)
+static void run_vcpu(struct vt_machine *m, unsigned vcpu)
 {
+    struct vt_waiter *w = &m->waiters[vcpu];
+    if (vt_pace_sleeps(m, vcpu))
+        return;
     if (!w->waits)
         w->address = address_next(m->life);
     if (!vt_machine_may_touch(m, w))
         return;
     w->waits = false;
-    operate(m, w->address);
+    operate(m, vcpu, w->address);
 }
 
 static void tick(void *ctx)
@@ -276,7 +338,7 @@ static void tick(void *ctx)
     uint64_t n = (vt_now() - m->ran_ns) * vt_world.scenario->stores_per_s / TW_SEC;
     m->ran_ns = vt_now();
     for (uint64_t i = 0; i <= n && i < AT_ONCE && !vt_world.problem[0]; i++)
-        run_vcpu(m, &m->waiters[vt_below(VT_VCPUS)]);
+        run_vcpu(m, (unsigned)vt_below(VT_VCPUS));
     if (m->guarded && m->handle)
         vt_poke(&vt_world.nodes[m->host]);
     tick_later(m);
@@ -298,6 +360,7 @@ void vt_guests_end(void)
         free(m->marks);
         free(m->data);
         free(m->opened);
+        vt_pace_end(m);
         free(m);
     }
     vt_machines = NULL;
@@ -333,6 +396,21 @@ static struct vt_machine *victim(int host)
     return NULL;
 }
 
+void vt_guest_slow_down(const char *vm, unsigned percent)
+{
+    struct vt_life *l = life_find(vm);
+    if (l && percent > l->slow_most_percent)
+        l->slow_most_percent = percent;
+}
+
+bool vt_guest_slowed(const char *vm)
+{
+    for (struct vt_machine *m = vt_machines; m; m = m->next)
+        if (strcmp(m->life->vm, vm) == 0 && vt_pace_on(m))
+            return true;
+    return false;
+}
+
 void vt_guests_kill(int host)
 {
     struct vt_machine *m = victim(host);
@@ -342,7 +420,7 @@ void vt_guests_kill(int host)
     bool other = false;
     for (struct vt_machine *o = vt_machines; o; o = o->next)
         other |= o != m && o->life == l && current(o);
-    l->killed |= !other || l->follows || vt_owns_on_disk(m->host, l->vm);
+    l->killed |= !other || vt_owns_on_disk(m->host, l->vm) || (l->follows && !mirror_replaces(m));
     vt_machine_end(m, "killed");
     vt_poke(&vt_world.nodes[m->host]);
 }
@@ -354,7 +432,7 @@ void vt_guests_end_with_host(unsigned host)
             continue;
         bool owned = vt_owns_on_disk(host, m->life->vm) || m->life->runner == m;
         m->life->with_host |= owned;
-        m->life->killed |= owned || m->life->follows;
+        m->life->killed |= owned || (m->life->follows && !mirror_replaces(m));
         vt_machine_end(m, "its host is off");
     }
 }
@@ -381,7 +459,7 @@ int vt_guest_runs_on(const char *vm)
 bool vt_guest_lost(const char *vm)
 {
     const struct vt_life *l = life_find(vm);
-    return l && l->killed && vt_guest_runs_on(vm) < 0;
+    return l && may_be_lost(l) && vt_guest_runs_on(vm) < 0;
 }
 
 unsigned vt_guest_copies(const char *vm)
@@ -399,14 +477,14 @@ void vt_guest_check_end(const char *vm, bool gone)
     unsigned count;
     if (!l)
         return;
-    const struct vt_machine *m = only_machine(l, &count);
+    struct vt_machine *m = only_machine(l, &count);
     if (gone) {
         if (count)
             vt_problem("%s is deleted, and a copy of it is left on %s", vm,
                        vt_world.nodes[m->host].name);
         return;
     }
-    if (l->killed && count == 0)
+    if (may_be_lost(l) && count == 0)
         return;
     if (count != 1)
         vt_problem("there are %u copies of %s", count, vm);
@@ -414,4 +492,6 @@ void vt_guest_check_end(const char *vm, bool gone)
         vt_problem("%s does not run on %s", vm, vt_world.nodes[m->host].name);
     else if (memcmp(m->memory, l->image, l->bytes) != 0)
         vt_problem("the memory of %s did not become what it was", vm);
+    else if (vt_pace_on(m))
+        vt_problem("%s is slowed, and nothing moves it", vm);
 }

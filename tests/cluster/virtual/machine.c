@@ -23,6 +23,11 @@ struct tw_qemu {
     uint64_t guard_ns;
 };
 
+struct vt_machine *vt_machine_of(void *host)
+{
+    return ((struct tw_qemu *)host)->machine;
+}
+
 /* ---- The host interface ---------------------------------------------------------------------- */
 
 static void host_sync(void *ctx)
@@ -225,7 +230,7 @@ static void fault_release(void *ctx)
         return;
     if (m->running) {
         vt_machine_ready(m, 0, m->life->pages);
-        m->life->follows = false;
+        vt_guest_whole(m->life);
     }
     m->guarded = false;
 }
@@ -278,8 +283,10 @@ static enum tw_code hold(struct vt_machine *m, struct tw_qemu **qemu, struct tw_
                                .memory_bytes = m->life->bytes,
                                .device = q->device,
                                .faults = &fault_ops,
+                               .pace = &vt_pace_ops,
                                .sees_all_writers = vt_world.scenario->all_writers_seen};
     m->handle = q;
+    vt_pace_adopted(m);
     *qemu = q;
     return TW_OK;
 }

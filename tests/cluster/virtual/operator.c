@@ -121,6 +121,15 @@ static bool ended(Towline__V1__MigrationState state)
     return state >= TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COMPLETED;
 }
 
+/* The third host; by its name where it is insisted on, and there is only one that it can be. */
+static char *mirror_of(const struct vt_task *t)
+{
+    const char *name = "auto";
+    if (vt_world.scenario->mirror_named)
+        name = vt_world.nodes[(vt_index(vt_node_of(t->host)) + 2) % VT_AGENTS].name;
+    return (char *)(uintptr_t)name;
+}
+
 void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLimits *limits)
 {
     static const Towline__V1__MigrationMethod methods[VT_METHODS] = {
@@ -133,7 +142,8 @@ void vt_limits(const struct vt_task *t, unsigned move, Towline__V1__MigrationLim
     limits->bandwidth_bytes_per_s = vt_world.scenario->bandwidth;
     limits->timeout_ms = TIMEOUT_MS;
     if (vt_world.scenario->mirror)
-        limits->mirror = (char *)(uintptr_t) "auto";
+        limits->mirror = mirror_of(t);
+    limits->slow_down_percent = vt_world.scenario->slow_down;
     limits->downtime_ms = vt_world.scenario->downtime_ms;
     limits->max_rounds = 5;
     limits->on_no_convergence = TOWLINE__V1__CONVERGENCE_POLICY__CONVERGENCE_POLICY_STOP;
@@ -148,6 +158,7 @@ static enum tw_code migration_start(struct vt_task *t, unsigned move, const char
     ProtobufCMessage *m;
     struct tw_error err = {0};
     vt_limits(t, move, &limits);
+    vt_guest_slow_down(t->name, limits.slow_down_percent);
     if (token[0]) {
         r.plan = (char *)(uintptr_t)token;
     } else {
@@ -165,7 +176,9 @@ static enum tw_code migration_start(struct vt_task *t, unsigned move, const char
              ((Towline__V1__StartMigrationResponse *)m)->migration->id);
     t->state = TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_PENDING;
     t->bandwidth = 0;
+    t->slow = -1;
     t->paused = false;
+    t->resumed_ns = 0;
     vt_say("operator: %s moves %s to %s", t->migration, t->name, destination);
     protobuf_c_message_free_unpacked(m, NULL);
     return TW_OK;
@@ -300,7 +313,7 @@ static void *begin(void *arg)
     if (tw_rpc_client_open(&config, &client, NULL) != TW_OK)
         abort();
     for (unsigned i = 0; i < vt_world.scenario->vms; i++) {
-        tasks[i] = (struct vt_task){.vm = i};
+        tasks[i] = (struct vt_task){.vm = i, .slow = -1};
         snprintf(tasks[i].name, sizeof tasks[i].name, "vm-%u", i);
         vt_spawn_free(vt_here(), work, &tasks[i]);
     }

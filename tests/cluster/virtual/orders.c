@@ -5,16 +5,17 @@
 #define SERVICE     &towline__v1__migration_service__descriptor
 #define PLAN_MS     200u
 #define PLAN_LOOKS  60u
+#define RESUMED_NS  (5 * TW_SEC)  /* until what an agent says of itself is heard */
 #define PATIENCE_NS (400 * TW_MS) /* before a silent host is declared lost */
 
 static unsigned wanted; /* orders, a bit each */
-static unsigned bandwidth_kib;
+static unsigned bandwidth_kib, slow_percent;
 static bool resume;
 static uint64_t silent_since_ns[VT_NODES];
 
 void vt_orders_begin(void)
 {
-    wanted = bandwidth_kib = 0;
+    wanted = bandwidth_kib = slow_percent = 0;
     resume = false;
     memset(silent_since_ns, 0, sizeof silent_since_ns);
 }
@@ -24,6 +25,8 @@ void vt_operator_order(enum vt_fault_kind order, unsigned amount)
     wanted |= 1u << order;
     if (order == VT_SET)
         bandwidth_kib = amount;
+    if (order == VT_SLOW)
+        slow_percent = amount;
     if (order == VT_PAUSE)
         resume = false;
 }
@@ -44,15 +47,55 @@ static bool told(const char *method, const ProtobufCMessage *request)
     return true;
 }
 
-static bool adjust(struct vt_task *t, bool pause, bool paused)
+static bool set_paused(const struct vt_task *t, bool paused)
+{
+    Towline__V1__AdjustMigrationRequest r = TOWLINE__V1__ADJUST_MIGRATION_REQUEST__INIT;
+    r.id = (char *)(uintptr_t)t->migration;
+    r.set_paused = true;
+    r.paused = paused;
+    return told("Adjust", &r.base);
+}
+
+/* What may or may not be taken is not known until that is said. */
+static void set_bandwidth(struct vt_task *t)
 {
     Towline__V1__AdjustMigrationRequest r = TOWLINE__V1__ADJUST_MIGRATION_REQUEST__INIT;
     r.id = t->migration;
-    r.set_paused = pause;
-    r.paused = paused;
-    r.set_bandwidth = !pause;
+    r.set_bandwidth = true;
     r.bandwidth_bytes_per_s = (uint64_t)bandwidth_kib << 10;
-    return told("Adjust", &r.base);
+    t->bandwidth = 0;
+    if (told("Adjust", &r.base))
+        t->bandwidth = r.bandwidth_bytes_per_s;
+}
+
+static void set_slow_down(struct vt_task *t)
+{
+    Towline__V1__AdjustMigrationRequest r = TOWLINE__V1__ADJUST_MIGRATION_REQUEST__INIT;
+    r.id = t->migration;
+    r.set_slow_down = true;
+    r.slow_down_percent = slow_percent;
+    t->slow = -1;
+    vt_guest_slow_down(t->name, slow_percent);
+    if (!told("Adjust", &r.base))
+        return;
+    t->slow = (int)slow_percent;
+    if (slow_percent == 0 && vt_guest_slowed(t->name))
+        vt_problem("%s is slowed, and it was acknowledged that nobody is", t->name);
+}
+
+static void resume_now(struct vt_task *t)
+{
+    t->paused = !set_paused(t, false);
+    t->resumed_ns = t->paused ? 0 : vt_now();
+}
+
+static void look_at_pause(const struct vt_task *t, const Towline__V1__Migration *m)
+{
+    bool under_way = m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COPYING ||
+                     m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_SWITCHING;
+    if (under_way && !t->paused && t->resumed_ns && vt_now() > t->resumed_ns + RESUMED_NS &&
+        m->progress && m->progress->paused)
+        vt_problem("migration %s: it was acknowledged that it goes on, and it is paused", m->id);
 }
 
 void vt_orders_give(struct vt_task *t)
@@ -69,15 +112,16 @@ void vt_orders_give(struct vt_task *t)
         told("SwitchNow", &now.base);
     if (orders & 1u << VT_RECONNECT)
         told("Reconnect", &again.base);
-    if (orders & 1u << VT_SET) {
-        t->bandwidth = 0; /* it may or may not be taken, until that is said */
-        if (adjust(t, false, false))
-            t->bandwidth = (uint64_t)bandwidth_kib << 10;
-    }
+    if (orders & 1u << VT_SET)
+        set_bandwidth(t);
+    if (orders & 1u << VT_SLOW)
+        set_slow_down(t);
     if (orders & 1u << VT_PAUSE)
-        t->paused |= adjust(t, true, true);
+        t->resumed_ns = 0; /* it may be taken without an answer */
+    if (orders & 1u << VT_PAUSE)
+        t->paused |= set_paused(t, true);
     if (resume && t->paused)
-        t->paused = !adjust(t, true, false);
+        resume_now(t);
 }
 
 /* ---- Lost hosts ------------------------------------------------------------------------------ */
@@ -124,7 +168,7 @@ static void reconnect_when_told(struct vt_task *t, const Towline__V1__Migration 
     else if (!t->path_gone_ns)
         t->path_gone_ns = vt_now();
     else if (vt_now() > t->path_gone_ns + PATIENCE_NS)
-        told("Reconnect", &again.base);
+        vt_world.reconnects += told("Reconnect", &again.base);
 }
 
 void vt_orders_look(struct vt_task *t, const Towline__V1__Migration *m)
@@ -134,8 +178,14 @@ void vt_orders_look(struct vt_task *t, const Towline__V1__Migration *m)
         vt_problem("migration %s: a bandwidth of %llu was acknowledged and is %llu", m->id,
                    (unsigned long long)t->bandwidth,
                    (unsigned long long)m->limits->bandwidth_bytes_per_s);
+    if (t->slow >= 0 && m->limits && (int)m->limits->slow_down_percent != t->slow)
+        vt_problem("migration %s: a slow-down of %d %% was acknowledged and is %u %%", m->id,
+                   t->slow, m->limits->slow_down_percent);
+    look_at_pause(t, m);
     look_at_host(m, m->source);
     look_at_host(m, m->destination);
+    if (m->limits && strncmp(m->limits->mirror, "node-", 5) == 0)
+        look_at_host(m, m->limits->mirror);
 }
 
 /* ---- Plans ----------------------------------------------------------------------------------- */

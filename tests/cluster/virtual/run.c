@@ -38,6 +38,11 @@ static void play(const struct vt_scenario *scenario, bool trace, struct vt_resul
         r->struck = r->struck && (vt_world.struck[i] || !(scenario->keep >> i & 1));
     memcpy(r->problem, vt_world.problem, sizeof r->problem);
     memcpy(r->reached, vt_world.reached, sizeof r->reached);
+    r->reconnects = vt_world.reconnects;
+    r->paced = vt_world.paced != 0;
+    r->mirrored = vt_world.mirrored != 0;
+    r->served = vt_world.served != 0;
+    r->saved = vt_world.saved != 0;
 }
 
 /* How a child ended that did not come to the end of its list. */

@@ -11,6 +11,8 @@ struct vt_result {
     uint64_t problem_ns;
     char problem[400];
     unsigned reached[2][64]; /* states of source and destination: how often they were entered */
+    unsigned reconnects;     /* orders to connect again that were taken */
+    bool paced, mirrored, served, saved; /* as in the world */
 };
 
 typedef void (*vt_make)(struct vt_scenario *scenario, uint64_t index, const void *ctx);

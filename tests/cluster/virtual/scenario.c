@@ -46,6 +46,8 @@ static unsigned amount_of(struct tw_random *r, enum vt_fault_kind kind)
         return 5 + (unsigned)below(r, 300);
     case VT_SET:
         return 64u << below(r, 6);
+    case VT_SLOW:
+        return below(r, 2) ? 5 * (unsigned)below(r, 19) : 0;
     default:
         return 0;
     }
@@ -106,6 +108,78 @@ static void choose_more(struct vt_scenario *s, uint64_t seed)
         s->plan = below(&r, 12) ? VT_PLAN_FRESH + (unsigned)below(&r, 2) : VT_PLAN_EXPIRED;
 }
 
+static void add_at(struct vt_scenario *s, struct vt_fault fault, const char *point)
+{
+    if (s->fault_count == VT_FAULTS_MAX)
+        return;
+    snprintf(fault.point, sizeof fault.point, "%s", point);
+    fault.nth = 1;
+    s->faults[s->fault_count++] = fault;
+}
+
+/* Rounds that do not shrink, so that a guest is slowed. */
+static void choose_slow_down(struct tw_random *r, struct vt_scenario *s)
+{
+    s->slow_down = 5 + (unsigned)below(r, 86);
+    s->downtime_ms = 1;
+    s->data_pages += 64 + (unsigned)below(r, 64);
+    s->stores_per_s += 20000;
+    s->bandwidth = UINT64_C(256) << (10 + below(r, 3));
+    if (below(r, 3) == 0)
+        add_at(s,
+               (struct vt_fault){
+                   .kind = VT_SLOW, .at_ns = below(r, 2 * TW_SEC), .amount = amount_of(r, VT_SLOW)},
+               "source.round");
+}
+
+static bool loses_host(const struct vt_scenario *s)
+{
+    for (unsigned i = 0; i < s->fault_count; i++)
+        if (s->faults[i].kind == VT_HOST_OFF && s->faults[i].lasts_ns == 0)
+            return true;
+    return false;
+}
+
+/* A third host keeps what follows; some sources are lost meanwhile, some mirrors too. */
+static void choose_mirror(struct tw_random *r, struct vt_scenario *s)
+{
+    static const char *const points[] = {"mirror.waiting", "mirror.filling", "mirror.holding",
+                                         "mirror.serving", "mirror.released"};
+    s->mirror = true;
+    s->data_pages += (unsigned)below(r, 128);
+    s->bandwidth = UINT64_C(256) << 10;
+    s->mirror_after_ns = below(r, 2) ? 100 * TW_MS + below(r, 3 * TW_SEC) : 0;
+    if (below(r, 2)) {
+        bool for_good = !loses_host(s) && below(r, 3);
+        s->deletes &= !for_good;
+        s->vms = 1; /* or the other may not be there yet, and never will be */
+        add_at(s,
+               (struct vt_fault){.kind = VT_HOST_OFF,
+                                 .at_ns = 1 + below(r, 30 * TW_MS),
+                                 .lasts_ns = for_good ? 0 : TW_SEC + below(r, 6 * TW_SEC)},
+               below(r, 4) ? "destination.fetching" : "source.given_up");
+    }
+    if (below(r, 4) == 0)
+        add_at(s,
+               (struct vt_fault){
+                   .kind = VT_KILL, .node = VT_WHOEVER, .lasts_ns = 10 * TW_MS + below(r, TW_SEC)},
+               points[below(r, sizeof points / sizeof *points)]);
+    s->mirror_named = below(r, 2) && s->vms == 1;
+}
+
+static void choose_help(struct vt_scenario *s, uint64_t seed, int method)
+{
+    struct tw_random r = {seed * 2 + 0x2545f4914f6cdd1d};
+    unsigned kind = (unsigned)below(&r, 8);
+    if (kind < 2) {
+        choose_slow_down(&r, s);
+        s->method[0][0] = method >= 0 ? s->method[0][0] : VT_PRECOPY;
+    } else if (kind < 5) {
+        choose_mirror(&r, s);
+        s->method[0][0] = method >= 0 ? s->method[0][0] : VT_POSTCOPY + (unsigned)below(&r, 2);
+    }
+}
+
 void vt_scenario_of_seed(struct vt_scenario *s, uint64_t seed, int method)
 {
     struct tw_random r = {seed * 2 + 1};
@@ -127,4 +201,5 @@ void vt_scenario_of_seed(struct vt_scenario *s, uint64_t seed, int method)
     for (unsigned i = 0; i < s->fault_count; i++)
         choose_fault(&r, &s->faults[i]);
     choose_more(s, seed);
+    choose_help(s, seed, method);
 }

@@ -171,7 +171,7 @@ static void finish(void)
 bool vt_play(const struct vt_scenario *scenario, bool trace)
 {
     begin(scenario, trace);
-    vt_run(broken, NULL, vt_world.began_ns + FAULTS_NS);
+    vt_run(broken, NULL, vt_world.began_ns + (scenario->wrong_ns ? scenario->wrong_ns : FAULTS_NS));
     vt_heal();
     uint64_t patience = SETTLE_NS;
     if (scenario->plan == VT_PLAN_EXPIRED)

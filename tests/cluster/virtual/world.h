@@ -24,7 +24,7 @@ extern const char *const vt_method_names[VT_METHODS];
 enum vt_fault_kind {
     VT_KILL,          /* `node` dies and starts again `lasts_ns` later */
     VT_KILL_AT_WRITE, /* ... before or after (amount & 1) its next durable writes (amount / 2) */
-    VT_CUT,           /* between `node` and `other` */
+    VT_CUT,           /* between `node` and `other`; `amount`: its end ends every cut of these */
     VT_ISOLATE,       /* between `node` and everybody */
     VT_LOSS,          /* `amount` percent of what RPC carries */
     VT_DELAY,         /* RPC takes up to `amount` ms one way */
@@ -41,6 +41,7 @@ enum vt_fault_kind {
     VT_PAUSE, /* for `lasts_ns` */
     VT_SET,   /* the bandwidth: `amount` KiB/s */
     VT_RECONNECT,
+    VT_SLOW, /* the budget of the guest's slow-down: `amount` percent */
     VT_FAULT_KINDS,
 };
 extern const char *const vt_fault_names[VT_FAULT_KINDS];
@@ -73,12 +74,17 @@ struct vt_scenario {
     uint64_t stores_per_s;
     uint64_t bandwidth;
     bool all_writers_seen;
-    bool hook;            /* a switch-over hook is configured */
-    bool mirror;          /* the third agent keeps what follows the VM */
+    bool hook;         /* a switch-over hook is configured */
+    bool mirror;       /* the third agent keeps what follows the VM */
+    bool mirror_named; /* it insists on it; else the VM may move without */
+    uint64_t
+        mirror_after_ns;  /* it is asked when the source has been silent so long; 0 = as usual */
+    unsigned slow_down;   /* percent of its time that pre-copy may make a guest wait */
     unsigned downtime_ms; /* 0 = as usual */
     bool deletes;         /* the operator deletes the first VM at the end */
     enum vt_plan plan;    /* whether the first VM's moves follow plans */
     uint64_t recover_ns;  /* how long a lost path is tried again; 0 = as usual */
+    uint64_t wrong_ns;    /* for how long things may go wrong; 0 = as usual */
     struct vt_fault faults[VT_FAULTS_MAX];
     unsigned fault_count;
     uint64_t keep;           /* bits of the faults that happen */
@@ -109,6 +115,12 @@ struct vt_world {
     char problem[400]; /* the first broken rule; "" = none */
     uint64_t problem_ns;
     unsigned reached[2][64]; /* states of source and destination that were entered */
+    unsigned reconnects;     /* orders to connect again that were taken */
+    /* What chance does not come to by itself, counted. */
+    unsigned paced;    /* stores that waited */
+    unsigned mirrored; /* mirrors that came to hold everything */
+    unsigned served;   /* ... and that a destination went on from */
+    unsigned saved;    /* VMs that outlived their source's host by that */
 };
 extern struct vt_world vt_world;
 
@@ -151,6 +163,8 @@ bool vt_owns_on_disk(unsigned index, const char *vm);
 void vt_check_owners(const char *vm);
 /* ... and no older copy waits on a host that was declared lost to be removed. */
 void vt_check_owners_end(const char *vm);
+/* Whether an agent keeps all that followed the VM of a migration. */
+bool vt_mirror_complete(unsigned index, const char *migration);
 bool vt_agents_idle(void); /* all are up, none moves anything */
 void vt_agent_check_end(unsigned index);
 
@@ -179,6 +193,11 @@ void vt_guests_end(void);
 /* The VM was acknowledged to run: from here on nothing of it may be lost. */
 void vt_guest_acknowledged(const char *vm);
 void vt_guest_deleting(const char *vm);
+/* It may be made to wait for so much of its time. What was asked for before may still arrive. */
+void vt_guest_slow_down(const char *vm, unsigned percent);
+/* This node has been asked to keep what follows it. */
+void vt_guest_mirrored(const char *vm, const char *migration, const struct vt_node *node);
+bool vt_guest_slowed(const char *vm);
 void vt_guests_kill(int host);
 /* All of that host, which is off. */
 void vt_guests_end_with_host(unsigned host);
