@@ -118,6 +118,8 @@ static const struct tow_option lost_options[] = {
          "tell lines that several threads write, and where (instrumented; slower)"},               \
         {0, "accessed", NULL, NULL,                                                                \
          "count the lines that are loaded or stored to, too (instrumented; slower)"},              \
+        {0, "bytes", NULL, NULL,                                                                   \
+         "count bytes that changed, and lines stored to in vain, of an instrumented program too"}, \
         SOCKET_OPTION
 
 static const struct tow_option track_options[] = {

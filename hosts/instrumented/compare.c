@@ -11,10 +11,14 @@
 #include <sys/uio.h>
 
 #define BATCH_PAGES 64u
+#define LOOKS_MAX                                                                                  \
+    256u             /* at records of threads, for a batch; where there are more, nothing is sure */
+#define PROC_MAX 16u /* at /proc, the same */
 
 struct listed {
     uint64_t device_page, address;
     uint64_t lines;
+    bool carried;
     const uint8_t *marks; /* of the page */
 };
 
@@ -27,6 +31,9 @@ struct tw_inst_compare {
     struct listed listed[BATCH_PAGES];
     unsigned count;
     bool failed[BATCH_PAGES];
+    struct tw_inst_flight flights[LOOKS_MAX];
+    unsigned flight_count;
+    bool flights_all;
     uint8_t *bytes; /* of the listed pages */
 };
 
@@ -75,6 +82,40 @@ enum tw_code tw_inst_compare_observe(struct tw_instrumented *p, tw_told_fn told,
 }
 
 /* ---- A batch --------------------------------------------------------------------------------- */
+
+/* After the marks were taken and before the lines are read: whoever has not made his store by then
+ * still announces it. */
+static void note_flights(const struct tw_instrumented *p, struct tw_inst_compare *c)
+{
+    const uint32_t top = __atomic_load_n(&p->header->threads_top, __ATOMIC_ACQUIRE);
+    unsigned looks = PROC_MAX;
+    c->flight_count = 0;
+    c->flights_all = top > LOOKS_MAX;
+    for (uint32_t i = 0; i < top && !c->flights_all; i++) {
+        const uint64_t announced = tw_inst_in_flight_within(p, i, &looks);
+        const uint64_t first = tw_line_of(tw_inst_flight_address(announced));
+        if (announced >> TW_INST_MORE_SHIFT == TW_INST_MORE_MAX)
+            c->flights_all = true;
+        else if (announced)
+            c->flights[c->flight_count++] =
+                (struct tw_inst_flight){first, first + tw_inst_flight_lines(announced) - 1};
+    }
+}
+
+static uint64_t lines_in_flight(const struct tw_inst_compare *c, uint64_t address)
+{
+    const uint64_t first = tw_line_of(address), last = first + TW_LINES_PER_PAGE - 1;
+    uint64_t lines = 0;
+    for (unsigned i = 0; i < c->flight_count; i++) {
+        const struct tw_inst_flight f = c->flights[i];
+        if (f.first > last || f.last < first)
+            continue;
+        const uint64_t from = (f.first > first ? f.first : first) - first;
+        const uint64_t to = (f.last < last ? f.last : last) - first;
+        lines |= (TW_ALL_LINES >> (TW_LINES_PER_PAGE - 1 - (to - from))) << from;
+    }
+    return c->flights_all ? TW_ALL_LINES : lines;
+}
 
 /* All by one call; where it stops, that page is gone, or may not be read. */
 static void read_listed(const struct tw_instrumented *p, struct tw_inst_compare *c)
@@ -127,11 +168,12 @@ static void tell(struct tw_inst_compare *c, unsigned i)
         return;
     }
     const uint64_t equal = l->lines & ~report.lines;
+    const uint64_t doubt = l->carried ? TW_ALL_LINES : *unsure | lines_in_flight(c, l->address);
     told = (struct tw_told){.device_page = l->device_page,
                             .lines = report.lines,
                             .bytes = (uint32_t)report.bytes,
-                            .same = equal & ~*unsure,
-                            .unsure = equal & *unsure};
+                            .same = equal & ~doubt,
+                            .unsure = equal & doubt};
     *unsure = (*unsure & ~l->lines) | (again & l->lines);
     c->told(c->arg, &told);
 }
@@ -141,6 +183,7 @@ void tw_inst_compare_flush(struct tw_instrumented *p)
     struct tw_inst_compare *c = p->compare;
     if (c == NULL || c->count == 0)
         return;
+    note_flights(p, c);
     read_listed(p, c);
     for (unsigned i = 0; i < c->count; i++)
         tell(c, i);
@@ -148,7 +191,7 @@ void tw_inst_compare_flush(struct tw_instrumented *p)
 }
 
 void tw_inst_compare_lines(struct tw_instrumented *p, const struct tw_inst_window *w, uint64_t page,
-                           uint64_t lines)
+                           uint64_t lines, bool carried)
 {
     struct tw_inst_compare *c = p->compare;
     if (c == NULL || lines == 0)
@@ -157,6 +200,7 @@ void tw_inst_compare_lines(struct tw_instrumented *p, const struct tw_inst_windo
         .device_page = tw_page_of(w->device_address) + page,
         .address = w->address + page * TW_PAGE_SIZE,
         .lines = lines,
+        .carried = carried,
         .marks = w->map.marks + page * TW_LINES_PER_PAGE,
     };
     if (c->count == BATCH_PAGES)

@@ -117,6 +117,10 @@ static void expect_dirty_apart(struct subject *s, const struct tw_instrumented_c
     subject_wait(s);
     expect(subject_collect(s, dirty) == 10 && dirty[205] && dirty[214], how,
            "stores are not told beside loads");
+    subject_tell(s, 'l');
+    subject_wait(s);
+    expect(subject_collect(s, dirty) == 5 && dirty[220] && dirty[224], how,
+           "a load takes a store away");
     subject_tell(s, 'c');
     subject_wait(s);
     expect(subject_collect(s, dirty) == 0 || config->mode == TW_INST_OWNED, how,
@@ -192,6 +196,17 @@ static void run(const char *compiler, const char *mode, struct tw_instrumented_c
     subject_close(&s);
 }
 
+/* Nobody has asked for loads yet. */
+static void run_without(struct tw_instrumented_config config)
+{
+    struct subject s;
+    subject_open(&s, TEST_SUBJECTS "loads-gcc", &config);
+    subject_track_accessed(&s);
+    expect(!records_loads(&s), "gcc, without", "loads are recorded");
+    expect_exact(&s, false, "gcc, without");
+    subject_close(&s);
+}
+
 int main(void)
 {
     static const struct tw_instrumented_config mark = {.mode = TW_INST_MARK},
@@ -206,6 +221,7 @@ int main(void)
         "clang",
 #endif
     };
+    run_without(mark);
     for (size_t i = 0; i < sizeof compilers / sizeof compilers[0]; i++) {
         run(compilers[i], "mark", mark);
         run(compilers[i], "sharing", sharing);

@@ -192,10 +192,23 @@ static void give_away(void) /* k: see loads.h */
     close(pair[1]);
 }
 
+__attribute__((noinline)) static void load_lines(unsigned first, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        sink = *(const volatile uint64_t *)line(first + i);
+}
+
+static void store_then_load(void) /* l: lines 220 to 224 */
+{
+    for (unsigned i = 220; i < 225; i++)
+        *line(i) += 1;
+    load_lines(220, 5);
+}
+
 int main(void)
 {
-    static void (*const scenarios[])(void) = {scalars,       copies,        atomics,  threads,
-                                              nothing,       both,          storm,    prepare,
-                                              look_at_texts, look_at_bytes, give_away};
+    static void (*const scenarios[])(void) = {
+        scalars, copies,  atomics,       threads,       nothing,   both,
+        storm,   prepare, look_at_texts, look_at_bytes, give_away, store_then_load};
     return subject_main(scenarios, sizeof scenarios / sizeof scenarios[0]);
 }
