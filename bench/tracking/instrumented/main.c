@@ -156,8 +156,8 @@ static void track(struct contender *c)
     if (c->loads &&
         tw_tracker_start(tw_instrumented_device(c->attachment), &config, &c->accessed, &err))
         die(tw_error_text(&err, text, sizeof text));
-    const struct tw_attachment at = tw_instrumented_attachment(c->attachment);
-    if (c->bytes && at.ops->observe(at.ctx, hear_nothing, NULL, &err))
+    const struct tw_attachment table = tw_instrumented_attachment(c->attachment);
+    if (c->bytes && table.ops->observe(table.ctx, hear_nothing, NULL, &err))
         die(tw_error_text(&err, text, sizeof text));
     tw_instrumented_settle(c->attachment);
 }
