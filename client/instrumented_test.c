@@ -146,6 +146,23 @@ Test(instrumented, accessed_lines_are_told_and_cleared_for_each_epoch)
     subject_well(&subject);
 }
 
+/* Lines of a page that is asked for in part: the others are loaded, too, and nobody's business. */
+Test(instrumented, accessed_lines_are_those_of_the_ranges)
+{
+    struct towline_options options = options_for(subject.pid, TOWLINE_ANY);
+    const struct towline_range some = {subject.arena + 4 * 64, 3 * 64};
+    towline_session *s;
+    options.accessed = 1;
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK, "%s", towline_last_error());
+    cr_assert_eq(towline_register(s, &some, 1), TOWLINE_OK);
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    subject_do(&subject, "l 3");
+    subject_do(&subject, "l 5");
+    subject_do(&subject, "l 7");
+    cr_expect_eq(accessed_lines(s, "a", subject.arena, 0), 1 << 5);
+    towline_close(s);
+}
+
 /* The two lists of one epoch, and a cursor of each that is good once. */
 Test(instrumented, both_lists_of_an_epoch_can_be_read_in_pieces)
 {

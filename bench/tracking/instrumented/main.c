@@ -153,6 +153,7 @@ static void track(struct contender *c)
     if (tw_tracker_start(tw_instrumented_device(c->attachment), &config, &c->tracker, &err))
         die(tw_error_text(&err, text, sizeof text));
     config.accessed = true;
+    config.name = "accessed";
     if (c->loads &&
         tw_tracker_start(tw_instrumented_device(c->attachment), &config, &c->accessed, &err))
         die(tw_error_text(&err, text, sizeof text));
