@@ -117,8 +117,10 @@ static enum tw_code attach_instrumented(struct tw_attacher *a, uint64_t pid,
                                         const struct tw_tracking_wish *wish,
                                         struct tw_attachment *out, struct tw_error *err)
 {
-    const struct tw_instrumented_config config = {
-        .mode = wish->sharing ? TW_INST_SHARING : TW_INST_MARK, .loads = wish->loads};
+    const struct tw_instrumented_config config = {.mode = wish->sharing ? TW_INST_SHARING
+                                                                        : TW_INST_MARK,
+                                                  .loads = wish->loads,
+                                                  .copy_bytes_max = a->copy_bytes_max};
     const uint64_t deadline = tw_after(tw_now(&tw_monotonic), READY_WAIT);
     struct tw_instrumented *program;
     const enum tw_code code =

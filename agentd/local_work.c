@@ -12,10 +12,10 @@
 
 static struct tw_local_sums sums_of(const struct tw_figures *f)
 {
-    return (struct tw_local_sums){f->epochs,      f->lines,          f->pages,
-                                  f->whole_pages, f->regions,        f->regions_lost,
-                                  f->duration_ns, f->known_lines,    f->changed_bytes,
-                                  f->clean_pages, f->accessed_lines, f->accessed_pages};
+    return (struct tw_local_sums){
+        f->epochs,         f->lines,          f->pages,       f->whole_pages,   f->regions,
+        f->regions_lost,   f->duration_ns,    f->known_lines, f->changed_bytes, f->clean_pages,
+        f->accessed_lines, f->accessed_pages, f->same_lines};
 }
 
 static struct tw_tracking_wish wish_of(uint32_t flags)
@@ -24,6 +24,7 @@ static struct tw_tracking_wish wish_of(uint32_t flags)
         .exact = flags & TW_LOCAL_EXACT,
         .sharing = flags & TW_LOCAL_SHARING,
         .loads = flags & TW_LOCAL_LOADS,
+        .bytes = flags & TW_LOCAL_BYTES,
         .kind = flags & TW_LOCAL_PROCESS        ? TW_ATTACHMENT_PROCESS
                 : flags & TW_LOCAL_INSTRUMENTED ? TW_ATTACHMENT_INSTRUMENTED
                                                 : TW_ATTACHMENT_ANY,

@@ -107,29 +107,59 @@ static void family(FILE *out, const char *name, const char *help)
             name, help, name);
 }
 
+/* What is not known of a session has no sample. */
+static bool always(const struct tw_tracking_session_info *info)
+{
+    (void)info;
+    return true;
+}
+
+static bool counts_bytes(const struct tw_tracking_session_info *info)
+{
+    return info->counts_bytes;
+}
+
+static bool counts_clean(const struct tw_tracking_session_info *info)
+{
+    return info->counts_bytes && !info->counts_same;
+}
+
+static bool counts_same(const struct tw_tracking_session_info *info)
+{
+    return info->counts_same;
+}
+
+static bool counts_loads(const struct tw_tracking_session_info *info)
+{
+    return info->loads;
+}
+
 static const struct {
     const char *name, *help;
     size_t offset;
+    bool (*known)(const struct tw_tracking_session_info *info);
 } columns[] = {
-    {"epochs_total", "Epochs collected.", offsetof(struct tw_figures, epochs)},
+    {"epochs_total", "Epochs collected.", offsetof(struct tw_figures, epochs), always},
     {"lines_total", "Dirty lines of 64 bytes, summed over epochs.",
-     offsetof(struct tw_figures, lines)},
+     offsetof(struct tw_figures, lines), always},
     {"pages_total", "Pages of 4 KiB with a dirty line, summed over epochs.",
-     offsetof(struct tw_figures, pages)},
+     offsetof(struct tw_figures, pages), always},
     {"whole_pages_total", "Of these, pages whose lines were not known.",
-     offsetof(struct tw_figures, whole_pages)},
+     offsetof(struct tw_figures, whole_pages), always},
     {"regions_total", "Regions of 2 MiB with a dirty line, summed over epochs.",
-     offsetof(struct tw_figures, regions)},
+     offsetof(struct tw_figures, regions), always},
     {"compared_lines_total", "Of the dirty lines, those whose contents were compared.",
-     offsetof(struct tw_figures, known_lines)},
+     offsetof(struct tw_figures, known_lines), counts_bytes},
     {"changed_bytes_total", "Bytes that changed in the compared lines.",
-     offsetof(struct tw_figures, changed_bytes)},
+     offsetof(struct tw_figures, changed_bytes), counts_bytes},
     {"accessed_lines_total", "Lines loaded or stored to, of sessions that ask for them.",
-     offsetof(struct tw_figures, accessed_lines)},
+     offsetof(struct tw_figures, accessed_lines), counts_loads},
     {"accessed_pages_total", "Pages of 4 KiB with such a line.",
-     offsetof(struct tw_figures, accessed_pages)},
+     offsetof(struct tw_figures, accessed_pages), counts_loads},
     {"clean_pages_total", "Pages written in vain: equal in every byte afterwards.",
-     offsetof(struct tw_figures, clean_pages)},
+     offsetof(struct tw_figures, clean_pages), counts_clean},
+    {"same_lines_total", "Of the compared lines, those stored to in vain: as they were.",
+     offsetof(struct tw_figures, same_lines), counts_same},
 };
 
 static enum tw_code metrics_on_thread(void *owner, void *arg, struct tw_error *err)
@@ -149,6 +179,8 @@ static enum tw_code metrics_on_thread(void *owner, void *arg, struct tw_error *e
         for (struct tw_tracking_session *s = NULL; (s = tw_tracking_next(t->tracking, s));) {
             struct tw_tracking_session_info info;
             tw_tracking_session_info(s, &info);
+            if (!columns[i].known(&info))
+                continue;
             const char *at = (const char *)&info.total + columns[i].offset;
             fprintf(out, "towline_agent_tracking_%s{session=\"%llu\",pid=\"%llu\"} %llu\n",
                     columns[i].name, (unsigned long long)info.id, (unsigned long long)info.pid,

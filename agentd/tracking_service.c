@@ -97,6 +97,7 @@ static Towline__V1__TrackingSums *sums_to_proto(const struct tw_figures *f)
     s->clean_pages = f->clean_pages;
     s->accessed_lines = f->accessed_lines;
     s->accessed_pages = f->accessed_pages;
+    s->same_lines = f->same_lines;
     return s;
 }
 
@@ -168,6 +169,7 @@ static enum tw_code start_on_thread(void *owner, void *arg, struct tw_error *err
     const struct tw_tracking_wish wish = {.exact = q->request->exact,
                                           .sharing = q->request->sharing,
                                           .loads = q->request->accessed,
+                                          .bytes = q->request->bytes,
                                           .kind = kind_of(q->request->attachment)};
     struct tw_operated *o = calloc(1, sizeof *o);
     if (!o)

@@ -302,6 +302,50 @@ static bool shows_all(uint64_t id)
     return all;
 }
 
+/* Metrics have a sample of what is known of a session, and none of what is not. */
+static void expect_metrics(uint64_t id, bool instrumented_bytes)
+{
+    static const char *const names[] = {"lines_total", "changed_bytes_total", "same_lines_total",
+                                        "accessed_lines_total", "clean_pages_total"};
+    const bool known[] = {true, true, instrumented_bytes, false, !instrumented_bytes};
+    char *text = NULL, sample[96];
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    tw_agent_tracking_metrics(tracking, out);
+    fclose(out);
+    for (unsigned i = 0; i < 5; i++) {
+        snprintf(sample, sizeof sample, "\ntowline_agent_tracking_%s{session=\"%llu\"", names[i],
+                 (unsigned long long)id);
+        CHECK((strstr(text, sample) != NULL) == known[i]);
+    }
+    free(text);
+}
+
+static void bytes_are_counted_where_asked_for(void)
+{
+    Towline__V1__StartTrackingRequest request = TOWLINE__V1__START_TRACKING_REQUEST__INIT;
+    ProtobufCMessage *response;
+    request.pid = (uint64_t)instrumented;
+    request.every_ms = 20;
+    request.bytes = true;
+    CHECK(call("Start", &request.base, &response) == TW_OK);
+    Towline__V1__StartTrackingResponse *r = (void *)response;
+    const uint64_t id = r->session->id;
+    CHECK(r->session->counts_bytes && r->session->same_value_is_dirty);
+    towline__v1__start_tracking_response__free_unpacked(r, NULL);
+    bool same = false;
+    for (unsigned i = 0; !same; i++) {
+        CHECK(i < 3000 && write(instrumented_in, "w 5\n", 4) == 4);
+        usleep(20000);
+        Towline__V1__GetTrackingResponse *got = get(id);
+        CHECK(got && got->session->total->same_lines <= got->session->total->known_lines);
+        same = got->session->total->same_lines > 0;
+        towline__v1__get_tracking_response__free_unpacked(got, NULL);
+    }
+    expect_metrics(id, true);
+    CHECK(end(id) == TW_OK);
+}
+
 static void wishes_are_granted(void)
 {
     Towline__V1__StartTrackingResponse *r;
@@ -318,10 +362,12 @@ static void wishes_are_granted(void)
         usleep(20000);
     }
     CHECK(end(id) == TW_OK);
+    bytes_are_counted_where_asked_for();
     /* From outside, at will, and without the price. */
     CHECK(start_as((uint64_t)instrumented, 1, false, false, &r) == TW_OK);
     CHECK(r->session->attachment == TOWLINE__V1__TRACKING_ATTACHMENT__TRACKING_ATTACHMENT_PROCESS);
     CHECK(!r->session->sharing && !r->session->accessed);
+    expect_metrics(r->session->id, false);
     CHECK(end(r->session->id) == TW_OK);
     towline__v1__start_tracking_response__free_unpacked(r, NULL);
     kill(instrumented, SIGKILL);

@@ -118,6 +118,8 @@ static const struct tow_option lost_options[] = {
          "tell lines that several threads write, and where (instrumented; slower)"},               \
         {0, "accessed", NULL, NULL,                                                                \
          "count the lines that are loaded or stored to, too (instrumented; slower)"},              \
+        {0, "bytes", NULL, NULL,                                                                   \
+         "count bytes that changed, and lines stored to in vain, of an instrumented program too"}, \
         SOCKET_OPTION
 
 static const struct tow_option track_options[] = {
@@ -153,7 +155,8 @@ static const char track_details[] =
     "lines are not known yet count as a whole; --exact knows them from the start.\n"
     "A program that was made by towline-cc and has found the agent is asked itself instead: then\n"
     "every line that was stored to counts, and lines are known from the first store on. Of such a\n"
-    "program --accessed tells how much of the pages that it uses it really uses.\n";
+    "program --accessed tells how much of the pages that it uses it really uses, and --bytes how\n"
+    "many bytes changed, and how many lines were rewritten with what they held.\n";
 
 static const char run_details[] =
     "Starts a program under tracking, from its first instruction on, and meters it until it ends.\n"

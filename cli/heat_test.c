@@ -61,19 +61,49 @@ Test(heat, nothing_and_too_much_fit)
 Test(report, is_one_page_of_its_own_and_names_are_only_text)
 {
     struct tow_heat heat = {0};
-    struct tow_meter meter = {.pid = 7, .name = "<script>&\"", .heat = &heat};
+    struct tow_heat accessed = {0};
+    struct tow_meter meter = {.pid = 7,
+                              .name = "<script>&\"",
+                              .heat = &heat,
+                              .heat_accessed = &accessed,
+                              .accessed = true,
+                              .counts_bytes = true,
+                              .counts_same = true};
     char *text;
     size_t size;
     tow_heat_add(&heat, BLOCK, 3);
     epoch(&heat, 3);
-    meter.total = (struct towline_sums){.epochs = 1, .lines = 3, .pages = 1, .regions = 1};
+    tow_heat_add(&accessed, 2 * BLOCK, 5);
+    epoch(&accessed, 5);
+    meter.total = (struct towline_sums){.epochs = 1,
+                                        .lines = 3,
+                                        .pages = 1,
+                                        .regions = 1,
+                                        .known_lines = 3,
+                                        .same_lines = 2,
+                                        .accessed_lines = 5,
+                                        .accessed_pages = 1};
     FILE *out = open_memstream(&text, &size);
     cr_assert(tow_report_print(&meter, out));
     fclose(out);
     cr_assert(strstr(text, "Dirty lines of &lt;script&gt;&amp;&quot;</h1>"));
     cr_assert_not(strstr(text, "http"), "nothing from elsewhere");
-    cr_assert(strstr(text, "const lines=[3];") && strstr(text, "21.3 times"));
+    cr_assert(strstr(text, "draw('dirty'") && strstr(text, ",\n[3]);") &&
+              strstr(text, "21.3 times"));
+    cr_assert(strstr(text, "draw('accessed'") && strstr(text, ",\n[5]);") &&
+              strstr(text, "12.8 times"));
+    cr_assert(strstr(text, "3 lines whose contents were compared 2 were rewritten"));
     cr_assert(strstr(text, "</html>"));
     free(text);
+    /* What nobody asked for is not known, and has neither map nor row nor number. */
+    meter.heat_accessed = NULL;
+    meter.accessed = meter.counts_bytes = meter.counts_same = false;
+    out = open_memstream(&text, &size);
+    cr_assert(tow_report_print(&meter, out));
+    fclose(out);
+    cr_assert_not(strstr(text, "draw('accessed'") || strstr(text, "12.8 times"));
+    cr_assert(strstr(text, "loaded is not known") && strstr(text, "are not known: contents"));
+    free(text);
+    tow_heat_free(&accessed);
     tow_heat_free(&heat);
 }

@@ -148,7 +148,7 @@ static void name_socket(const char *socket)
 int tow_run(struct tow *tow, const struct tow_arguments *arguments)
 {
     struct tw_error err = {0};
-    struct tow_heat heat = {0};
+    struct tow_heat heat = {0}, accessed = {0};
     struct tow_meter meter = {0};
     struct child child = {.go = -1, .failed = -1};
     const char *report = tow_option_value(arguments, "report");
@@ -163,6 +163,7 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
     meter.pid = child.pid;
     meter.child = child.pid;
     meter.heat = report ? &heat : NULL;
+    meter.heat_accessed = report && meter.accessed ? &accessed : NULL;
     status = meter_start(tow, &meter, &child, arguments->program[0]);
     close(child.go);
     if (!status) {
@@ -174,6 +175,7 @@ int tow_run(struct tow *tow, const struct tow_arguments *arguments)
     }
     close(child.failed);
     tow_heat_free(&heat);
+    tow_heat_free(&accessed);
     tow_sharing_free(&meter.shared);
     return status;
 }

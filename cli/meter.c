@@ -48,6 +48,7 @@ int tow_meter_open(struct tow *tow, struct tow_meter *meter, bool catch)
                                             .attachment = meter->attachment,
                                             .sharing = meter->sharing,
                                             .accessed = meter->accessed,
+                                            .bytes = meter->bytes,
                                             .timeout_ms = CALL_MS};
     int code = towline_open(&options, &meter->session);
     if (!code && catch)
@@ -94,6 +95,7 @@ int tow_meter_start(struct tow *tow, struct tow_meter *meter)
         return tow_client_failed(tow, code);
     meter->counts_bytes =
         towline_info(meter->session, &info) == TOWLINE_OK && (info.flags & TOWLINE_COUNTS_BYTES);
+    meter->counts_same = meter->counts_bytes && (info.flags & TOWLINE_SAME_VALUE);
     kind_told(tow, meter);
     if (meter->sharing)
         tow_sharing_look(&meter->shared, meter->pid);
@@ -106,36 +108,51 @@ void tow_meter_close(struct tow_meter *meter)
     meter->session = NULL;
 }
 
-static int keep_heat(struct tow_meter *meter, uint64_t cursor)
+typedef int (*read_fn)(towline_session *session, const char *epoch, struct towline_lines *lines,
+                       size_t max, size_t *count, uint64_t *cursor);
+
+static int keep_heat(struct tow_meter *meter, struct tow_heat *heat, read_fn read, uint64_t cursor)
 {
     static struct towline_lines lines[READ_PAGES];
     int code = TOWLINE_OK;
-    while (cursor && !code) {
+    while (heat && cursor && !code) {
         size_t count;
-        code = towline_dirty(meter->session, EPOCH, lines, READ_PAGES, &count, &cursor);
-        for (size_t i = 0; i < count; i++)
-            tow_heat_add(meter->heat, lines[i].address,
-                         (unsigned)__builtin_popcountll(lines[i].lines));
+        code = read(meter->session, EPOCH, lines, READ_PAGES, &count, &cursor);
+        for (size_t i = 0; i < count && !code; i++)
+            tow_heat_add(heat, lines[i].address, (unsigned)__builtin_popcountll(lines[i].lines));
     }
     return code;
 }
 
+static void end_heat(const struct tow_meter *meter)
+{
+    const struct towline_sums *s = &meter->last;
+    struct tow_heat_epoch epoch = {.end_ms = (meter->now_ns - meter->started_ns) / TW_MS,
+                                   .lines = s->lines,
+                                   .pages = s->pages,
+                                   .regions = s->regions,
+                                   .whole_pages = s->whole_pages};
+    if (meter->heat)
+        tow_heat_epoch_end(meter->heat, epoch);
+    epoch.lines = s->accessed_lines;
+    epoch.pages = s->accessed_pages;
+    if (meter->heat_accessed)
+        tow_heat_epoch_end(meter->heat_accessed, epoch);
+}
+
 static int count_epoch(struct tow_meter *meter, uint64_t cursor)
 {
-    int code = meter->heat ? keep_heat(meter, cursor) : TOWLINE_OK;
+    int code = keep_heat(meter, meter->heat, towline_dirty, cursor);
+    if (!code)
+        code = keep_heat(meter, meter->heat_accessed, towline_accessed, cursor);
     if (!code)
         code = towline_figures(meter->session, EPOCH, &meter->last, &meter->total, meter->hot,
                                TOW_METER_HOT, &meter->hot_count);
     if (!code && meter->sharing)
         code = tow_sharing_take(&meter->shared, meter->session, EPOCH, meter->pid);
     meter->now_ns = tw_now(&tw_monotonic);
-    if (!code && meter->heat)
-        tow_heat_epoch_end(meter->heat, (struct tow_heat_epoch){
-                                            .end_ms = (meter->now_ns - meter->started_ns) / TW_MS,
-                                            .lines = meter->last.lines,
-                                            .pages = meter->last.pages,
-                                            .regions = meter->last.regions,
-                                            .whole_pages = meter->last.whole_pages});
+    if (!code)
+        end_heat(meter);
     return code;
 }
 

@@ -18,11 +18,13 @@ struct tow_meter {
     pid_t pid;
     unsigned every_ms;
     bool exact;
-    pid_t child;           /* 0, or the program: its end ends an epoch at once */
-    uint32_t attachment;   /* enum towline_attachment */
-    struct tow_heat *heat; /* not NULL: keeps where lines were */
-    bool sharing;          /* tells which lines threads share */
-    bool accessed;         /* and how many lines were loaded or stored to */
+    pid_t child;                    /* 0, or the program: its end ends an epoch at once */
+    uint32_t attachment;            /* enum towline_attachment */
+    struct tow_heat *heat;          /* not NULL: keeps where lines were */
+    bool sharing;                   /* tells which lines threads share */
+    bool accessed;                  /* and how many lines were loaded or stored to */
+    bool bytes;                     /* contents of an instrumented program, too */
+    struct tow_heat *heat_accessed; /* not NULL: the same as `heat` of accessed lines */
     struct tow_sharing shared;
     const char *kind; /* of attachment, once started; NULL before */
     char why[256];
@@ -34,7 +36,8 @@ struct tow_meter {
     struct towline_sums last, total;
     struct towline_hot hot[TOW_METER_HOT];
     size_t hot_count;
-    bool counts_bytes; /* the sums have changed_bytes and clean_pages */
+    bool counts_bytes; /* the sums have known_lines, changed_bytes and clean_pages */
+    bool counts_same;  /* and same_lines, in the place of clean_pages */
     bool ended;        /* the program has, or executed another one */
 };
 
@@ -67,7 +70,7 @@ void tow_meter_print_block(struct tow_meter *meter, FILE *out);
 void tow_meter_print_summary(struct tow_meter *meter, FILE *out);
 
 struct tow_arguments;
-/* --socket, --exact, --every, --attachment, --sharing, --accessed. An exit status. */
+/* --socket, --exact, --every, --attachment, --sharing, --accessed, --bytes. An exit status. */
 int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
                       struct tow_meter *meter);
 

@@ -9,8 +9,9 @@
 
 #include <inttypes.h>
 
-#define BAR_COLUMNS  24u
-#define SHARED_SHOWN 8u /* lines, in a view that redraws */
+#define BAR_COLUMNS    24u
+#define LINES_PER_PAGE (TOW_PAGE_BYTES / TOW_LINE_BYTES)
+#define SHARED_SHOWN   8u /* lines, in a view that redraws */
 
 /* What a granularity makes of the epochs. */
 struct grain {
@@ -38,6 +39,19 @@ static unsigned clean_percent(const struct towline_sums *s)
     return written ? (unsigned)(s->clean_pages * 100 / written) : 0;
 }
 
+/* Of the pages that were written, lines that are as they were: not written, or with what they held.
+ */
+static uint64_t unchanged_lines(const struct towline_sums *s)
+{
+    const uint64_t lines = (s->pages - s->whole_pages + s->clean_pages) * LINES_PER_PAGE;
+    return lines > s->known_lines ? lines - s->known_lines : 0;
+}
+
+static unsigned same_percent(const struct towline_sums *s)
+{
+    return s->known_lines ? (unsigned)(s->same_lines * 100 / s->known_lines) : 0;
+}
+
 static unsigned whole_percent(const struct towline_sums *s)
 {
     return s->pages ? (unsigned)(s->whole_pages * 100 / s->pages) : 0;
@@ -45,18 +59,24 @@ static unsigned whole_percent(const struct towline_sums *s)
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-/* What only an attachment knows that compares contents. Which of the lines of a page were rewritten
- * with what they held it does not know either: of such lines there are pages at most. */
-static void json_compared(const struct towline_sums *s, bool counts_bytes, FILE *out)
+static void json_figure(const char *name, bool known, uint64_t value, FILE *out)
 {
-    if (counts_bytes)
-        fprintf(out,
-                ", \"bytes_changed\": %" PRIu64 ", \"compared_lines\": %" PRIu64
-                ", \"clean_pages\": %" PRIu64,
-                s->changed_bytes, s->known_lines, s->clean_pages);
+    if (known)
+        fprintf(out, ", \"%s\": %" PRIu64, name, value);
     else
-        fputs(", \"bytes_changed\": null, \"compared_lines\": null, \"clean_pages\": null", out);
-    fputs(", \"same_lines\": null", out);
+        fprintf(out, ", \"%s\": null", name);
+}
+
+/* What only an attachment knows that compares contents. Who sees pages only cannot tell a line that
+ * was rewritten with what it held from one that was not written. */
+static void json_compared(const struct towline_sums *s, const struct tow_meter *meter, FILE *out)
+{
+    const bool by_page = meter->counts_bytes && !meter->counts_same;
+    json_figure("bytes_changed", meter->counts_bytes, s->changed_bytes, out);
+    json_figure("compared_lines", meter->counts_bytes, s->known_lines, out);
+    json_figure("clean_pages", by_page, s->clean_pages, out);
+    json_figure("unchanged_lines", by_page, unchanged_lines(s), out);
+    json_figure("same_lines", meter->counts_same, s->same_lines, out);
 }
 
 static void json_accessed(const struct towline_sums *s, bool accessed, FILE *out)
@@ -80,7 +100,7 @@ static void json_sums(const char *name, const struct towline_sums *s, const stru
             ", \"whole_pages\": %" PRIu64 ", \"regions\": %" PRIu64 ", \"region_bytes\": %" PRIu64,
             name, s->epochs, s->duration_ns / TW_US, s->lines, s->lines * TOW_LINE_BYTES, s->pages,
             s->pages * TOW_PAGE_BYTES, s->whole_pages, s->regions, s->regions * TOW_REGION_BYTES);
-    json_compared(s, meter->counts_bytes, out);
+    json_compared(s, meter, out);
     json_accessed(s, meter->accessed, out);
     fputc('}', out);
 }
@@ -131,8 +151,9 @@ void tow_meter_print_line(struct tow_meter *meter, FILE *out)
     if (s->whole_pages)
         fprintf(out, "  (lines not known in %u %% of pages)", whole_percent(s));
     if (meter->counts_bytes)
-        fprintf(out, "  changed: %s, clean pages: %u %%",
-                tw_size_format(s->changed_bytes, bytes[0]), clean_percent(s));
+        fprintf(out, "  changed: %s, %s: %u %%", tw_size_format(s->changed_bytes, bytes[0]),
+                meter->counts_same ? "rewritten the same" : "clean pages",
+                meter->counts_same ? same_percent(s) : clean_percent(s));
     if (meter->accessed)
         fprintf(out, "  accessed: %" PRIu64 " lines in %" PRIu64 " pages", s->accessed_lines,
                 s->accessed_pages);
@@ -158,9 +179,10 @@ static void print_bytes(const struct tow_meter *meter, const struct towline_sums
 {
     char bytes[TW_SIZE_TEXT], rate[TW_SIZE_TEXT], times[TOW_TIME_TEXT];
     if (!meter->counts_bytes) {
-        fputs("  bytes changed: not known (contents are not compared, or pages are tracked in "
-              "part)\n",
-              out);
+        fputs(
+            "  bytes changed, lines rewritten the same: not known (contents are not compared, see "
+            "--bytes, or pages are tracked in part)\n",
+            out);
         return;
     }
     fprintf(out, "  %-14s %12" PRIu64 "  %10s  %10s/s  %s in their lines\n", "bytes changed",
@@ -171,7 +193,19 @@ static void print_bytes(const struct tow_meter *meter, const struct towline_sums
 
 static void print_clean(const struct tow_meter *meter, const struct towline_sums *s, FILE *out)
 {
-    if (meter->counts_bytes && s->clean_pages)
+    if (meter->counts_same) {
+        fprintf(out,
+                "  %-14s %12" PRIu64 "  %u %% of the lines stored to and compared hold what they "
+                "held\n",
+                "rewritten same", s->same_lines, same_percent(s));
+        return;
+    }
+    if (!meter->counts_bytes)
+        return;
+    fprintf(out,
+            "  %-14s %12" PRIu64 "  of the pages written: not written, or with what they held\n",
+            "lines as before", unchanged_lines(s));
+    if (s->clean_pages)
         fprintf(out, "  %-14s %12" PRIu64 "  %u %% of the pages written are as they were\n",
                 "clean pages", s->clean_pages, clean_percent(s));
 }

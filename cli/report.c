@@ -24,14 +24,15 @@ static const char head[] =
     "td:first-child,th:first-child{text-align:left}\n"
     "tr+tr{border-top:1px solid #ddd}h2{font-size:1.1em;margin-top:2em}"
     "canvas,svg{width:100%;border:1px solid #bbb}canvas{image-rendering:pixelated}\n"
-    ".note{color:#666}#at{font-family:monospace;min-height:1.5em}\n"
+    ".note{color:#666}.at{font-family:monospace;min-height:1.5em}\n"
     "</style>\n";
 
-/* Draws the grid, and says what is under the pointer. */
+/* Draws a grid, and says what is under the pointer. */
 static const char script[] =
     "<script>\n"
-    "const "
-    "c=document.getElementById('map'),g=c.getContext('2d'),at=document.getElementById('at');\n"
+    "function draw(name,rows,ends,most,lines){const "
+    "c=document.getElementById(name),g=c.getContext('2d'),at=document.getElementById(name+'-at');"
+    "\n"
     "const R=rows.length,C=ends.length;c.width=Math.max(C,1);c.height=Math.max(R,1);"
     "c.style.height=Math.max(R*4,120)+'px';\n"
     "for(let r=0;r<R;r++)for(let k=0;k<C;k++){const v=lines[r*C+k];if(!v)continue;"
@@ -40,7 +41,7 @@ static const char script[] =
     "c.onmousemove=e=>{const b=c.getBoundingClientRect(),"
     "k=Math.floor((e.clientX-b.left)/b.width*C),r=Math.floor((e.clientY-b.top)/b.height*R);"
     "if(r<0||r>=R||k<0||k>=C)return;"
-    "at.textContent=`${rows[r]}  until ${(ends[k]/1000).toFixed(1)} s: ${lines[r*C+k]} lines`;};\n"
+    "at.textContent=`${rows[r]}  until ${(ends[k]/1000).toFixed(1)} s: ${lines[r*C+k]} lines`;};}\n"
     "</script>\n";
 
 void tow_html_text(const char *text, FILE *out)
@@ -80,61 +81,88 @@ static void print_table(const struct tow_meter *meter, FILE *out)
 {
     const struct towline_sums *s = &meter->total;
     uint64_t bytes = s->lines * TOW_LINE_BYTES;
-    fputs("<table><tr><th>granularity<th>dirty<th>bytes<th>amplification over lines\n", out);
+    fputs("<table><tr><th>granularity<th>count<th>bytes<th>amplification over lines\n", out);
     if (meter->counts_bytes)
         print_row("bytes that changed", s->changed_bytes, s->changed_bytes,
                   s->known_lines * TOW_LINE_BYTES, out);
     print_row("lines, 64 B", s->lines, bytes, bytes, out);
     print_row("pages, 4 KiB", s->pages, s->pages * TOW_PAGE_BYTES, bytes, out);
     print_row("pages, 2 MiB", s->regions, s->regions * TOW_REGION_BYTES, bytes, out);
+    if (meter->accessed) {
+        const uint64_t accessed = s->accessed_lines * TOW_LINE_BYTES;
+        print_row("lines, loaded or stored to", s->accessed_lines, accessed, accessed, out);
+        print_row("pages, 4 KiB, the same", s->accessed_pages, s->accessed_pages * TOW_PAGE_BYTES,
+                  accessed, out);
+    }
     fputs("</table>\n", out);
+    if (!meter->accessed)
+        fputs(
+            "<p class=\"note\">Which lines were loaded is not known: that was not asked for (with "
+            "--accessed, of programs made by towline-cc).</p>\n",
+            out);
     if (s->whole_pages)
         fprintf(out,
                 "<p class=\"note\">Of %" PRIu64
                 " pages the lines were not known (first reports): these count as a whole. With "
                 "--exact, lines are known from the start.</p>\n",
                 s->whole_pages);
-    if (meter->counts_bytes)
+    if (meter->counts_same)
+        fprintf(out,
+                "<p class=\"note\">Of the %" PRIu64 " lines whose contents were compared %" PRIu64
+                " were rewritten with what they held. Bytes are those of these lines.</p>\n",
+                s->known_lines, s->same_lines);
+    else if (meter->counts_bytes)
         fprintf(out,
                 "<p class=\"note\">%" PRIu64 " pages were written in vain: equal in every byte "
                 "afterwards. Bytes are those of the %" PRIu64
                 " lines whose contents were compared.</p>\n",
                 s->clean_pages, s->known_lines);
+    else
+        fputs("<p class=\"note\">Bytes that changed, and lines rewritten with what they held, are "
+              "not "
+              "known: contents were not compared.</p>\n",
+              out);
 }
 
 /* ---- The heat map --------------------------------------------------------------------------- */
 
-static void print_data(const struct tow_heat *heat, const struct tow_heat_grid *grid, FILE *out)
+static void print_data(const char *name, const struct tow_heat *heat,
+                       const struct tow_heat_grid *grid, FILE *out)
 {
-    fputs("<script>\nconst rows=[", out);
+    fprintf(out, "<script>\ndraw('%s',[", name);
     for (unsigned i = 0; i < grid->rows; i++)
         fprintf(out, "%s\"0x%" PRIx64 " to 0x%" PRIx64 "\"", i ? "," : "", grid->row[i].first,
                 grid->row[i].last);
-    fputs("];\nconst ends=[", out);
+    fputs("],\n[", out);
     for (unsigned i = 0; i < grid->columns; i++) {
         size_t last = ((size_t)(i + 1) * heat->epoch_count + grid->columns - 1) / grid->columns - 1;
         fprintf(out, "%s%" PRIu64, i ? "," : "", heat->epochs[last].end_ms);
     }
-    fprintf(out, "];\nconst most=%" PRIu64 ";\nconst lines=[", grid->most);
+    fprintf(out, "],\n%" PRIu64 ",\n[", grid->most);
     for (size_t i = 0; i < (size_t)grid->rows * grid->columns; i++)
         fprintf(out, "%s%" PRIu64, i ? "," : "", grid->lines[i]);
-    fputs("];\n</script>\n", out);
+    fputs("]);\n</script>\n", out);
 }
 
-static void print_map(const struct tow_heat *heat, const struct tow_heat_grid *grid, FILE *out)
+/* False when there is no memory. */
+static bool print_map(const char *name, const char *title, const struct tow_heat *heat, FILE *out)
 {
-    fputs("<h2>Dirty lines over address and time</h2>\n", out);
+    struct tow_heat_grid made, *grid = &made;
+    if (!tow_heat_grid_make(heat, grid))
+        return false;
+    fprintf(out, "<h2>%s over address and time</h2>\n", title);
     fprintf(out,
             "<p class=\"note\">Down: touched blocks of 64 KiB in order of address (gaps between "
             "them are not drawn). Across: time. Darker: more lines, at most %" PRIu64
             " in a cell.</p>\n",
             grid->most);
-    fputs("<canvas id=\"map\"></canvas><div id=\"at\"></div>\n", out);
+    fprintf(out, "<canvas id=\"%s\"></canvas><div class=\"at\" id=\"%s-at\"></div>\n", name, name);
     if (heat->full)
         fputs("<p class=\"note\">The map is not complete: there was more than it can hold.</p>\n",
               out);
-    print_data(heat, grid, out);
-    fputs(script, out);
+    print_data(name, heat, grid, out);
+    tow_heat_grid_free(grid);
+    return true;
 }
 
 /* ---- Amplification over time ---------------------------------------------------------------- */
@@ -179,10 +207,7 @@ static void print_meaning(const struct tow_meter *meter, FILE *out)
 
 bool tow_report_print(struct tow_meter *meter, FILE *out)
 {
-    struct tow_heat_grid grid;
     char duration[TW_SIZE_TEXT], time[TOW_TIME_TEXT];
-    if (!tow_heat_grid_make(meter->heat, &grid))
-        return false;
     fputs(head, out);
     fputs("<title>Dirty lines of ", out);
     tow_html_text(meter->name, out);
@@ -197,12 +222,15 @@ bool tow_report_print(struct tow_meter *meter, FILE *out)
         fputs("</p>\n", out);
     }
     print_table(meter, out);
-    print_map(meter->heat, &grid, out);
+    fputs(script, out);
+    if (!print_map("dirty", "Dirty lines", meter->heat, out) ||
+        (meter->heat_accessed &&
+         !print_map("accessed", "Lines loaded or stored to", meter->heat_accessed, out)))
+        return false;
     print_chart(meter->heat, out);
     if (meter->sharing)
         tow_sharing_print_html(&meter->shared, out);
     print_meaning(meter, out);
-    tow_heat_grid_free(&grid);
     return true;
 }
 

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#define TOW_COLUMNS_MAX 12u
+#define TOW_COLUMNS_MAX 16u
 #define TOW_CELL_TEXT   256u
 
 struct tow_column {

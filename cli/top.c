@@ -12,9 +12,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define SESSIONS_MAX 64u
-#define GUESTS_MAX   64u
-#define EVERY_MS     1000u
+#define SESSIONS_MAX   64u
+#define GUESTS_MAX     64u
+#define EVERY_MS       1000u
+#define LINES_PER_PAGE (TOW_PAGE_BYTES / TOW_LINE_BYTES)
 
 static double rate_of(const struct towline_listed *l)
 {
@@ -41,10 +42,44 @@ static void add_changed(struct tow_table *table, enum tow_tone tone, const struc
         tow_table_add(table, tone, "-");
 }
 
+/* Contents are compared, and each store is seen. */
+static bool counts_same(const struct towline_listed *l)
+{
+    return l->counts_bytes && l->attachment == TOWLINE_INSTRUMENTED;
+}
+
+/* Of the lines that were stored to and compared, those that hold what they held. */
+static void add_same(struct tow_table *table, enum tow_tone tone, const struct towline_listed *l)
+{
+    if (counts_same(l) && l->last.known_lines)
+        tow_table_add(table, tone, "%" PRIu64 " %%",
+                      l->last.same_lines * 100 / l->last.known_lines);
+    else
+        tow_table_add(table, tone, "-");
+}
+
+/* Lines loaded or stored to, and how much of their pages that is. */
+static void add_accessed(struct tow_table *table, enum tow_tone tone,
+                         const struct towline_listed *l)
+{
+    const struct towline_sums *s = &l->last;
+    if (!l->accessed || !s->duration_ns) {
+        tow_table_add(table, tone, "-");
+        tow_table_add(table, tone, "-");
+        return;
+    }
+    tow_table_add(table, tone, "%.0f", (double)s->accessed_lines * 1e9 / (double)s->duration_ns);
+    if (s->accessed_pages)
+        tow_table_add(table, tone, "%" PRIu64 " %%",
+                      s->accessed_lines * 100 / (s->accessed_pages * LINES_PER_PAGE));
+    else
+        tow_table_add(table, tone, "-");
+}
+
 static void add_clean(struct tow_table *table, enum tow_tone tone, const struct towline_listed *l)
 {
     uint64_t written = l->last.pages + l->last.clean_pages;
-    if (l->counts_bytes && written)
+    if (l->counts_bytes && !counts_same(l) && written)
         tow_table_add(table, tone, "%" PRIu64 " %%", l->last.clean_pages * 100 / written);
     else
         tow_table_add(table, tone, "-");
@@ -61,9 +96,10 @@ static const char *state_of(const struct towline_listed *l)
 static void print_table(const struct towline_listed *l, size_t count, bool color, FILE *out)
 {
     static const struct tow_column columns[] = {
-        {"PID", true},     {"PROGRAM", false}, {"UID", true},    {"LINES/S", true},
-        {"WRITTEN", true}, {"CHANGED", true},  {"4 KIB", true},  {"2 MIB", true},
-        {"CLEAN", true},   {"EPOCHS", true},   {"SHARED", true}, {"STATE", false}};
+        {"PID", true},     {"PROGRAM", false}, {"UID", true},        {"LINES/S", true},
+        {"WRITTEN", true}, {"CHANGED", true},  {"4 KIB", true},      {"2 MIB", true},
+        {"CLEAN", true},   {"SAME", true},     {"ACCESSED/S", true}, {"USED", true},
+        {"EPOCHS", true},  {"SHARED", true},   {"STATE", false}};
     struct tow_table table;
     tow_table_init(&table, columns, sizeof columns / sizeof *columns);
     for (size_t i = 0; i < count; i++) {
@@ -83,6 +119,8 @@ static void print_table(const struct towline_listed *l, size_t count, bool color
         tow_table_add(&table, tone, "%s",
                       tow_times_format(l[i].last.regions * TOW_REGION_BYTES, bytes, times));
         add_clean(&table, tone, &l[i]);
+        add_same(&table, tone, &l[i]);
+        add_accessed(&table, tone, &l[i]);
         tow_table_add(&table, tone, "%" PRIu64, l[i].total.epochs);
         if (l[i].sharing)
             tow_table_add(&table, tone, "%" PRIu64 " (%" PRIu64 " falsely)", l[i].shared,
@@ -93,6 +131,14 @@ static void print_table(const struct towline_listed *l, size_t count, bool color
     }
     tow_table_print(&table, color, out);
     tow_table_free(&table);
+}
+
+static void json_known(const char *name, bool known, uint64_t value, FILE *out)
+{
+    if (known)
+        fprintf(out, ", \"%s\": %" PRIu64, name, value);
+    else
+        fprintf(out, ", \"%s\": null", name);
 }
 
 static void print_json(const struct towline_listed *l, size_t count, FILE *out)
@@ -113,11 +159,13 @@ static void print_json(const struct towline_listed *l, size_t count, FILE *out)
         if (l[i].sharing)
             fprintf(out, ", \"shared\": %" PRIu64 ", \"shared_falsely\": %" PRIu64, l[i].shared,
                     l[i].shared_falsely);
-        if (l[i].counts_bytes)
-            fprintf(out, ", \"bytes_changed\": %" PRIu64 ", \"clean_pages\": %" PRIu64 "}",
-                    s->changed_bytes, s->clean_pages);
-        else
-            fputs(", \"bytes_changed\": null, \"clean_pages\": null}", out);
+        json_known("bytes_changed", l[i].counts_bytes, s->changed_bytes, out);
+        json_known("compared_lines", l[i].counts_bytes, s->known_lines, out);
+        json_known("clean_pages", l[i].counts_bytes && !counts_same(&l[i]), s->clean_pages, out);
+        json_known("same_lines", counts_same(&l[i]), s->same_lines, out);
+        json_known("accessed_lines", l[i].accessed, s->accessed_lines, out);
+        json_known("accessed_pages", l[i].accessed, s->accessed_pages, out);
+        fputc('}', out);
     }
     fputc(']', out);
 }

@@ -50,6 +50,7 @@ int tow_meter_options(struct tow *tow, const struct tow_arguments *arguments,
     meter->attachment = attachment_of(tow_option_value(arguments, "attachment"));
     meter->sharing = tow_option_value(arguments, "sharing") != NULL;
     meter->accessed = tow_option_value(arguments, "accessed") != NULL;
+    meter->bytes = tow_option_value(arguments, "bytes") != NULL;
     meter->every_ms = EVERY_MS;
     return duration_take(tow, arguments, "every", &meter->every_ms);
 }
@@ -70,7 +71,7 @@ static int report(struct tow *tow, struct tow_meter *meter, const char *path)
 
 int tow_track(struct tow *tow, const struct tow_arguments *arguments)
 {
-    struct tow_heat heat = {0};
+    struct tow_heat heat = {0}, accessed = {0};
     struct tow_meter meter = {0};
     bool wants_report = arguments->word_count == 2;
     unsigned for_ms = wants_report ? REPORT_MS : 0;
@@ -84,6 +85,7 @@ int tow_track(struct tow *tow, const struct tow_arguments *arguments)
     if (status)
         return status;
     meter.heat = wants_report ? &heat : NULL;
+    meter.heat_accessed = wants_report && meter.accessed ? &accessed : NULL;
     tow_interrupt_catch();
     status = tow_meter_open(tow, &meter, false);
     if (!status)
@@ -96,6 +98,7 @@ int tow_track(struct tow *tow, const struct tow_arguments *arguments)
         status = tow_meter_follow(tow, &meter, tow->out);
     tow_meter_close(&meter);
     tow_heat_free(&heat);
+    tow_heat_free(&accessed);
     tow_sharing_free(&meter.shared);
     return status;
 }

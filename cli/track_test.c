@@ -70,6 +70,7 @@ Test(track, json_has_a_line_for_each_epoch)
     cr_assert(json_is_integer(json_object_get(total, "bytes_changed")), "%s", run.out_text);
     cr_assert(json_is_integer(json_object_get(total, "clean_pages")), "%s", run.out_text);
     cr_assert(json_is_null(json_object_get(total, "same_lines")), "not known, and said so");
+    cr_assert(json_is_integer(json_object_get(total, "unchanged_lines")), "%s", run.out_text);
     json_decref(line);
 }
 
@@ -280,6 +281,96 @@ Test(track, accessed_lines_are_counted_where_they_are_seen)
     cr_expect(json_is_null(json_object_get(json_object_get(line, "total"), "accessed_lines")),
               "not seen, and said so");
     json_decref(line);
+}
+
+/* Rewrites a line with what it held, again and again, until the test ends. */
+static void expect_same_lines(const char *number)
+{
+    cr_assert_eq(TOW_HERE("track", number, "--bytes", "-e", "100ms", "--for", "1s", "-o", "json"),
+                 0, "%s", run.err_text);
+    const char *last = run.out_text;
+    for (const char *p = last; (p = strstr(p, "{\"pid\"")); p++)
+        last = p;
+    json_t *line = first_line_of(last), *total = json_object_get(line, "total");
+    const json_int_t known = json_integer_value(json_object_get(total, "compared_lines"));
+    const json_int_t same = json_integer_value(json_object_get(total, "same_lines"));
+    cr_expect(json_is_integer(json_object_get(total, "bytes_changed")) && known > 0 && same > 0 &&
+                  same <= known,
+              "%s", last);
+    cr_expect(json_is_null(json_object_get(total, "clean_pages")), "%s", last);
+    json_decref(line);
+}
+
+Test(track, lines_rewritten_with_what_they_held_are_counted_where_they_are_seen)
+{
+    struct subject rewriter;
+    char number[16], path[96], text[200000];
+    subject_start_instrumented(&rewriter);
+    snprintf(number, sizeof number, "%d", (int)rewriter.pid);
+    snprintf(path, sizeof path, "%s.html", fixture_socket);
+    cr_assert_eq(TOW_HERE("track", number, "-e", "50ms", "--for", "200ms", "-o", "json"), 0);
+    json_t *line = first_line_of(run.out_text), *total = json_object_get(line, "total");
+    cr_expect(json_is_null(json_object_get(total, "same_lines")) &&
+                  json_is_null(json_object_get(total, "bytes_changed")),
+              "not asked for: not known, and said so");
+    json_decref(line);
+    subject_tell(&rewriter, "W");
+    expect_same_lines(number);
+    cr_assert_eq(TOW_HERE("track", number, "--bytes", "-e", "100ms", "--for", "500ms"), 0);
+    cr_expect(strstr(run.out_text, "rewritten same"), "%s", run.out_text);
+    cr_assert_eq(TOW_HERE("track", "report", number, "--bytes", "--accessed", "-e", "50ms", "--for",
+                          "300ms", "--out", path),
+                 0, "%s", run.err_text);
+    FILE *f = fopen(path, "r");
+    cr_assert(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    cr_expect(strstr(text, "were rewritten with what they held") &&
+              strstr(text, "draw('accessed'"));
+    subject_end(&rewriter);
+}
+
+Test(track, top_shows_accesses_and_what_was_rewritten_where_that_is_known)
+{
+    struct subject used;
+    subject_start_instrumented(&used);
+    const struct towline_options options = {.size = sizeof options,
+                                            .socket = fixture_socket,
+                                            .pid = used.pid,
+                                            .accessed = 1,
+                                            .bytes = 1};
+    const struct towline_range arena = {used.arena, 64 * 4096};
+    towline_session *s, *t = session_on(&subject, "a");
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK, "%s", towline_last_error());
+    cr_assert_eq(towline_register(s, &arena, 1), TOWLINE_OK);
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    subject_do(&used, "l 5");
+    subject_do(&used, "l 6");
+    cr_assert_eq(towline_collect(s, "a", 0, NULL, NULL), TOWLINE_OK);
+    cr_assert_eq(towline_figures(s, "a", NULL, NULL, NULL, 0, NULL), TOWLINE_OK);
+    cr_assert_eq(TOW_HERE("top", "-n", "1"), 0, "%s", run.err_text);
+    cr_expect(strstr(run.out_text, "ACCESSED/S") && strstr(run.out_text, "SAME"), "%s",
+              run.out_text);
+    cr_expect(strstr(run.out_text, "3 %"), "2 of a page's 64 lines: %s", run.out_text);
+    cr_assert_eq(TOW_HERE("top", "-n", "1", "-o", "json"), 0);
+    json_t *top = json_loads(run.out_text, 0, NULL), *one;
+    size_t i, seen = 0;
+    cr_assert(top, "%s", run.out_text);
+    json_array_foreach(json_object_get(top, "sessions"), i, one)
+    {
+        const bool knows = json_integer_value(json_object_get(one, "pid")) == used.pid;
+        const json_t *accessed = json_object_get(one, "accessed_lines");
+        seen += knows;
+        cr_expect(knows ? json_integer_value(accessed) == 2 : json_is_null(accessed), "%s",
+                  run.out_text);
+        cr_expect_eq(json_is_integer(json_object_get(one, "same_lines")), knows);
+        cr_expect_eq(json_is_integer(json_object_get(one, "clean_pages")), !knows);
+    }
+    cr_expect(i == 2 && seen == 1, "%s", run.out_text);
+    json_decref(top);
+    towline_close(s);
+    towline_close(t);
+    subject_end(&used);
 }
 
 Test(track, failures_have_their_exit_codes)

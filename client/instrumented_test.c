@@ -146,6 +146,23 @@ Test(instrumented, accessed_lines_are_told_and_cleared_for_each_epoch)
     subject_well(&subject);
 }
 
+/* Lines of a page that is asked for in part: the others are loaded, too, and nobody's business. */
+Test(instrumented, accessed_lines_are_those_of_the_ranges)
+{
+    struct towline_options options = options_for(subject.pid, TOWLINE_ANY);
+    const struct towline_range some = {subject.arena + 4 * 64, 3 * 64};
+    towline_session *s;
+    options.accessed = 1;
+    cr_assert_eq(towline_open(&options, &s), TOWLINE_OK, "%s", towline_last_error());
+    cr_assert_eq(towline_register(s, &some, 1), TOWLINE_OK);
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    subject_do(&subject, "l 3");
+    subject_do(&subject, "l 5");
+    subject_do(&subject, "l 7");
+    cr_expect_eq(accessed_lines(s, "a", subject.arena, 0), 1 << 5);
+    towline_close(s);
+}
+
 /* The two lists of one epoch, and a cursor of each that is good once. */
 Test(instrumented, both_lists_of_an_epoch_can_be_read_in_pieces)
 {
@@ -202,6 +219,76 @@ Test(instrumented, sessions_with_and_without_loads_share_a_program)
     expect_exact(plain, "a");
     towline_close(plain);
     subject_well(&subject);
+}
+
+/* ---- Contents -------------------------------------------------------------------------------- */
+
+static struct towline_sums sums_after(towline_session *s, const char *command)
+{
+    struct towline_sums last;
+    if (command)
+        subject_do(&subject, command);
+    cr_assert_eq(towline_collect(s, "a", 0, NULL, NULL), TOWLINE_OK);
+    cr_assert_eq(towline_figures(s, "a", &last, NULL, NULL, 0, NULL), TOWLINE_OK);
+    return last;
+}
+
+/* A store that may just be being made leaves it open: then once more. */
+static struct towline_sums known_after(towline_session *s, const char *command)
+{
+    struct towline_sums last = {0};
+    for (unsigned i = 0; i < 100 && last.known_lines == 0; i++)
+        last = sums_after(s, command);
+    cr_expect_eq(last.known_lines, 1, "%s: %zu lines, %zu known", command, (size_t)last.lines,
+                 (size_t)last.known_lines);
+    return last;
+}
+
+Test(instrumented, a_line_rewritten_with_what_it_held_is_told_apart)
+{
+    struct towline_options options = options_for(subject.pid, TOWLINE_ANY);
+    options.bytes = 1;
+    towline_session *s = open_as(&options);
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    cr_expect_eq(info_of(s).flags, TOWLINE_SAME_VALUE | TOWLINE_COUNTS_BYTES);
+    struct towline_sums sums = sums_after(s, "s 5");
+    cr_expect(sums.lines == 1 && sums.known_lines == 0 && sums.same_lines == 0,
+              "there was nothing to compare it with");
+    sums = known_after(s, "s 5");
+    cr_expect(sums.same_lines == 0 && sums.changed_bytes > 0 && sums.changed_bytes <= 8);
+    sums = known_after(s, "w 5");
+    cr_expect(sums.same_lines == 1 && sums.changed_bytes == 0 && sums.clean_pages == 0);
+    sums = known_after(s, "w 6");
+    cr_expect(sums.same_lines == 1, "the page's other lines are known since its first report");
+    sums = known_after(s, "s 7");
+    cr_expect(sums.same_lines == 0 && sums.changed_bytes > 0);
+    towline_close(s);
+    s = session_on(&subject, "a");
+    cr_expect_eq(info_of(s).flags, TOWLINE_SAME_VALUE, "who does not ask does not know");
+    towline_close(s);
+    subject_well(&subject);
+}
+
+/* While threads store all the time, each store another value: nothing of it was in vain. */
+Test(instrumented, no_store_that_changed_a_line_is_said_to_have_been_in_vain)
+{
+    struct towline_options options = options_for(subject.pid, TOWLINE_ANY);
+    options.bytes = 1;
+    towline_session *s = open_as(&options);
+    struct towline_sums sums;
+    uint64_t known = 0;
+    cr_assert_eq(towline_start(s, "a"), TOWLINE_OK, "%s", towline_last_error());
+    subject_tell(&subject, "h");
+    const uint64_t until = tw_after(tw_now(&tw_monotonic), 60 * TW_SEC);
+    for (unsigned i = 0; i < 30 || (known < 10000 && tw_now(&tw_monotonic) < until); i++) {
+        sums = sums_after(s, NULL);
+        known += sums.known_lines;
+        cr_expect_eq(sums.same_lines, 0, "epoch %u: %zu of %zu", i, (size_t)sums.same_lines,
+                     (size_t)sums.known_lines);
+        cr_expect_leq(sums.known_lines, sums.lines);
+    }
+    cr_expect_geq(known, 10000);
+    towline_close(s);
 }
 
 Test(instrumented, from_outside_where_that_is_asked_for_at_the_same_time)

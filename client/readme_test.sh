@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The program of client/README.md, compiled as a reader would, in C and in C++, with pkg-config and
-# with CMake; the Python example; the man page. Each is run against a real agent.
+# with CMake; the Python examples; the man page. Each is run against a real agent.
 #   readme_test.sh AGENT BUILD_FOLDER CC
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -31,6 +31,7 @@ plugin: /bin/sh
 state_dir: $work/state
 run_dir: $work/run
 tracking_socket: $work/agent.sock
+instrumented_socket: $work/instrumented.sock
 END
 "$agent" --config "$work/agent.yaml" 2>"$work/agent.log" &
 agent_pid=$!
@@ -38,6 +39,7 @@ for ((i = 0; i < 600; i++)); do
     if [ -S "$work/agent.sock" ]; then break; fi
     sleep 0.1
 done
+export TOWLINE_INSTRUMENTED=$work/instrumented.sock
 export TOWLINE_SOCKET=$work/agent.sock LD_LIBRARY_PATH=$build/lib PKG_CONFIG_PATH=$build/lib/pkgconfig
 
 sed -n '/^```c$/,/^```$/p' "$here/README.md" | sed '1d;$d' >"$work/hello.c"
@@ -67,6 +69,25 @@ python3=$(command -v python3) || fail "no python3"
 TOWLINE_LIBRARY=$build/lib/libtowline.so "$python3" "$here/example.py" >"$work/said" ||
     fail "example.py: $(cat "$work/said")"
 [ "$(wc -l <"$work/said")" = 2 ] || fail "example.py: $(cat "$work/said")"
+
+# The same of accessed lines, on a program of towline-cc: it loads from every eighth of 65536 lines.
+cat >"$work/user.c" <<END
+#include <stdlib.h>
+static volatile char memory[4 << 20];
+int main(void)
+{
+    for (;;)
+        for (size_t i = 0; i < sizeof memory; i += 512)
+            memory[4096] += memory[i];
+}
+END
+TOWLINE_CC=$cc "$build/bin/towline-cc" -O2 -o "$work/user" "$work/user.c"
+TOWLINE_LIBRARY=$build/lib/libtowline.so "$python3" "$here/example_accessed.py" "$work/user" \
+    >"$work/said" || fail "example_accessed.py: $(cat "$work/said")"
+[ "$(wc -l <"$work/said")" = 3 ] || fail "example_accessed.py: $(cat "$work/said")"
+# Loaded lines beside the one or few that are written; an eighth of its pages, not all of them.
+awk '$1 > 64 || $4 < 4096 || $4 > 9000 || $9 < 12 || $9 > 14 { bad = 1 } END { exit bad }' \
+    "$work/said" || fail "example_accessed.py: $(cat "$work/said")"
 
 # Every function of the header is in the man page, and the library has no other.
 for name in $(grep -o 'towline_[a-z_]*(' "$here/towline.h" | tr -d '(' | sort -u); do

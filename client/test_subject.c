@@ -11,6 +11,7 @@
  *   x        executes itself anew
  *   c        forks a child that lives on and does what it is told instead; the parent waits for it
  *   t        two threads store to the two halves of line 100, and both to line 101
+ *   W        goes on rewriting lines with what they hold, the same
  *   h        goes on storing at random, without an answer, until killed
  *   T        four threads store to lines of their own in every page, all at once
  *   d        gives its arena's memory back
@@ -57,6 +58,15 @@ static void run_hot(void)
             store((unsigned)(seed >> 40));
         }
         usleep(1000);
+    }
+}
+
+static void run_rewriting(void)
+{
+    for (unsigned line = 0;; line++) {
+        rewrite(line % 256);
+        if (line % 256 == 0)
+            usleep(1000);
     }
 }
 
@@ -185,6 +195,9 @@ int main(int argc, char **argv)
             return 1;
         case 'h':
             run_hot();
+            break;
+        case 'W':
+            run_rewriting();
             break;
         case 'T':
             run_threads();

@@ -30,7 +30,7 @@ struct towline_session {
     struct tw_client_connection connection;
     pid_t owner; /* this process */
     uint64_t pid;
-    uint32_t flags; /* TW_LOCAL_EXACT to TW_LOCAL_LOADS */
+    uint32_t flags; /* TW_LOCAL_EXACT to TW_LOCAL_BYTES */
     bool caught, opened;
     struct towline_range *ranges;
     size_t range_count;
@@ -69,7 +69,7 @@ const char *towline_code_name(int code)
 static uint32_t flags_of(const struct towline_options *o)
 {
     return (o->exact ? TW_LOCAL_EXACT : 0) | (o->sharing ? TW_LOCAL_SHARING : 0) |
-           (o->accessed ? TW_LOCAL_LOADS : 0) |
+           (o->accessed ? TW_LOCAL_LOADS : 0) | (o->bytes ? TW_LOCAL_BYTES : 0) |
            (o->attachment == TOWLINE_PROCESS        ? TW_LOCAL_PROCESS
             : o->attachment == TOWLINE_INSTRUMENTED ? TW_LOCAL_INSTRUMENTED
                                                     : 0);

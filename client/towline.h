@@ -83,7 +83,7 @@ struct towline_options {
     uint32_t attachment; /* enum towline_attachment */
     uint32_t sharing;    /* not 0: towline_shared() as well; instrumented programs, at a price */
     uint32_t accessed;   /* not 0: towline_accessed() as well; instrumented programs, at a price */
-    uint32_t reserved;
+    uint32_t bytes;      /* not 0: TOWLINE_COUNTS_BYTES of instrumented programs, too, at a price */
 };
 
 /* Connects. NULL options: this program. */
@@ -166,10 +166,13 @@ struct towline_sums {
     /* With TOWLINE_COUNTS_BYTES; else 0. */
     uint64_t known_lines;   /* of `lines`, those whose contents were compared */
     uint64_t changed_bytes; /* of these; one that changed in two passes counts twice */
-    uint64_t clean_pages;   /* written, and equal in every byte; not in `pages` */
+    uint64_t clean_pages;   /* written, and equal in every byte; not in `pages`. Where each store is
+                               seen (TOWLINE_SAME_VALUE) 0: same_lines says more */
     /* With TOWLINE_LOADS; else 0. */
     uint64_t accessed_lines; /* loaded or stored to */
     uint64_t accessed_pages; /* of 4 KiB, with such a line */
+    /* With TOWLINE_COUNTS_BYTES and TOWLINE_SAME_VALUE; else 0. */
+    uint64_t same_lines; /* of known_lines: stored to, and hold what they held */
 };
 struct towline_hot {
     uint64_t address; /* of a region of 2 MiB */

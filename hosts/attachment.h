@@ -25,6 +25,9 @@ struct tw_told {
     uint64_t lines; /* that differ from what they were; 0: the page was written, and is equal */
     uint32_t bytes; /* of these lines, that differ */
     bool whole;     /* lines and bytes are not known */
+    /* Where each store is seen: lines that were stored to and hold what they held, and those of
+     * which nobody can say. */
+    uint64_t same, unsure;
 };
 typedef void (*tw_told_fn)(void *arg, const struct tw_told *told);
 
@@ -80,8 +83,9 @@ struct tw_attachment_ops {
     enum tw_hold (*hold)(const void *ctx);
     void (*go)(void *ctx);
     /* From now on `told` hears of each written page, in the pass that finds it: for meters, which
-     * want to know of bytes and of pages written in vain. NULL where contents are not compared. */
-    void (*observe)(void *ctx, tw_told_fn told, void *arg);
+     * want to know of bytes and of what was written in vain. `told` NULL ends it. NULL where
+     * contents are not compared. RESOURCE_EXHAUSTED: no memory for copies. */
+    enum tw_code (*observe)(void *ctx, tw_told_fn told, void *arg, struct tw_error *err);
     /* After a pass: lines that several threads stored to since the last call. Returns how many
      * there are, of which at most `max` are put out. NULL where that is not known. */
     size_t (*sharing)(void *ctx, struct tw_shared_line *out, size_t max);
@@ -105,6 +109,7 @@ struct tw_attachment {
     bool same_value_is_dirty; /* R7: a line rewritten with what it held is reported */
     bool whole_pages;         /* a page may be reported as a whole where lines are not known */
     bool sees_loads;          /* trackers of accessed lines are told what was loaded */
+    bool compares_on_demand;  /* contents are compared, at a price, while somebody observes */
     bool outlives;            /* a pass still finds what was stored when the program has ended */
     enum tw_attachment_kind kind;
     const char *const *blind_spots; /* one sentence each; ends with NULL */

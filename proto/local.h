@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define TW_LOCAL_MAGIC      UINT32_C(0x4c574f54) /* "TOWL" */
-#define TW_LOCAL_VERSION    2u
+#define TW_LOCAL_VERSION    3u
 #define TW_LOCAL_BODY_MAX   (128u * 1024u)
 #define TW_LOCAL_RANGES_MAX 4096u
 #define TW_LOCAL_READ_MAX   4096u /* pages in one answer */
@@ -56,6 +56,8 @@ struct tw_local_header {
                                */
 #define TW_LOCAL_SHARING 32u  /* and which threads write to the same lines (instrumented) */
 #define TW_LOCAL_LOADS   512u /* and which lines are loaded: ACCESSED (instrumented) */
+/* Contents are compared also where that has a price (instrumented): see TW_LOCAL_COUNTS_BYTES. */
+#define TW_LOCAL_BYTES   1024u
 struct tw_local_catch {
     uint64_t pid;
     uint32_t flags; /* those above */
@@ -122,6 +124,8 @@ struct tw_local_sums {
     uint64_t epochs, lines, pages, whole_pages, regions, regions_lost, duration_ns;
     uint64_t known_lines, changed_bytes, clean_pages; /* 0 without TW_LOCAL_COUNTS_BYTES */
     uint64_t accessed_lines, accessed_pages;          /* 0 without TW_LOCAL_LOADS */
+    /* 0 without TW_LOCAL_COUNTS_BYTES, or without TW_LOCAL_SAME_VALUE or the instrumented kind */
+    uint64_t same_lines;
 };
 struct tw_local_hot {
     uint64_t address; /* of a region of 2 MiB */
@@ -179,9 +183,9 @@ static_assert(sizeof(struct tw_local_lines_head) == 16 && sizeof(struct tw_local
               "as they travel");
 static_assert(sizeof(struct tw_local_shared_head) == 16 && sizeof(struct tw_local_shared) == 208,
               "as they travel");
-static_assert(sizeof(struct tw_local_figures) == 200 && sizeof(struct tw_local_listed) == 248,
+static_assert(sizeof(struct tw_local_figures) == 216 && sizeof(struct tw_local_listed) == 264,
               "as they travel");
-static_assert(sizeof(struct tw_local_guest) == 472 &&
+static_assert(sizeof(struct tw_local_guest) == 488 &&
                   TW_LOCAL_LIST_MAX * sizeof(struct tw_local_guest) <= TW_LOCAL_BODY_MAX,
               "as they travel");
 static_assert(sizeof(struct tw_local_open) + TW_LOCAL_RANGES_MAX * sizeof(struct tw_local_range) <=

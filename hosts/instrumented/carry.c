@@ -124,10 +124,12 @@ void tw_inst_carry_window(struct tw_instrumented *p, struct tw_inst_window *w)
                 w->recent[word] &= ~(UINT64_C(1) << (page % 64));
             tw_device_message_page(p->device, TW_MEM_WR, tw_page_of(w->device_address) + page,
                                    lines);
+            tw_inst_compare_lines(p, w, page, lines, true);
             kept |= lines != 0;
         }
     }
     w->has_recent = kept;
+    tw_inst_compare_flush(p);
 }
 
 void tw_inst_carry_end(struct tw_instrumented *p)

@@ -232,12 +232,14 @@ static void take_page(void *ctx, uint64_t page, uint64_t stored, uint64_t loaded
     }
     tw_device_message_page(p->device, TW_MEM_WR, device_page, stored);
     tw_device_message_page(p->device, TW_MEM_RD_DATA, device_page, loaded);
+    tw_inst_compare_lines(p, scan->window, page, stored, false);
 }
 
 void tw_inst_scan_window(struct tw_instrumented *p, struct tw_inst_window *w)
 {
     struct scan scan = {.program = p, .window = w};
     tw_link_scan_loads(&w->map, 0, TW_WINDOW_PAGES, take_page, &scan);
+    tw_inst_compare_flush(p);
 }
 
 /* Announcements first: a thread may have made a line writable, and another have stored to it,

@@ -33,6 +33,18 @@ static void must(bool good)
         abort();
 }
 
+/* What is said of contents is of what is watched, and says one thing of a line. */
+static void hear(void *world, const struct tw_told *told)
+{
+    const struct world *w = world;
+    const uint64_t address = tw_instrumented_address(w->program, told->device_page);
+    must(address / TW_INSTRUMENTED_WINDOW == w->region / TW_INSTRUMENTED_WINDOW ||
+         tw_inst_window_at(w->program, address) != NULL);
+    must(((told->lines & told->same) | (told->lines & told->unsure) |
+          (told->same & told->unsure)) == 0);
+    must(told->bytes <= tw_popcount(told->lines) * TW_LINE_SIZE);
+}
+
 static void world_open(struct world *w, enum tw_inst_mode mode)
 {
     const struct tw_instrumented_config config = {.mode = mode,
@@ -62,6 +74,7 @@ static void world_open(struct world *w, enum tw_inst_mode mode)
     must(tw_instrumented_watch(w->program, &range, 1, &w->watch, NULL) == TW_OK);
     tracker.ranges = tw_instrumented_watch_ranges(w->watch, &tracker.range_count);
     must(tw_tracker_start(w->program->device, &tracker, &w->tracker, NULL) == TW_OK);
+    must(mode == TW_INST_OWNED || tw_inst_compare_observe(w->program, hear, w, NULL) == TW_OK);
 }
 
 static void world_close(struct world *w)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define DEVICE_BYTES_DEFAULT (UINT64_C(256) << 30)
+#define COPY_BYTES_DEFAULT   (UINT64_C(1) << 30)
 #define LOADS_WAIT           TW_SEC
 #define LOADS_LOOK           (100 * TW_US)
 
@@ -125,6 +126,7 @@ enum tw_code tw_inst_engage(int connection, const struct tw_inst_peer *peer, boo
     p->pid = peer->pid;
     p->same_pids = same_pids;
     p->holding = hold;
+    p->copy_bytes_max = config->copy_bytes_max ? config->copy_bytes_max : COPY_BYTES_DEFAULT;
     snprintf(p->name, sizeof p->name, "program %d", (int)p->pid);
     enum tw_code code = check_config(config, err);
     if (code == TW_OK)
@@ -181,6 +183,7 @@ void tw_instrumented_close(struct tw_instrumented *p)
         close(p->connection);
     if (p->pidfd >= 0)
         close(p->pidfd);
+    tw_inst_compare_close(p->compare);
     tw_inst_spots_free(p);
     tw_inst_windows_close(p);
     free(p->windows);
@@ -358,6 +361,11 @@ static enum tw_code table_loads(void *ctx, bool wanted, struct tw_error *err)
     return tw_instrumented_loads(ctx, wanted, tw_after(tw_now(&tw_monotonic), LOADS_WAIT), err);
 }
 
+static enum tw_code table_observe(void *ctx, tw_told_fn told, void *arg, struct tw_error *err)
+{
+    return tw_inst_compare_observe(ctx, told, arg, err);
+}
+
 /* A pass never stops the program. */
 static uint64_t table_due_ns(const void *ctx)
 {
@@ -396,6 +404,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
         .settle = table_settle,
         .sharing = table_sharing,
         .loads = table_loads,
+        .observe = table_observe,
         .due_ns = table_due_ns,
         .address = table_address,
         .device_address = table_device_address,
@@ -409,6 +418,7 @@ struct tw_attachment tw_instrumented_attachment(struct tw_instrumented *p)
                                   .whole_pages = false,
                                   .sees_loads = true,
                                   .outlives = true,
+                                  .compares_on_demand = true,
                                   .kind = TW_ATTACHMENT_INSTRUMENTED,
                                   .blind_spots = p->spots};
 }

@@ -43,6 +43,7 @@ struct tw_instrumented_config {
     bool loads;                   /* record them from the first one on */
     struct tw_cache_config cache; /* TW_INST_OWNED: with a last level or private ones */
     uint64_t device_bytes_max;    /* a multiple of the window; 0 = 256 GiB; costs where used */
+    uint64_t copy_bytes_max;      /* of copies, while somebody observes; 0 = 1 GiB */
 };
 
 /* Listens on a unix socket at `path`, which only the same user may use, or `everybody`; what stands

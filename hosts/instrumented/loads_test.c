@@ -28,6 +28,12 @@ static void range(uint32_t first, uint32_t last)
     memset(wanted + first, 1, last - first + 1);
 }
 
+static void ranges(const struct loads_range *list)
+{
+    for (; list->first; list++)
+        range(list->first, list->last);
+}
+
 /* Fills `wanted` with what a scenario loads or stores to. */
 static void want(char scenario)
 {
@@ -55,6 +61,19 @@ static void want(char scenario)
     case 'f':
         range(200, 214);
         break;
+    case 'h':
+        for (const struct loads_ends *e = loads_ends; e->line; e++)
+            range(e->line, e->line);
+        break;
+    case 'i':
+        ranges(loads_texts);
+        break;
+    case 'j':
+        ranges(loads_bytes);
+        break;
+    case 'k':
+        ranges(loads_given);
+        break;
     default:
         break;
     }
@@ -66,10 +85,10 @@ static void play(struct subject *s, char scenario, bool recorded, const char *ho
     subject_tell(s, scenario);
     subject_wait(s);
     want(scenario);
-    if (!recorded) {
+    if (!recorded && scenario != 'h') { /* stores are accesses whoever asks */
         memset(wanted, 0, sizeof wanted);
         if (scenario == 'f')
-            range(205, 214); /* its stores are accesses whoever asks */
+            range(205, 214);
     }
     subject_collect_accessed(s, told);
     snprintf(what, sizeof what, "scenario %c tells other lines than it accessed", scenario);
@@ -81,7 +100,7 @@ static void play(struct subject *s, char scenario, bool recorded, const char *ho
 static void expect_exact(struct subject *s, bool recorded, const char *how)
 {
     for (unsigned round = 0; round < 2; round++) {
-        for (const char *scenario = "abcdef"; *scenario; scenario++)
+        for (const char *scenario = "abcdefhijk"; *scenario; scenario++)
             play(s, *scenario, recorded, how);
     }
 }
@@ -98,6 +117,10 @@ static void expect_dirty_apart(struct subject *s, const struct tw_instrumented_c
     subject_wait(s);
     expect(subject_collect(s, dirty) == 10 && dirty[205] && dirty[214], how,
            "stores are not told beside loads");
+    subject_tell(s, 'l');
+    subject_wait(s);
+    expect(subject_collect(s, dirty) == 5 && dirty[220] && dirty[224], how,
+           "a load takes a store away");
     subject_tell(s, 'c');
     subject_wait(s);
     expect(subject_collect(s, dirty) == 0 || config->mode == TW_INST_OWNED, how,
@@ -173,6 +196,17 @@ static void run(const char *compiler, const char *mode, struct tw_instrumented_c
     subject_close(&s);
 }
 
+/* Nobody has asked for loads yet. */
+static void run_without(struct tw_instrumented_config config)
+{
+    struct subject s;
+    subject_open(&s, TEST_SUBJECTS "loads-gcc", &config);
+    subject_track_accessed(&s);
+    expect(!records_loads(&s), "gcc, without", "loads are recorded");
+    expect_exact(&s, false, "gcc, without");
+    subject_close(&s);
+}
+
 int main(void)
 {
     static const struct tw_instrumented_config mark = {.mode = TW_INST_MARK},
@@ -187,6 +221,7 @@ int main(void)
         "clang",
 #endif
     };
+    run_without(mark);
     for (size_t i = 0; i < sizeof compilers / sizeof compilers[0]; i++) {
         run(compilers[i], "mark", mark);
         run(compilers[i], "sharing", sharing);

@@ -2,6 +2,7 @@
 #ifndef TOWLINE_HOSTS_INSTRUMENTED_PRIVATE_H
 #define TOWLINE_HOSTS_INSTRUMENTED_PRIVATE_H
 
+#include "hosts/instrumented/compare.h"
 #include "hosts/instrumented/instrumented.h"
 
 #define TW_WINDOW_PAGES (TW_INSTRUMENTED_WINDOW / TW_PAGE_SIZE)
@@ -69,12 +70,14 @@ struct tw_instrumented {
     bool shares;                    /* this pass has a phase for it */
     struct tw_inst_flight *flights; /* of the last settlings, not carried yet; FLIGHTS_MAX */
     size_t flight_count;
-    bool flights_all;              /* any line may be in flight */
-    bool settled;                  /* since the last carrying */
-    struct tw_shared_line *shared; /* found, not handed out yet; SHARED_MAX */
-    size_t shared_count;           /* may exceed it */
-    unsigned shared_looks;         /* left */
-    uint64_t epoch;                /* our own copy of the header's */
+    bool flights_all;                /* any line may be in flight */
+    bool settled;                    /* since the last carrying */
+    struct tw_shared_line *shared;   /* found, not handed out yet; SHARED_MAX */
+    size_t shared_count;             /* may exceed it */
+    unsigned shared_looks;           /* left */
+    uint64_t epoch;                  /* our own copy of the header's */
+    struct tw_inst_compare *compare; /* NULL: nobody wants to know of contents */
+    uint64_t copy_bytes_max;
     uint64_t carried, loads, stores;
     uint64_t barriers, slow_barriers;
     struct tw_instrumented_mutations mutations;

@@ -20,9 +20,9 @@ const char *const tw_instrumented_blind_spots[] = {
     "gcc: a structure that a function returns, and __builtin_memcpy without towline-cc",
     "clang: stores of unusual sizes (long double, bit-fields of 3 bytes)",
     "system calls other than read, recv and their kin; memory that is mapped, moved or unmapped",
-    "loads (where they are asked for) inside libc, except where the memory functions copy from, by "
-    "the kernel, and where the compiler opens up a function such as strlen; one that is being made "
-    "when an epoch ends may be told of that epoch alone",
+    "loads (where they are asked for) inside libc and by the kernel, except by the functions that "
+    "copy, compare, search or write out memory and texts, and where the compiler opens up a "
+    "built-in function; one that is being made when an epoch ends may be told of that epoch alone",
     "regions that move: loads and stores of code without instrumentation, and system calls other "
     "than "
     "read, write and their kin, neither wait for a line nor are waited for",

@@ -54,9 +54,11 @@ static void table_go(void *ctx)
     tw_process_go(ctx);
 }
 
-static void table_observe(void *ctx, tw_told_fn told, void *arg)
+static enum tw_code table_observe(void *ctx, tw_told_fn told, void *arg, struct tw_error *err)
 {
+    (void)err;
     tw_process_observe(ctx, told, arg);
+    return TW_OK;
 }
 
 static uint64_t table_address(const void *ctx, uint64_t device_page)

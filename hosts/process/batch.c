@@ -124,7 +124,8 @@ static void tell(struct tw_process *p, unsigned i)
         tell_whole(p, page);
         return;
     }
-    const struct tw_told told = {page, report.lines, (uint32_t)report.bytes, false};
+    const struct tw_told told = {
+        .device_page = page, .lines = report.lines, .bytes = (uint32_t)report.bytes};
     observe(p, &told);
     p->stats.changed_lines += tw_popcount(report.lines);
     p->stats.changed_bytes += report.bytes;

@@ -73,6 +73,38 @@ bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now,
     return true;
 }
 
+static unsigned differing_bytes(const uint8_t *a, const uint8_t *b)
+{
+    unsigned bytes = 0;
+    for (unsigned i = 0; i < TW_LINE_SIZE; i++)
+        bytes += a[i] != b[i];
+    return bytes;
+}
+
+/* Not much of a page usually, so that its reading counts, not this. */
+bool tw_copies_compare_lines(struct tw_copies *c, uint64_t page, uint64_t lines, const uint8_t *now,
+                             struct tw_page_report *report)
+{
+    static const uint8_t zeros[TW_PAGE_SIZE];
+    if (c->known[page] == ZEROS)
+        take_copy(c, page, zeros);
+    const uint32_t known = c->known[page];
+    *report = (struct tw_page_report){0};
+    if (known < FIRST_COPY)
+        return false;
+    for (; lines; lines &= lines - 1) {
+        const unsigned line = (unsigned)__builtin_ctzll(lines);
+        const size_t at = (size_t)line * TW_LINE_SIZE;
+        uint8_t *copy = copy_at(c, known) + at;
+        const unsigned bytes = differing_bytes(now + at, copy);
+        report->lines |= (uint64_t)(bytes != 0) << line;
+        report->bytes += bytes;
+        if (bytes)
+            memcpy(copy, now + at, TW_LINE_SIZE);
+    }
+    return true;
+}
+
 struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool absent_is_zero,
                                        const uint8_t *now)
 {

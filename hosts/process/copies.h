@@ -48,6 +48,11 @@ struct tw_page_report tw_copies_report(struct tw_copies *c, uint64_t page, bool 
 bool tw_copies_compare(struct tw_copies *c, uint64_t page, const uint8_t *now,
                        struct tw_page_report *report);
 
+/* The same for some lines of the page only: the others are neither compared nor brought up to date.
+ */
+bool tw_copies_compare_lines(struct tw_copies *c, uint64_t page, uint64_t lines, const uint8_t *now,
+                             struct tw_page_report *report);
+
 /* The page's content at the start, as far as it is known: `now`, or NULL for "some content". */
 void tw_copies_start(struct tw_copies *c, uint64_t page, const uint8_t *now);
 

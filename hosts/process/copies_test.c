@@ -69,6 +69,26 @@ Test(budget, pause_follows_from_the_cost)
     cr_expect_eq(tw_budget_interval_ns(&config, TW_SEC, 0, 0, TW_SEC), 30 * TW_SEC, "bounded");
 }
 
+Test(copies, some_lines_of_a_page_are_compared_and_the_others_left)
+{
+    static _Alignas(64) uint8_t page[TW_PAGE_SIZE];
+    struct tw_page_report report;
+    struct tw_copies c;
+    cr_assert(tw_copies_open(&c, 4, TW_PAGE_SIZE));
+    cr_expect_not(tw_copies_compare_lines(&c, 1, 1, page, &report),
+                  "there is nothing to compare with");
+    tw_copies_start(&c, 1, page); /* zeros, which take no room */
+    page[0] = page[1] = page[64] = page[640] = 1;
+    cr_assert(tw_copies_compare_lines(&c, 1, 1 | 1 << 5 | 1 << 10, page, &report));
+    cr_expect_eq(report.lines, 1 | 1 << 10);
+    cr_expect_eq(report.bytes, 3);
+    cr_assert(tw_copies_compare_lines(&c, 1, TW_ALL_LINES, page, &report));
+    cr_expect_eq(report.lines, 1 << 1, "what was left is found now, and nothing twice");
+    tw_copies_start(&c, 2, page);
+    cr_expect_not(tw_copies_compare_lines(&c, 2, 1, page, &report), "no room for another copy");
+    tw_copies_close(&c);
+}
+
 Test(windows, give_out_places_until_they_are_used_up)
 {
     struct tw_windows w;

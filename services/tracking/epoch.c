@@ -94,6 +94,8 @@ void tw_epoch_free(struct tw_epoch *epoch)
     tw_regions_free(&epoch->regions);
     tw_regions_free(&epoch->heard);
     tw_regions_free(&epoch->bytes);
+    tw_compared_free(&epoch->comparing);
+    tw_compared_free(&epoch->compared);
     tw_shared_lines_free(&epoch->sharing);
     tw_shared_lines_free(&epoch->shared);
     *epoch = (struct tw_epoch){0};
@@ -138,6 +140,10 @@ static void turn_over(struct tw_tracking_session *session, struct tw_epoch *epoc
     epoch->heard = spare;
     tw_regions_clear(&epoch->heard);
     epoch->heard_bytes = epoch->heard_clean = 0;
+    const struct tw_compared earlier = epoch->compared;
+    epoch->compared = epoch->comparing;
+    epoch->comparing = earlier;
+    tw_compared_clear(&epoch->comparing);
     epoch->unread = true;
     epoch->accessed_unread = epoch->accessed != NULL;
     epoch->began_ns = now;
@@ -229,11 +235,17 @@ void tw_tracking_collect_cancel(struct tw_tracking_session *session, unsigned ep
 
 /* ---- Bytes ---------------------------------------------------------------------------------- */
 
-static void hear(struct tw_epoch *e, const struct tw_told *told, uint64_t address)
+/* `same`: it is wanted to know which lines hold what they held. */
+static void hear(struct tw_epoch *e, const struct tw_told *told, uint64_t address, bool same)
 {
-    if (!e->used || !e->tracker || told->whole)
+    if (!e->used || !e->tracker)
         return;
-    e->heard_clean += told->lines == 0;
+    if (same)
+        tw_compared_add(&e->comparing, address, told->same, told->lines,
+                        told->whole ? TW_ALL_LINES : told->unsure);
+    if (told->whole)
+        return;
+    e->heard_clean += told->lines == 0 && !same;
     e->heard_bytes += told->bytes;
     if (told->lines)
         tw_regions_add(&e->heard, address, tw_popcount(told->lines), told->bytes);
@@ -249,11 +261,23 @@ void tw_tracked_told(void *program, const struct tw_told *told)
         if (s->program != p || !s->counts_bytes || !tw_tracked_ranges_mask(&s->ranges, address))
             continue;
         for (unsigned i = 0; i < TW_TRACKING_EPOCHS_MAX; i++)
-            hear(&s->epochs[i], told, address);
+            hear(&s->epochs[i], told, address, tw_tracking_counts_same(s));
     }
 }
 
 /* ---- Reading -------------------------------------------------------------------------------- */
+
+/* Where each store is seen, a line may have been stored to that was not compared. */
+static void take_compared(const struct tw_tracking_session *session, struct tw_epoch *e,
+                          const struct tw_dirty_lines *page)
+{
+    uint64_t known = page->lines, changed = page->lines;
+    if (tw_tracking_counts_same(session))
+        tw_compared_find(&e->compared, page->address, &known, &changed);
+    known &= page->lines;
+    e->figures.known_lines += tw_popcount(known);
+    e->figures.same_lines += tw_popcount(known & ~changed);
+}
 
 /* Counts a page; false when none of its lines are watched. */
 static bool take(struct tw_tracking_session *session, struct tw_epoch *e,
@@ -271,7 +295,7 @@ static bool take(struct tw_tracking_session *session, struct tw_epoch *e,
     e->figures.pages++;
     e->figures.whole_pages += out->whole;
     if (session->counts_bytes && !out->whole)
-        e->figures.known_lines += tw_popcount(out->lines);
+        take_compared(session, e, out);
     if (!tw_regions_add(&e->regions, out->address, tw_popcount(out->lines), 0))
         e->figures.regions_lost++;
     e->figures.regions = e->regions.count;

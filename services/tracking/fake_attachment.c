@@ -64,10 +64,15 @@ static void found(struct fake_program *p)
     for (unsigned i = 0; i < p->seen; i++) {
         const uint64_t at = p->stores[i] - FAKE_BASE;
         const uint64_t line = UINT64_C(1) << (at / TW_LINE_SIZE % TW_LINES_PER_PAGE);
-        const struct tw_told told = {at / TW_PAGE_SIZE, p->bytes ? line : 0, p->bytes, false};
-        if (p->bytes)
+        const struct tw_told told = {.device_page = at / TW_PAGE_SIZE,
+                                     .lines = p->bytes ? line : 0,
+                                     .bytes = p->bytes,
+                                     .same = p->stores_seen && !p->bytes && !p->unsure ? line : 0,
+                                     .unsure = p->unsure ? line : 0};
+        if (p->bytes || p->stores_seen)
             tw_device_message(p->device, TW_MEM_WR, at);
-        p->told(p->told_arg, &told);
+        if (p->told)
+            p->told(p->told_arg, &told);
     }
     p->count -= p->seen;
     memmove(p->stores, p->stores + p->seen, p->count * sizeof *p->stores);
@@ -111,11 +116,13 @@ static void go(void *ctx)
     ((struct fake_program *)ctx)->hold = TW_HOLD_LATER;
 }
 
-static void observe(void *ctx, tw_told_fn told, void *arg)
+static enum tw_code observe(void *ctx, tw_told_fn told, void *arg, struct tw_error *err)
 {
     struct fake_program *p = ctx;
+    (void)err;
     p->told = told;
     p->told_arg = arg;
+    return TW_OK;
 }
 
 static uint64_t due_ns(const void *ctx)
@@ -175,8 +182,12 @@ static enum tw_code attach(void *ctx, uint64_t pid, const struct tw_tracking_wis
         return tw_fail(err, TW_NOT_FOUND, "fake", NULL, NULL, "no such program");
     struct fake_program *p = &w->program[pid - 1];
     enum tw_code code = tw_device_open(&config, &p->device, err);
-    *out =
-        (struct tw_attachment){.ops = &ops, .ctx = p, .device = p->device, .outlives = p->outlives};
+    *out = (struct tw_attachment){.ops = &ops,
+                                  .ctx = p,
+                                  .device = p->device,
+                                  .outlives = p->outlives,
+                                  .same_value_is_dirty = p->stores_seen,
+                                  .compares_on_demand = p->stores_seen};
     w->attached++;
     return code;
 }
@@ -214,7 +225,8 @@ void fake_whole(struct fake_world *w, unsigned pid, uint64_t offset)
     struct fake_program *p = &w->program[pid - 1];
     const struct tw_told told = {.device_page = offset / TW_PAGE_SIZE, .whole = true};
     tw_device_message_whole(p->device, offset / TW_PAGE_SIZE);
-    p->told(p->told_arg, &told);
+    if (p->told)
+        p->told(p->told_arg, &told);
 }
 
 void fake_run(struct fake_world *w)

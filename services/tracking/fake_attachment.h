@@ -12,8 +12,11 @@ struct fake_program {
     struct tw_device *device;
     uint64_t stores[FAKE_STORES]; /* addresses, not found yet */
     unsigned bytes;               /* that each store changes; 0: it stores what was there */
-    unsigned count, seen;         /* of them, how many the pass under way will find */
-    unsigned steps, steps_left;   /* of a pass */
+    bool
+        stores_seen; /* each store is seen, contents compared on demand; before it is attached to */
+    bool unsure;     /* and whether it changed anything cannot be told */
+    unsigned count, seen;       /* of them, how many the pass under way will find */
+    unsigned steps, steps_left; /* of a pass */
     unsigned passes, watches, closed;
     uint64_t due_ns;
     tw_told_fn told;

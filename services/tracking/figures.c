@@ -17,6 +17,7 @@ void tw_figures_add(struct tw_figures *sum, const struct tw_figures *one)
     sum->known_lines += one->known_lines;
     sum->changed_bytes += one->changed_bytes;
     sum->clean_pages += one->clean_pages;
+    sum->same_lines += one->same_lines;
     sum->accessed_lines += one->accessed_lines;
     sum->accessed_pages += one->accessed_pages;
 }

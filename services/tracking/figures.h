@@ -26,6 +26,7 @@ struct tw_figures {
     uint64_t known_lines;   /* of `lines`, those whose bytes were compared */
     uint64_t changed_bytes; /* of these. One that changed in two passes counts twice */
     uint64_t clean_pages;   /* written, and equal in every byte; not in `pages` */
+    uint64_t same_lines; /* of known_lines, stored to and equal; where each store is seen, else 0 */
     /* Where a session wants loads; else 0. */
     uint64_t accessed_lines; /* loaded or stored to */
     uint64_t accessed_pages; /* with such a line */

@@ -65,8 +65,12 @@ static enum tw_code program_attach(struct tw_tracking *t, uint64_t pid,
     p->tracking = t;
     p->pid = pid;
     p->wish = *wish;
-    if (p->at.ops->observe)
-        p->at.ops->observe(p->at.ctx, tw_tracked_told, p);
+    if (p->at.ops->observe && !p->at.compares_on_demand &&
+        (code = p->at.ops->observe(p->at.ctx, tw_tracked_told, p, err))) {
+        p->at.ops->close(p->at.ctx);
+        free(p);
+        return code;
+    }
     p->next = t->programs;
     t->programs = p;
     *program = p;
@@ -103,6 +107,25 @@ static void loads_end(struct tw_tracked *p)
         p->at.ops->loads(p->at.ctx, false, NULL);
 }
 
+/* The first that wants contents compared has it done. */
+static enum tw_code bytes_begin(struct tw_tracked *p, struct tw_error *err)
+{
+    if (!p->at.ops->observe)
+        return tw_fail(err, TW_UNIMPLEMENTED, "bytes", "an attachment that compares contents", NULL,
+                       "pid %llu is tracked without", (unsigned long long)p->pid);
+    enum tw_code code = TW_OK;
+    if (p->at.compares_on_demand && p->with_bytes == 0)
+        code = p->at.ops->observe(p->at.ctx, tw_tracked_told, p, err);
+    p->with_bytes += code == TW_OK;
+    return code;
+}
+
+static void bytes_end(struct tw_tracked *p)
+{
+    if (--p->with_bytes == 0 && p->at.compares_on_demand)
+        p->at.ops->observe(p->at.ctx, NULL, NULL, NULL);
+}
+
 /* A program that has ended keeps its pid here for as long as somebody reads: a new one of the same
  * pid is another program. */
 static enum tw_code program_get(struct tw_tracking *t, uint64_t pid,
@@ -116,6 +139,28 @@ static enum tw_code program_get(struct tw_tracking *t, uint64_t pid,
         return program_fits(p, wish, err);
     }
     return program_attach(t, pid, wish, program, err);
+}
+
+/* What a session wants beside its lines. */
+static void extras_end(struct tw_tracking_session *s)
+{
+    if (s->loads)
+        loads_end(s->program);
+    if (s->bytes)
+        bytes_end(s->program);
+}
+
+static enum tw_code extras_begin(struct tw_tracking_session *s, const struct tw_tracking_wish *wish,
+                                 struct tw_error *err)
+{
+    enum tw_code code = wish->loads ? loads_begin(s->program, err) : TW_OK;
+    s->loads = wish->loads && !code;
+    if (!code && wish->bytes)
+        code = bytes_begin(s->program, err);
+    s->bytes = wish->bytes && !code;
+    if (code)
+        extras_end(s);
+    return code;
 }
 
 /* ---- Sessions ------------------------------------------------------------------------------- */
@@ -141,13 +186,12 @@ enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid
         return code;
     }
     s->program->sessions++;
-    code = wish->loads ? loads_begin(s->program, err) : TW_OK;
+    code = extras_begin(s, wish, err);
     if (code) {
         program_release(s->program);
         free(s);
         return code;
     }
-    s->loads = wish->loads;
     s->id = ++tracking->next_id;
     s->owner = owner;
     s->next = tracking->sessions;
@@ -173,8 +217,7 @@ void tw_tracking_session_close(struct tw_tracking_session *session)
         link = &(*link)->next;
     *link = session->next;
     t->session_count--;
-    if (session->loads)
-        loads_end(program);
+    extras_end(session);
     program_release(program);
     free(session);
 }
@@ -201,7 +244,9 @@ enum tw_code tw_tracking_watch(struct tw_tracking_session *session, const struct
         session->watch = NULL;
         tw_tracked_ranges_free(&session->ranges);
     }
-    session->counts_bytes = !code && p->at.ops->observe && !tw_tracked_ranges_cut(&session->ranges);
+    session->counts_bytes = !code && p->at.ops->observe &&
+                            (session->bytes || !p->at.compares_on_demand) &&
+                            !tw_tracked_ranges_cut(&session->ranges);
     return code;
 }
 
@@ -221,6 +266,7 @@ void tw_tracking_session_info(const struct tw_tracking_session *session,
         .watching = session->watch != NULL,
         .ended = session->program->ended,
         .counts_bytes = session->counts_bytes,
+        .counts_same = tw_tracking_counts_same(session),
         .total = session->total,
         .last = session->last,
         .attachment = &session->program->at,

@@ -42,6 +42,7 @@ struct tw_tracking_wish {
     bool exact;   /* lines are known from a page's first report on */
     bool sharing; /* who writes to the same lines is told, too */
     bool loads;   /* accessed lines are told, too */
+    bool bytes;   /* contents are compared also where that is done on demand only */
     enum tw_attachment_kind kind;
 };
 
@@ -68,8 +69,8 @@ uint64_t tw_tracking_step(struct tw_tracking *tracking, uint64_t slice_ns);
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
 /* `owner`: whose it is, for lists; not looked at. RESOURCE_EXHAUSTED: too many. UNIMPLEMENTED:
- * `loads`, and the attachment does not see them; the program pays for them while a session of it
- * wants them.
+ * `loads`, and the attachment does not see them, or `bytes`, and it cannot compare; both are paid
+ * for while a session of the program wants them.
  * FAILED_PRECONDITION: `exact` or `sharing`, and others track the program without. Else what the
  * attachment says. */
 enum tw_code tw_tracking_session_open(struct tw_tracking *tracking, uint64_t pid,
@@ -90,7 +91,8 @@ struct tw_tracking_session_info {
     bool exact;
     bool watching;
     bool ended;        /* the program has, or executed another one */
-    bool counts_bytes; /* figures have changed_bytes and clean_pages */
+    bool counts_bytes; /* figures have known_lines, changed_bytes and clean_pages */
+    bool counts_same;  /* and same_lines, in the place of clean_pages */
     bool sharing;
     bool loads;
     uint64_t shared, shared_falsely; /* lines that threads share, in the last collected epoch */

@@ -2,6 +2,7 @@
 #ifndef TOWLINE_SERVICES_TRACKING_TRACKING_IMPL_H
 #define TOWLINE_SERVICES_TRACKING_TRACKING_IMPL_H
 
+#include "services/tracking/compared.h"
 #include "services/tracking/ranges.h"
 #include "services/tracking/tracking.h"
 
@@ -22,6 +23,7 @@ struct tw_epoch {
     /* What was heard of in the present epoch; becomes figures and `bytes` when it ends. */
     uint64_t heard_bytes, heard_clean;
     struct tw_regions heard, bytes;
+    struct tw_compared comparing, compared; /* of the present epoch, of the collected one */
     struct tw_shared_lines sharing, shared; /* of the present epoch, of the collected one */
 };
 
@@ -31,7 +33,7 @@ struct tw_tracked {
     uint64_t pid;
     struct tw_tracking_wish wish; /* what it was attached with */
     struct tw_attachment at;
-    unsigned sessions, with_loads; /* that have it, that want loads of it */
+    unsigned sessions, with_loads, with_bytes; /* that have it, that want loads, contents of it */
     bool passing;
     bool last;   /* the pass under way is over what the program left behind */
     bool let_go; /* the program was held when the pass under way began */
@@ -49,6 +51,7 @@ struct tw_tracking_session {
     struct tw_tracked_ranges ranges;
     bool counts_bytes; /* contents are compared, and no page is asked for in part */
     bool loads;        /* accessed lines are told, too */
+    bool bytes;        /* has it compare contents */
     void *watch;       /* NULL = not watching */
     struct tw_epoch epochs[TW_TRACKING_EPOCHS_MAX];
     struct tw_figures total, last;
@@ -66,6 +69,12 @@ struct tw_tracking {
 static inline enum tw_epoch_state tw_epoch_state(const struct tw_epoch *epoch)
 {
     return (enum tw_epoch_state)epoch->machine.state;
+}
+
+/* Which lines were stored to in vain: who sees each store and compares knows. */
+static inline bool tw_tracking_counts_same(const struct tw_tracking_session *session)
+{
+    return session->counts_bytes && session->program->at.same_value_is_dirty;
 }
 
 void tw_epoch_free(struct tw_epoch *epoch); /* stops its tracker */

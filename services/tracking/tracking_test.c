@@ -418,3 +418,87 @@ Test(tracking, one_that_may_be_held_is_looked_at_again_soon)
     cr_assert_leq(tw_tracking_step(world.tracking, TW_MS), world.now_ns + 10 * TW_MS);
     tw_tracking_session_close(s);
 }
+
+static struct tw_tracking_session *open_with_bytes(void)
+{
+    static const struct tw_tracking_wish bytes = {.bytes = true};
+    const struct tw_range range = {FAKE_BASE, 1 << 20};
+    struct tw_tracking_session *s;
+    cr_assert_eq(tw_tracking_session_open(world.tracking, 1, &bytes, 7, &s, &err), TW_OK);
+    cr_assert_eq(tw_tracking_watch(s, &range, 1, &err), TW_OK);
+    return s;
+}
+
+/* `bytes` of the line at `offset` change; 0: it is rewritten with what it held. A pass of its own.
+ */
+static void pass_with(struct tw_tracking_session *s, unsigned other, uint64_t offset,
+                      unsigned bytes)
+{
+    world.program[0].bytes = bytes;
+    fake_store(&world, 1, offset);
+    collect(s, other);
+}
+
+Test(tracking, lines_rewritten_with_what_they_held_are_known_where_stores_are_seen)
+{
+    struct tw_tracking_session_info info;
+    world.program[0].stores_seen = true;
+    struct tw_tracking_session *s = open_with_bytes();
+    const unsigned e = epoch_on(s, "a"), other = epoch_on(s, "b");
+    tw_tracking_session_info(s, &info);
+    cr_assert(info.counts_bytes && info.counts_same);
+    pass_with(s, other, 0x1000, 8);
+    pass_with(s, other, 0x1040, 0);
+    pass_with(s, other, 0x1080, 0);
+    pass_with(s, other, 0x1080, 1); /* changed once is changed */
+    pass_with(s, other, 0x10c0, 1);
+    pass_with(s, other, 0x10c0, 0);
+    struct tw_figures f = figures_of(s, e);
+    cr_assert(f.lines == 4 && f.known_lines == 4 && f.same_lines == 1, "%zu same",
+              (size_t)f.same_lines);
+    cr_assert(f.changed_bytes == 10 && f.clean_pages == 0);
+    tw_tracking_session_info(s, &info);
+    cr_assert_eq(info.last.same_lines, 1);
+    /* Each epoch anew; and what nobody can say is neither. */
+    pass_with(s, other, 0x2000, 0);
+    pass_with(s, other, 0x2040, 0);
+    world.program[0].unsure = true;
+    pass_with(s, other, 0x2040, 0);
+    pass_with(s, other, 0x2080, 0);
+    f = figures_of(s, e);
+    cr_assert(f.lines == 3 && f.known_lines == 1 && f.same_lines == 1);
+    world.program[0].unsure = false;
+    fake_whole(&world, 1, 0x3000);
+    f = figures_of(s, e);
+    cr_assert(f.known_lines == 0 && f.same_lines == 0);
+}
+
+/* Who does not ask for contents does not have them compared, nor is told 0 for "not known". */
+Test(tracking, contents_are_compared_on_demand_while_somebody_wants_that)
+{
+    struct tw_tracking_session_info info;
+    world.program[0].stores_seen = true;
+    struct tw_tracking_session *plain_one = open_on(1, 0, 1 << 20);
+    tw_tracking_session_info(plain_one, &info);
+    cr_assert(!info.counts_bytes && !info.counts_same);
+    cr_assert_null(world.program[0].told);
+    struct tw_tracking_session *s = open_with_bytes(), *t = open_with_bytes();
+    cr_assert_not_null(world.program[0].told);
+    tw_tracking_session_close(s);
+    cr_assert_not_null(world.program[0].told);
+    tw_tracking_session_close(t);
+    cr_assert_null(world.program[0].told, "nobody wants it any more");
+    const unsigned e = epoch_on(plain_one, "a");
+    fake_store(&world, 1, 0x1000);
+    const struct tw_figures f = figures_of(plain_one, e);
+    cr_assert(f.lines == 1 && f.known_lines == 0 && f.same_lines == 0);
+}
+
+/* By its pages nobody knows which lines were rewritten with what they held. */
+Test(tracking, pages_do_not_tell_which_lines_were_rewritten)
+{
+    struct tw_tracking_session_info info;
+    struct tw_tracking_session *s = open_with_bytes();
+    tw_tracking_session_info(s, &info);
+    cr_assert(info.counts_bytes && !info.counts_same);
+}

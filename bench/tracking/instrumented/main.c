@@ -1,6 +1,7 @@
-/* What instrumentation costs a program that stores at random over 256 MiB: nothing (the plain
- * program), without an agent, and with one in each way of tracking, with and without a collect
- * every 0.1 s. All programs run in turn, in one run; the figures are medians. */
+/* What instrumentation costs a program that stores, or loads, at random over 256 MiB: nothing (the
+ * plain program), without an agent, and with one in each way of tracking, with and without a
+ * collect every 0.1 s, which reads and compares the contents, too, where its name ends in bytes.
+ * All programs run in turn, in one run; the figures are medians. */
 #include "base/clock.h"
 #include "bench/median.h"
 #include "bench/options.h"
@@ -20,7 +21,6 @@
 #define PATIENCE_NS  (60 * TW_SEC)
 #define COLLECT_MS   100
 #define MEMORY_BYTES (UINT64_C(256) << 20)
-#define CASE         "random_store"
 #define INSTRUMENTED "bench-store-instrumented"
 #define PLAIN        "bench-store-plain"
 
@@ -29,13 +29,14 @@ extern char **environ;
 struct contender {
     const char *name, *program;
     enum tw_inst_mode mode; /* TW_INST_DETACHED: no agent */
-    bool collects;
+    bool collects, loads, bytes;
     pid_t pid;
     FILE *to, *from;
     struct tw_instrumented *attachment;
     struct tw_instrumented_watch *watch;
     struct tw_tracker *tracker;
-    double ns[BENCH_RUNS_MAX];
+    struct tw_tracker *accessed;  /* where loads are recorded */
+    double ns[2][BENCH_RUNS_MAX]; /* by case */
 };
 
 static struct contender contenders[] = {
@@ -43,23 +44,41 @@ static struct contender contenders[] = {
     {.name = "detached", .program = INSTRUMENTED},
     {.name = "mark", .program = INSTRUMENTED, .mode = TW_INST_MARK},
     {.name = "mark_collect", .program = INSTRUMENTED, .mode = TW_INST_MARK, .collects = true},
+    {.name = "mark_bytes",
+     .program = INSTRUMENTED,
+     .mode = TW_INST_MARK,
+     .collects = true,
+     .bytes = true},
+    {.name = "mark_loads", .program = INSTRUMENTED, .mode = TW_INST_MARK, .loads = true},
+    {.name = "mark_loads_collect",
+     .program = INSTRUMENTED,
+     .mode = TW_INST_MARK,
+     .collects = true,
+     .loads = true},
     {.name = "sharing", .program = INSTRUMENTED, .mode = TW_INST_SHARING},
     {.name = "owned", .program = INSTRUMENTED, .mode = TW_INST_OWNED},
     {.name = "owned_collect", .program = INSTRUMENTED, .mode = TW_INST_OWNED, .collects = true},
 };
 #define CONTENDERS (sizeof contenders / sizeof contenders[0])
 
+static const struct loop {
+    struct bench_choice choice;
+    char order; /* to the programs */
+    const char *unit;
+} loops[] = {{{"random_store", "stores at random over 256 MiB"}, 's', "ns/store"},
+             {{"random_load", "loads at random over 256 MiB"}, 'l', "ns/load"}};
+#define LOOPS (sizeof loops / sizeof loops[0])
+
 static struct bench_choice choice(size_t index)
 {
-    (void)index;
-    return (struct bench_choice){CASE, "stores at random over 256 MiB"};
+    return loops[index].choice;
 }
 
 static const struct bench_suite suite = {.program = "towline-bench-instrumented",
                                          .bench = "tracking",
                                          .runs_default = 9,
                                          .runs_min = 1,
-                                         .case_count = 1,
+                                         .case_count = LOOPS,
                                          .choice = choice};
 
 static void die(const char *what)
@@ -101,11 +120,18 @@ static void attach(struct contender *c, struct tw_instrumented_server *server)
     char text[512];
     const struct tw_instrumented_config config = {
         .mode = c->mode,
+        .loads = c->loads,
         .cache = {.cores = 1, .l1 = {32 << 10, 8}, .last = {2 << 20, 16}},
     };
     if (tw_instrumented_accept(server, &config, tw_after(tw_now(&tw_monotonic), PATIENCE_NS),
                                &c->attachment, &err))
         die(tw_error_text(&err, text, sizeof text));
+}
+
+static void hear_nothing(void *arg, const struct tw_told *told)
+{
+    (void)arg;
+    (void)told;
 }
 
 static void track(struct contender *c)
@@ -126,6 +152,14 @@ static void track(struct contender *c)
     config.ranges = tw_instrumented_watch_ranges(c->watch, &config.range_count);
     if (tw_tracker_start(tw_instrumented_device(c->attachment), &config, &c->tracker, &err))
         die(tw_error_text(&err, text, sizeof text));
+    config.accessed = true;
+    config.name = "accessed";
+    if (c->loads &&
+        tw_tracker_start(tw_instrumented_device(c->attachment), &config, &c->accessed, &err))
+        die(tw_error_text(&err, text, sizeof text));
+    const struct tw_attachment table = tw_instrumented_attachment(c->attachment);
+    if (c->bytes && table.ops->observe(table.ctx, hear_nothing, NULL, &err))
+        die(tw_error_text(&err, text, sizeof text));
     tw_instrumented_settle(c->attachment);
 }
 
@@ -134,16 +168,20 @@ static void collect(struct contender *c)
     static struct tw_dirty_page pages[1024];
     tw_instrumented_sync(c->attachment);
     tw_tracker_collect(c->tracker);
+    if (c->accessed)
+        tw_tracker_collect(c->accessed);
     tw_instrumented_settle(c->attachment);
     while (tw_tracker_read(c->tracker, pages, 1024) > 0)
         ;
+    while (c->accessed && tw_tracker_read(c->accessed, pages, 1024) > 0)
+        ;
 }
 
-static double run_once(struct contender *c)
+static double run_once(struct contender *c, char order)
 {
     char line[64];
     struct pollfd p = {.fd = fileno(c->from), .events = POLLIN};
-    if (fputc('\n', c->to) == EOF || fflush(c->to))
+    if (fputc(order, c->to) == EOF || fflush(c->to))
         die("a program ended");
     const uint64_t end = tw_after(tw_now(&tw_monotonic), PATIENCE_NS);
     while (poll(&p, 1, c->collects ? COLLECT_MS : (int)(PATIENCE_NS / TW_MS)) == 0) {
@@ -167,21 +205,37 @@ static void stop(struct contender *c)
     tw_instrumented_close(c->attachment);
 }
 
-static json_t *report(unsigned runs)
+static void report_loop(size_t loop, unsigned runs, json_t *rows)
+{
+    const struct loop *l = &loops[loop];
+    const double plain = bench_median(contenders[0].ns[loop], runs);
+    printf("%-18s %10s %10s %9s\n", l->choice.name, l->unit, "plain", "slowdown");
+    for (size_t i = 1; i < CONTENDERS; i++) {
+        const double ours = bench_median(contenders[i].ns[loop], runs);
+        printf("%-18s %10.3f %10.3f %9.2f\n", contenders[i].name, ours, plain, ours / plain);
+        json_array_append_new(rows, bench_row(suite.bench, l->choice.name, contenders[i].name,
+                                              l->unit, ours, "plain", plain, plain / ours));
+    }
+}
+
+static json_t *report(const struct bench_options *o)
 {
     json_t *rows = json_array();
-    const double plain = bench_median(contenders[0].ns, runs);
-    printf("%-14s %10s %10s %9s\n", CASE, "ns/store", "plain", "slowdown");
-    for (size_t i = 1; i < CONTENDERS; i++) {
-        const double ours = bench_median(contenders[i].ns, runs);
-        printf("%-14s %10.3f %10.3f %9.2f\n", contenders[i].name, ours, plain, ours / plain);
-        json_array_append_new(rows, bench_row(suite.bench, CASE, contenders[i].name, "ns/store",
-                                              ours, "plain", plain, plain / ours));
-    }
+    for (size_t loop = 0; loop < LOOPS; loop++)
+        if (o->wanted[loop])
+            report_loop(loop, o->runs, rows);
     return rows;
 }
 
-static void measure(unsigned runs)
+static void run_all(const struct bench_options *o)
+{
+    for (unsigned run = 0; run < o->runs; run++)
+        for (size_t loop = 0; loop < LOOPS; loop++)
+            for (size_t i = 0; i < CONTENDERS && o->wanted[loop]; i++)
+                contenders[i].ns[loop][run] = run_once(&contenders[i], loops[loop].order);
+}
+
+static void measure(const struct bench_options *o)
 {
     char self[384], folder[] = "/tmp/towline-bench-XXXXXX", socket[64];
     struct tw_instrumented_server *server;
@@ -199,10 +253,7 @@ static void measure(unsigned runs)
             attach(&contenders[i], server);
         track(&contenders[i]);
     }
-    for (unsigned run = 0; run < runs; run++) {
-        for (size_t i = 0; i < CONTENDERS; i++)
-            contenders[i].ns[run] = run_once(&contenders[i]);
-    }
+    run_all(o);
     for (size_t i = 0; i < CONTENDERS; i++)
         stop(&contenders[i]);
     tw_instrumented_server_close(server);
@@ -215,6 +266,6 @@ int main(int argc, char **argv)
     const int status = bench_options_parse(&suite, argc, argv, &o);
     if (status >= 0)
         return status;
-    measure(o.runs);
-    return bench_options_finish(&suite, &o, report(o.runs));
+    measure(&o);
+    return bench_options_finish(&suite, &o, report(&o));
 }

@@ -1,5 +1,5 @@
-/* The random-store loop, compiled with instrumentation as store_instrumented and plainly as
- * store_plain, into one program each. Says nanoseconds of processor time a store, a line a run. */
+/* The loops of random stores and of random loads, compiled with instrumentation and plainly, into
+ * one program each. Says nanoseconds of processor time a store or load, a line a run. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,19 @@ __attribute__((noinline)) static void store_at_random(uint64_t *words, uint64_t 
     }
 }
 
-/* A line on standard input starts a run; its end ends the program. */
+__attribute__((noinline)) static uint64_t load_at_random(const uint64_t *words, uint64_t state)
+{
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < STORES; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        sum += words[state % (MEMORY_BYTES / sizeof *words)];
+    }
+    return sum;
+}
+
+/* A letter on standard input starts a run: 's' stores, 'l' loads; its end ends the program. */
 int main(void)
 {
     uint64_t *words = malloc(MEMORY_BYTES);
@@ -36,9 +48,14 @@ int main(void)
     store_at_random(words, 1); /* does not count */
     printf("%lx\n", (unsigned long)(uintptr_t)words);
     fflush(stdout);
-    for (int run = 2; getchar() == '\n'; run++) {
+    volatile uint64_t sum = load_at_random(words, 1); /* does not count either */
+    int what;
+    for (int run = 2; (what = getchar()) == 's' || what == 'l'; run++) {
         const double start = now_ns();
-        store_at_random(words, (uint64_t)run);
+        if (what == 's')
+            store_at_random(words, (uint64_t)run);
+        else
+            sum = load_at_random(words, (uint64_t)run);
         printf("%.4f\n", (now_ns() - start) / (double)STORES);
         fflush(stdout);
     }

@@ -143,45 +143,119 @@ TW_RT_EXPORT ssize_t getrandom(void *buffer, size_t size, unsigned flags)
     return wrote_aside(into, buffer, count, TW_RT_PC);
 }
 
-/* ---- What the kernel reads ------------------------------------------------------------------- */
+/* ---- What the kernel and stdio read ---------------------------------------------------------- */
+
+/* What they took was loaded; by whom, nobody announces. */
+static ssize_t took(const void *buffer, ssize_t count)
+{
+    if (count > 0)
+        tw_rt_load((uintptr_t)buffer, (size_t)count);
+    return count;
+}
+
+static void await_parts(const struct iovec *parts, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        tw_rt_await((uintptr_t)parts[i].iov_base, parts[i].iov_len);
+}
+
+static ssize_t took_parts(const struct iovec *parts, size_t part_count, ssize_t count)
+{
+    size_t rest = count > 0 ? (size_t)count : 0;
+    for (size_t i = 0; i < part_count && rest; i++) {
+        const size_t here = parts[i].iov_len < rest ? parts[i].iov_len : rest;
+        tw_rt_load((uintptr_t)parts[i].iov_base, here);
+        rest -= here;
+    }
+    return count;
+}
+
+static size_t parts_of(int part_count)
+{
+    return part_count > 0 ? (size_t)part_count : 0;
+}
 
 TW_RT_EXPORT ssize_t write(int fd, const void *buffer, size_t size)
 {
     tw_rt_await((uintptr_t)buffer, size);
-    return tw_real(write)(fd, buffer, size);
+    return took(buffer, tw_real(write)(fd, buffer, size));
 }
 
 TW_RT_EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
 {
     tw_rt_await((uintptr_t)buffer, size);
-    return tw_real(pwrite)(fd, buffer, size, offset);
+    return took(buffer, tw_real(pwrite)(fd, buffer, size, offset));
+}
+
+TW_RT_EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t size, off64_t offset)
+{
+    tw_rt_await((uintptr_t)buffer, size);
+    return took(buffer, tw_real(pwrite64)(fd, buffer, size, offset));
 }
 
 TW_RT_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags)
 {
     tw_rt_await((uintptr_t)buffer, size);
-    return tw_real(send)(fd, buffer, size, flags);
+    return took(buffer, tw_real(send)(fd, buffer, size, flags));
 }
 
 TW_RT_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags,
                             const struct sockaddr *to, socklen_t to_size)
 {
     tw_rt_await((uintptr_t)buffer, size);
-    return tw_real(sendto)(fd, buffer, size, flags, to, to_size);
+    return took(buffer, tw_real(sendto)(fd, buffer, size, flags, to, to_size));
 }
 
 TW_RT_EXPORT ssize_t writev(int fd, const struct iovec *parts, int part_count)
 {
-    for (int i = 0; i < part_count; i++)
-        tw_rt_await((uintptr_t)parts[i].iov_base, parts[i].iov_len);
-    return tw_real(writev)(fd, parts, part_count);
+    await_parts(parts, parts_of(part_count));
+    return took_parts(parts, parts_of(part_count), tw_real(writev)(fd, parts, part_count));
+}
+
+TW_RT_EXPORT ssize_t pwritev(int fd, const struct iovec *parts, int part_count, off_t offset)
+{
+    await_parts(parts, parts_of(part_count));
+    return took_parts(parts, parts_of(part_count), tw_real(pwritev)(fd, parts, part_count, offset));
+}
+
+TW_RT_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    tw_rt_await((uintptr_t)message, sizeof *message);
+    await_parts(message->msg_iov, message->msg_iovlen);
+    return took_parts(message->msg_iov, message->msg_iovlen, tw_real(sendmsg)(fd, message, flags));
 }
 
 TW_RT_EXPORT size_t fwrite(const void *restrict buffer, size_t size, size_t count,
                            FILE *restrict file)
 {
     tw_rt_await((uintptr_t)buffer, size * count);
-    return tw_real(fwrite)(buffer, size, count, file);
+    const size_t done = tw_real(fwrite)(buffer, size, count, file);
+    took(buffer, (ssize_t)(done * size));
+    return done;
+}
+
+/* Of a text, where somebody wants to know; waits for it. */
+static size_t text_length(const char *string)
+{
+    return tw_rt_loads() == TW_RT_LOADS_IGNORED ? 0 : tw_rt_length(string, SIZE_MAX);
+}
+
+TW_RT_EXPORT int fputs(const char *restrict string, FILE *restrict file)
+{
+    const size_t length = text_length(string);
+    const int result = tw_real(fputs)(string, file);
+    if (result >= 0)
+        took(string, (ssize_t)length);
+    return result;
+}
+
+TW_RT_EXPORT int puts(const char *string)
+{
+    const size_t length = text_length(string);
+    const int result = tw_real(puts)(string);
+    if (result >= 0)
+        took(string, (ssize_t)length);
+    return result;
 }
 
 /* ---- stdio ----------------------------------------------------------------------------------- */
