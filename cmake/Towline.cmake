@@ -2,7 +2,8 @@
 #
 #   towline_library(NAME SOURCES... [DEPENDS targets...])    a static library
 #   towline_program(NAME SOURCES... [DEPENDS targets...])    a program in bin/
-#   towline_test(NAME SOURCES... [DEPENDS targets...] [TIMEOUT seconds] [LABELS labels...] [THROUGH launcher])
+#   towline_test(NAME SOURCES... [DEPENDS targets...] [TIMEOUT seconds] [LABELS labels...] [THROUGH launcher]
+#       [JOBS at-once])
 #       a Criterion program, run by ctest; left out under the thread sanitizer, where Criterion
 #       cannot start
 #   towline_plain_test(NAME ...)
@@ -39,7 +40,7 @@ if(TOWLINE_SANITIZE)
 endif()
 
 macro(towline_parse)
-    cmake_parse_arguments(ARG "" "TIMEOUT;CORPUS;SECONDS;THROUGH" "DEPENDS;LABELS" ${ARGN})
+    cmake_parse_arguments(ARG "" "TIMEOUT;CORPUS;SECONDS;THROUGH;JOBS" "DEPENDS;LABELS" ${ARGN})
 endmacro()
 
 function(towline_library name)
@@ -72,7 +73,10 @@ function(towline_test name)
     endif()
     towline_parse(${ARGN})
     towline_program(${name} ${ARG_UNPARSED_ARGUMENTS} DEPENDS ${ARG_DEPENDS} criterion)
-    add_test(NAME ${name} COMMAND ${ARG_THROUGH} $<TARGET_FILE:${name}> --jobs 2)
+    if(NOT ARG_JOBS)
+        set(ARG_JOBS 2)
+    endif()
+    add_test(NAME ${name} COMMAND ${ARG_THROUGH} $<TARGET_FILE:${name}> --jobs ${ARG_JOBS})
     towline_register_test(${name})
     # Criterion does not look at the exit status that a sanitizer gives a test's process at its end.
     set_tests_properties(${name} PROPERTIES

@@ -214,6 +214,36 @@ static void source_lost_after_the_give_up(unsigned variant)
     play_passed(&p);
 }
 
+/* The destination owns the VM while the source is too busy to answer: its last figures are waited
+ * for, but not for ever. */
+static void busy_source_has_the_last_word(unsigned variant)
+{
+    struct play p;
+    char id[64];
+    const bool answers = variant == 0;
+    scene_begin(&p);
+    fake_hold(&p.world, FAKE_FINISHED);
+    scene_migrate(&p, id);
+    scene_await_step(&p, id, FAKE_FINISHED);
+    scene_let_it_see();
+    atomic_store(&p.world.agents[A].slow_ms, 1500); /* longer than an answer is waited for */
+    usleep(2000000);
+    CHECK(play_state(&p, id) == PLAY_STATE(SWITCHING), "it has ended without the source's word");
+    if (answers) {
+        fake_hold(&p.world, FAKE_STEPS);
+        atomic_store(&p.world.agents[A].slow_ms, 0);
+    }
+    CHECK(play_await_end(&p, id, 15000) == PLAY_STATE(COMPLETED), "end");
+    Towline__V1__Migration *m = play_migration(&p, id);
+    const char *phase = m->progress ? m->progress->phase : "none";
+    CHECK(strcmp(phase, answers ? "completed" : "given_up") == 0, "the last word is of %s", phase);
+    towline__v1__migration__free_unpacked(m, NULL);
+    atomic_store(&p.world.agents[A].slow_ms, 0);
+    fake_hold(&p.world, FAKE_STEPS);
+    play_await_only_copy(&p, "web", B, 4000);
+    play_passed(&p);
+}
+
 /* The source may have given up without anybody hearing: nothing is decided until it is back. */
 static void source_silent_while_the_destination_waits(unsigned variant)
 {
@@ -534,6 +564,7 @@ static const struct play_test tests[] = {
     {"source_killed_at_every_step", source_killed_at_every_step, STEPS},
     {"destination_killed_at_every_step", destination_killed_at_every_step, STEPS},
     {"source_lost_after_the_give_up", source_lost_after_the_give_up, 1},
+    {"busy_source_has_the_last_word", busy_source_has_the_last_word, 2},
     {"source_silent_while_the_destination_waits", source_silent_while_the_destination_waits, 1},
     {"destination_back_with_its_copy", destination_back_with_its_copy, 1},
     {"destination_back_with_nothing", destination_back_with_nothing, 1},

@@ -8,19 +8,21 @@
 #include <stdio.h>
 #include <string.h>
 
-#define COPYING_NS        (100 * TW_MS)
-#define SWITCHING_NS      (20 * TW_MS)
-#define SLOW_MAX_NS       (1 * TW_SEC)
-#define DOUBT_FIRST_NS    (100 * TW_MS)
-#define DOUBT_LAST_NS     (10 * TW_SEC)
-#define SILENCE_NS        (2 * TW_SEC) /* until silence is told as such */
-#define GIVEN_UP_STUCK_NS (5 * TW_SEC) /* after that a source that has given up needs help */
-#define OUT_STUCK_NS      (2 * TW_SEC) /* ... and one whose destination is out */
-#define SAVE_PROGRESS_NS  TW_SEC
-#define CANCEL_AGAIN_NS   TW_SEC
-#define TIMEOUT_GRACE_MS  2000u /* the source minds the timeout by itself */
-#define CALL_MS           2000u
-#define ALARM_AFTER       5u
+#define COPYING_NS         (100 * TW_MS)
+#define SWITCHING_NS       (20 * TW_MS)
+#define SLOW_MAX_NS        (1 * TW_SEC)
+#define DOUBT_FIRST_NS     (100 * TW_MS)
+#define DOUBT_LAST_NS      (10 * TW_SEC)
+#define SILENCE_NS         (2 * TW_SEC) /* until silence is told as such */
+#define GIVEN_UP_STUCK_NS  (5 * TW_SEC) /* after that a source that has given up needs help */
+#define LAST_WORD_NS       (5 * TW_SEC) /* for the figures of a source that is busy with its end */
+#define LAST_WORD_AGAIN_NS (200 * TW_MS)
+#define OUT_STUCK_NS       (2 * TW_SEC) /* ... and one whose destination is out */
+#define SAVE_PROGRESS_NS   TW_SEC
+#define CANCEL_AGAIN_NS    TW_SEC
+#define TIMEOUT_GRACE_MS   2000u /* the source minds the timeout by itself */
+#define CALL_MS            2000u
+#define ALARM_AFTER        5u
 
 /* ---- What is known ------------------------------------------------------------------------- */
 
@@ -401,6 +403,15 @@ static uint64_t tell(struct tw_drive *d, const struct tw_verdict *verdict, uint6
     return back_off(d->doubts++);
 }
 
+/* The destination owns the VM, so the end is certain; but only the source knows the last figures,
+ * and whether the memory was compared. One that was too busy for an answer is asked again. */
+static bool awaits_last_word(const struct tw_drive *d, const struct tw_migration_record *m)
+{
+    return m->source_known == TW_KNOWN_GIVEN_UP && !d->answer[TW_SOURCE_SIDE].answers &&
+           !(m->fenced & TW_FENCED_SOURCE) && d->silent_since_ns &&
+           tw_now(&tw_monotonic) < tw_after(d->silent_since_ns, LAST_WORD_NS);
+}
+
 /* ---- Steps --------------------------------------------------------------------------------- */
 
 static uint64_t follow(struct tw_drive *d)
@@ -412,6 +423,10 @@ static uint64_t follow(struct tw_drive *d)
     struct tw_migration_record m = d->record;
     merge(d, &m);
     struct tw_verdict verdict = judge(d, &m);
+    if (verdict.action == TW_ACTION_COMPLETE && awaits_last_word(d, &m)) {
+        pthread_mutex_unlock(&d->lock);
+        return in_ns(LAST_WORD_AGAIN_NS);
+    }
     switch (verdict.action) {
     case TW_ACTION_COMPLETE:
     case TW_ACTION_KEEP:

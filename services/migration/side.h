@@ -9,7 +9,7 @@
 
 #define TW_HOST_CALL_LIMIT_NS (20 * TW_SEC) /* one operation of the host */
 #define TW_RETRY_NS           (100 * TW_MS) /* before a failed continue or journal is tried again */
-#define TW_LINGER_NS          (500 * TW_MS) /* for the last message to arrive before we close */
+#define TW_LINGER_NS          (2 * TW_SEC) /* for the last message to arrive before we close */
 #define TW_BLOCKED_NS         TW_MS         /* no credit: look again, unless the fabric wakes us */
 #define TW_POLL_NS            (TW_MS / 2)   /* an operation of the host is under way */
 #define TW_REDIAL_NS          (250 * TW_MS) /* before a lost path is tried again */

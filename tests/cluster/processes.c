@@ -293,23 +293,27 @@ void tw_cluster_await_agents(struct tw_cluster *c)
 /* ---- The guests' processes ---------------------------------------------------------------------
  */
 
-/* The pid whose command line names the agent's run folder: that is its QEMU. */
-pid_t tw_cluster_guest_pid(const struct tw_cluster *c, enum tw_role agent)
+/* Whether the process' command line names the agent's run folder: then it is its QEMU. */
+static bool is_guest(const struct tw_cluster *c, enum tw_role agent, pid_t pid)
 {
     char needle[160], path[64], text[8192];
-    pid_t found = 0;
     snprintf(needle, sizeof needle, "%s/%s-run/", c->dir, c->processes[agent].name);
+    snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    return n > 0 && memmem(text, (size_t)n, needle, strlen(needle));
+}
+
+pid_t tw_cluster_guest_pid(const struct tw_cluster *c, enum tw_role agent)
+{
+    pid_t found = 0;
     DIR *d = opendir("/proc");
     for (struct dirent *e; d && !found && (e = readdir(d));) {
-        if (e->d_name[0] < '0' || e->d_name[0] > '9')
-            continue;
-        snprintf(path, sizeof path, "/proc/%.20s/cmdline", e->d_name);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
-        if (fd >= 0)
-            close(fd);
-        if (n > 0 && memmem(text, (size_t)n, needle, strlen(needle)))
-            found = (pid_t)strtol(e->d_name, NULL, 10);
+        pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+        if (pid > 0 && is_guest(c, agent, pid))
+            found = pid;
     }
     if (d)
         closedir(d);
@@ -347,6 +351,9 @@ static uint64_t vcpu_time(pid_t pid)
     return total;
 }
 
+/* A QEMU takes longer to start than it is until the next look, which is over all processes. */
+#define LOOK_TURNS 4u
+
 static void *monitor(void *arg)
 {
     struct tw_cluster *c = arg;
@@ -356,7 +363,9 @@ static void *monitor(void *arg)
         unsigned ran = 0;
         for (unsigned i = 0; i < 2; i++) {
             pid_t pid = c->monitored[i];
-            if (turn % 10 == 0 || !pid)
+            if (pid && !is_guest(c, TW_AGENT_A + i, pid))
+                pid = 0;
+            if (!pid && turn % LOOK_TURNS == 0)
                 pid = tw_cluster_guest_pid(c, TW_AGENT_A + i);
             if (pid != c->monitored[i])
                 before[i] = 0; /* another process: its first sample compares with nothing */
