@@ -182,6 +182,10 @@ static inline void tw_conn_heard(struct tw_conn *conn)
 /* Flushes the lanes on which the owner's callbacks have sent something. */
 void tw_conn_settle(struct tw_conn *conn);
 
+/* Between two bulk frames of one event: flushes what the owner has sent on the urgent lane. Credits
+ * alone can wait for the end of the event. */
+void tw_conn_settle_urgent(struct tw_conn *conn);
+
 /* The transport is gone or has failed. */
 void tw_conn_lost(struct tw_conn *conn, const struct tw_error *why);
 

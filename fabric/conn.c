@@ -183,6 +183,15 @@ void tw_conn_settle(struct tw_conn *conn)
     }
 }
 
+void tw_conn_settle_urgent(struct tw_conn *conn)
+{
+    const struct tw_lane_state *l = &conn->lanes[TW_LANE_URGENT];
+    if (l->pulled == l->next || conn->hung_up)
+        return;
+    conn->kicked &= ~(1u << TW_LANE_URGENT);
+    conn->fabric->backend->flush(conn, TW_LANE_URGENT);
+}
+
 void tw_conn_due(struct tw_conn *conn, enum tw_frame_kind kind)
 {
     conn->due |= 1u << kind;

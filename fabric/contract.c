@@ -43,6 +43,11 @@ static enum tw_code on_chunk(void *ctx, struct tw_conn *conn, enum tw_lane lane,
     if (s->echo && tw_conn_send(conn, lane, (enum tw_chunk_kind)header->kind, header->tag,
                                 header->count, payload, header->length, NULL))
         s->echoes_lost++;
+    if (s->prompt && lane == TW_LANE_BULK) {
+        if (tw_conn_send(s->prompt->conn, TW_LANE_URGENT, TW_CHUNK_CONTROL, 0, 0, NULL, 0, NULL))
+            s->echoes_lost++;
+        s->prompt = NULL;
+    }
     if (s->close_in_chunk) {
         s->conn = NULL;
         tw_conn_close(conn);

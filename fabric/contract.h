@@ -17,7 +17,8 @@ struct side {
     enum tw_code refuse; /* what on_accept answers */
     enum tw_code spoil;  /* what on_chunk answers */
     bool close_in_chunk;
-    bool echo; /* send every chunk back on its lane */
+    bool echo;           /* send every chunk back on its lane */
+    struct side *prompt; /* has this one send an urgent chunk when a bulk one arrives, once */
     uint64_t chunks[TW_LANES];
     uint64_t bytes[TW_LANES];
     uint64_t sums; /* of all payload bytes */

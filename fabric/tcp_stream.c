@@ -181,6 +181,17 @@ static void gone(struct tcp_stream *s, int number)
     tw_conn_lost(&conn->base, &err);
 }
 
+/* Behind a bulk frame, while more of them lie in the buffer: what somebody waits for goes first, in
+ * both directions. */
+static void let_urgent_by(struct tcp_stream *s)
+{
+    struct tcp_stream *urgent = &s->conn->streams[TW_LANE_URGENT];
+    if (s->lane == TW_LANE_URGENT || urgent->fd < 0 || urgent->shaking)
+        return;
+    tw_conn_settle_urgent(&s->conn->base);
+    read_some(urgent);
+}
+
 /* Hands in the whole frames of the buffer and moves the rest to its beginning. False when there
  * was none. */
 static bool take_frames(struct tcp_stream *s)
@@ -198,6 +209,8 @@ static bool take_frames(struct tcp_stream *s)
         }
         tw_conn_frame_in(&s->conn->base, s->lane, &frame);
         at += (uint32_t)frame.size;
+        if (s->fd >= 0 && at < s->in_end)
+            let_urgent_by(s);
     }
     if (s->fd < 0)
         return true;

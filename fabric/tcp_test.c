@@ -96,6 +96,23 @@ Test(tcp, version_6_addresses)
     cr_assert(WORLD_UNTIL(w, 1000, w->a.ups == 1 && w->b.accepts == 1));
 }
 
+Test(tcp, urgent_passes_bulk_that_has_arrived)
+{
+    static uint8_t bulk[16 << 10];
+    struct tw_error err;
+    cr_assert(world_connect(w));
+    for (unsigned i = 0; i < 4; i++)
+        cr_assert_eq(
+            tw_conn_send(w->b.conn, TW_LANE_BULK, TW_CHUNK_LINES, 0, 0, bulk, sizeof bulk, &err),
+            TW_OK);
+    w->a.prompt = &w->b;
+    cr_assert(WORLD_UNTIL(w, 5000, w->a.chunks[TW_LANE_BULK] == 4));
+    cr_assert_eq(w->a.echoes_lost, 0);
+    cr_assert_eq(w->a.log[0].lane, TW_LANE_BULK);
+    cr_assert_eq(w->a.log[1].lane, TW_LANE_URGENT);
+    cr_assert_eq(w->a.logged, 5);
+}
+
 Test(tcp, wake_descriptor_ends_the_wait)
 {
     struct tw_fabric *fabric;

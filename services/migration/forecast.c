@@ -11,13 +11,17 @@
 
 struct tw_fixed_costs tw_fixed_costs_default(void)
 {
-    struct tw_method_costs any = {
-        .last_lines_ns = TW_MS, .load_ns = 20 * TW_MS, .hand_over_ns = 8 * TW_MS};
+    const struct tw_method_costs whole = {
+        .last_lines_ns = TW_MS, .load_ns = 9 * TW_MS, .hand_over_ns = 4 * TW_MS};
+    struct tw_method_costs guarded = whole; /* the memory is put under guard before the load */
+    guarded.load_ns = 15 * TW_MS;
     return (struct tw_fixed_costs){
         .start_ns = 20 * TW_MS,
-        .stop_ns = 2 * TW_MS,
-        .save_ns = 20 * TW_MS,
-        .of = {any, any, any},
+        .stop_ns = TW_MS,
+        .save_ns = 10 * TW_MS,
+        .of = {[TW_METHOD_PRE_COPY] = whole,
+               [TW_METHOD_HYBRID] = guarded,
+               [TW_METHOD_POST_COPY] = guarded},
         .compare_bytes_per_s = TW_COMPARE_RATE,
         .device_state_bytes = UINT64_C(300) << 10,
     };

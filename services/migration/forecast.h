@@ -52,7 +52,8 @@ struct tw_forecast {
 /* Taken for a path of which nothing is known. */
 #define TW_FORECAST_LINK_RATE (UINT64_C(512) << 20) /* bytes/s */
 
-/* What is used where nothing was measured or is known from before. */
+/* What is used where nothing was measured or is known from before: what two processors that do
+ * little else took for a small machine with one disk. */
 struct tw_fixed_costs tw_fixed_costs_default(void);
 
 void tw_forecast_make(const struct tw_forecast_input *in, enum tw_migration_method method,

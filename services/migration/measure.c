@@ -6,13 +6,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define EPOCHS          5u                  /* half of the time, a quarter, ... */
-#define SCAN_BYTES      (UINT64_C(1) << 20) /* looked at in a step */
-#define SCAN_MAX        (UINT64_C(1) << 30) /* looked at in all: of a larger memory every so many pages \
-                                             */
-#define SCAN_PAUSE_NS   (2 * TW_MS) /* between two of these: the data thread has other work */
-#define COMPARE_PERCENT 88u         /* of hashing alone: a table is read beside the memory */
+#define EPOCHS        5u                  /* half of the time, a quarter, ... */
+#define SCAN_BYTES    (UINT64_C(1) << 20) /* looked at in a step */
+#define SCAN_MAX      (UINT64_C(1) << 30) /* looked at in all: of a larger one every so many pages */
+#define SCAN_PAUSE_NS (2 * TW_MS)         /* between two of these: the data thread has other work */
+#define SAMPLES_MAX   (SCAN_MAX / SCAN_BYTES + 2)
+#define TABLE_PAGES   8192u /* compared with; 4 MiB of hashes, more than a core keeps at hand */
 
 struct tw_measure {
     const struct tw_clock *clock;
@@ -25,8 +26,11 @@ struct tw_measure {
     uint64_t epoch_ns, epoch_end_ns;
     bool done;
     /* The scan over memory. */
-    uint64_t page, every, looked_at, hashed_ns;
-    uint64_t data_end; /* page behind the data range under way */
+    uint64_t page, every;
+    struct tw_line_hashes table;      /* of nothing in particular: a comparison is timed with it */
+    uint32_t compare_ns[SAMPLES_MAX]; /* a page, of each step */
+    unsigned compared;                /* steps */
+    uint64_t data_end;                /* page behind the data range under way */
     bool scanned;
     struct tw_chunk_writer writer;
     uint8_t payload[TW_CHUNK_PAYLOAD];
@@ -115,17 +119,25 @@ static void count_payload(struct tw_measure *m)
     tw_chunk_writer_init(&m->writer, m->payload);
 }
 
-static void look_at(struct tw_measure *m, const struct tw_host *host, uint64_t page)
+/* As it is done while the VM stands. Before the page is looked at for anything else, which would
+ * leave it in the cache. */
+static uint64_t compare_ns(const struct tw_measure *m, const uint8_t *bytes, uint64_t page)
+{
+    uint64_t digest = 0, before_ns = tw_now(m->clock);
+    (void)tw_line_hashes_compare(&m->table, page % TABLE_PAGES, bytes, &digest);
+    return tw_now(m->clock) - before_ns;
+}
+
+/* Returns what its comparison took. */
+static uint64_t look_at(struct tw_measure *m, const struct tw_host *host, uint64_t page)
 {
     const uint8_t *bytes = host->memory + page * TW_PAGE_SIZE;
-    uint64_t before_ns = tw_now(m->clock);
-    (void)tw_lines_digest(page, bytes, TW_ALL_LINES);
-    m->hashed_ns += tw_now(m->clock) - before_ns;
-    m->looked_at += TW_PAGE_SIZE;
+    uint64_t took_ns = compare_ns(m, bytes, page);
     m->result.data_bytes += TW_PAGE_SIZE * m->every;
     uint64_t lines = TW_ALL_LINES;
     while ((lines = tw_chunk_writer_add(&m->writer, page * TW_PAGE_SIZE, bytes, lines)))
         count_payload(m);
+    return took_ns;
 }
 
 /* The next page that is no hole; false at the end. */
@@ -145,20 +157,44 @@ static bool next_page(struct tw_measure *m, const struct tw_host *host)
     return m->page < pages;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* The mean, without those that took far longer than the middle one: a step in which the guest or
+ * somebody else had the processor says nothing about the time in which the guest stands still. */
+static void judge_compare(struct tw_measure *m)
+{
+    uint64_t sum_ns = 0, count = 0;
+    tw_line_hashes_close(&m->table);
+    if (m->compared == 0)
+        return;
+    qsort(m->compare_ns, m->compared, sizeof m->compare_ns[0], by_size);
+    uint64_t most_ns = (uint64_t)m->compare_ns[m->compared / 2] * 3 / 2;
+    for (; count < m->compared && m->compare_ns[count] <= most_ns; count++)
+        sum_ns += m->compare_ns[count];
+    m->result.compare_bytes_per_s = count * TW_PAGE_SIZE * TW_SEC / sum_ns;
+}
+
 static void scan_step(struct tw_measure *m, const struct tw_host *host)
 {
-    for (uint64_t done = 0; done < SCAN_BYTES; done += TW_PAGE_SIZE) {
+    uint64_t took_ns = 0, done = 0;
+    for (; done < SCAN_BYTES; done += TW_PAGE_SIZE) {
         if (!next_page(m, host)) {
             count_payload(m);
             m->scanned = true;
             break;
         }
-        look_at(m, host, m->page);
+        took_ns += look_at(m, host, m->page);
         m->page += m->every;
     }
-    if (m->hashed_ns)
-        m->result.compare_bytes_per_s = (uint64_t)((unsigned __int128)m->looked_at * TW_SEC *
-                                                   COMPARE_PERCENT / 100 / m->hashed_ns);
+    uint64_t a_page_ns = done ? took_ns / (done / TW_PAGE_SIZE) : 0;
+    if (a_page_ns && m->compared < SAMPLES_MAX)
+        m->compare_ns[m->compared++] = a_page_ns < UINT32_MAX ? (uint32_t)a_page_ns : UINT32_MAX;
+    if (m->scanned)
+        judge_compare(m);
 }
 
 /* ---- From outside -----------------------------------------------------------------------------
@@ -183,12 +219,16 @@ enum tw_code tw_measure_start(const struct tw_clock *clock, const struct tw_host
     m->every = (host->memory_bytes + SCAN_MAX - 1) / SCAN_MAX;
     snprintf(m->name, sizeof m->name, "measure-%s", name);
     tw_chunk_writer_init(&m->writer, m->payload);
-    enum tw_code code = epoch_begin(m, host, m->start_ns, err);
-    m->written_before = written(host);
+    enum tw_code code = tw_line_hashes_open(&m->table, TABLE_PAGES * TW_PAGE_SIZE, err);
+    if (code == TW_OK)
+        code = epoch_begin(m, host, m->start_ns, err);
     if (code != TW_OK) {
+        tw_line_hashes_close(&m->table);
         free(m);
         return code;
     }
+    memset(m->table.of_line, 0xff, TABLE_PAGES * TW_LINES_PER_PAGE * sizeof *m->table.of_line);
+    m->written_before = written(host);
     *measure = m;
     return TW_OK;
 }
@@ -229,5 +269,6 @@ void tw_measure_free(struct tw_measure *m, const struct tw_host *host)
         return;
     if (host && host->device)
         tw_tracker_stop(tw_tracker_find(host->device, m->name));
+    tw_line_hashes_close(&m->table);
     free(m);
 }

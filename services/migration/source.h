@@ -94,6 +94,7 @@ struct tw_rest {
     uint64_t digest;               /* of the lines that were sent */
     uint64_t retry_ns;             /* when to go on */
     uint64_t sent_ns;              /* when the last line went; 0 = not yet */
+    uint64_t wanted_ns;            /* when the last demand came; 0 = none yet */
     bool marking;                  /* what is put goes into `lines` instead of a chunk */
     bool marked, packed;           /* steps of a map that are done */
     bool announced, map_said, room, whole;

@@ -10,6 +10,8 @@
 #define REST_CHUNK     (16u << 10) /* payload: what a demand on a line under way has to wait for */
 #define REST_IN_FLIGHT 8u          /* chunks */
 #define REST_SLICE     (64u << 10) /* bytes in a step: the next demand is looked for behind it */
+#define DEMANDED_CHUNK (8u << 10)  /* both, while demands come */
+#define DEMANDED_NS    (2 * TW_MS) /* ... which they do for so long after the last */
 #define WHOLE_LIMIT_NS (30 * TW_SEC) /* from the last line to the destination's word */
 
 enum tw_code tw_source_rest_begin(struct tw_source *s, struct tw_error *err)
@@ -219,7 +221,7 @@ static bool next_page(struct tw_rest *r, enum tw_rest_tag why, uint64_t *page)
     return true;
 }
 
-static bool send_background(struct tw_source *s, uint64_t now_ns)
+static bool send_background(struct tw_source *s, uint32_t most, uint64_t now_ns)
 {
     struct tw_rest *r = &s->rest;
     struct tw_chunk_writer writer;
@@ -237,11 +239,11 @@ static bool send_background(struct tw_source *s, uint64_t now_ns)
     }
     tw_chunk_writer_init(&writer, payload);
     enum tw_rest_tag why = TW_REST_AHEAD;
-    while (writer.length < REST_CHUNK && next_page(r, why, &page))
+    while (writer.length < most && next_page(r, why, &page))
         put_lines(s, &writer, page, TW_ALL_LINES);
     if (writer.length == 0)
         why = TW_REST_IN_TURN;
-    while (writer.length < REST_CHUNK && why == TW_REST_IN_TURN && next_page(r, why, &page))
+    while (writer.length < most && why == TW_REST_IN_TURN && next_page(r, why, &page))
         put_lines(s, &writer, page, TW_ALL_LINES);
     return send_rest(s, TW_LANE_BULK, why, &writer, now_ns);
 }
@@ -262,8 +264,11 @@ uint64_t tw_source_serve(struct tw_source *s, uint64_t now_ns)
     r->limited = true;
     if (tw_source_is_paused(s, now_ns))
         return tw_after(s->paused_since_ns, TW_PAUSE_LIMIT_NS);
-    for (uint32_t sent = 0; r->lines.count && sent < REST_SLICE; sent += REST_CHUNK)
-        if (!send_background(s, now_ns))
+    bool demanded = r->wanted_ns && now_ns < tw_after(r->wanted_ns, DEMANDED_NS);
+    uint32_t chunk = demanded ? DEMANDED_CHUNK : REST_CHUNK;
+    uint32_t slice = demanded ? DEMANDED_CHUNK : REST_SLICE;
+    for (uint32_t sent = 0; r->lines.count && sent < slice; sent += chunk)
+        if (!send_background(s, chunk, now_ns))
             return s->conn && r->map_said ? r->retry_ns : now_ns;
     return r->lines.count ? now_ns : TW_NEVER;
 }
@@ -283,8 +288,9 @@ bool tw_source_rest_hears(struct tw_source *s, uint32_t kind, const union tw_con
     if (kind == TW_CONTROL_WANT && mapped && m->want.page < s->host->memory_bytes / TW_PAGE_SIZE &&
         r->count < TW_WANTS_MAX) {
         r->wants[(r->first + r->count++) % TW_WANTS_MAX] = m->want;
+        r->wanted_ns = tw_now(s->env.clock);
         if (r->map_said && !s->farewell.until) /* at once: the next step may be some chunks away */
-            answer_all(s, tw_now(s->env.clock));
+            answer_all(s, r->wanted_ns);
         return true;
     }
     if (kind == TW_CONTROL_WHOLE && r->map_said && m->whole.epoch == s->params.epoch &&

@@ -13,6 +13,18 @@ static uint64_t read_clock(void *ctx)
 }
 static const struct tw_clock virtual_clock = {read_clock, NULL};
 
+/* Each look at it takes a microsecond, for a while fifty. */
+static uint64_t looks, slow_from, slow_until;
+
+static uint64_t read_and_advance(void *ctx)
+{
+    (void)ctx;
+    bool slow = looks >= slow_from && looks < slow_until;
+    looks++;
+    return clock_now += slow ? 50 * TW_US : TW_US;
+}
+static const struct tw_clock dear_clock = {read_and_advance, NULL};
+
 static void run(struct tw_measure *m, struct fake_host *h)
 {
     for (unsigned n = 0; tw_measure_left_ns(m) > 0; n++) {
@@ -23,7 +35,8 @@ static void run(struct tw_measure *m, struct fake_host *h)
     }
 }
 
-static struct tw_measured measured(uint32_t stores_per_ms, uint32_t hot_pages, enum fake_link link)
+static struct tw_measured measured_by(const struct tw_clock *clock, uint32_t stores_per_ms,
+                                      uint32_t hot_pages, enum fake_link link)
 {
     struct fake_host h;
     struct tw_measure *m;
@@ -38,13 +51,30 @@ static struct tw_measured measured(uint32_t stores_per_ms, uint32_t hot_pages, e
                                             .stores_per_ms = stores_per_ms,
                                             .hot_pages = hot_pages};
     fake_host_open(&h, &config);
-    cr_assert_eq(tw_measure_start(&virtual_clock, &h.host, "p-1", TW_SEC, &m, &err), TW_OK);
+    cr_assert_eq(tw_measure_start(clock, &h.host, "p-1", TW_SEC, &m, &err), TW_OK);
     run(m, &h);
     tw_measure_result(m, &out);
     cr_assert_null(tw_tracker_find(h.host.device, "measure-p-1"), "nothing is left in the device");
     tw_measure_free(m, &h.host);
     fake_host_close(&h);
     return out;
+}
+
+static struct tw_measured measured(uint32_t stores_per_ms, uint32_t hot_pages, enum fake_link link)
+{
+    return measured_by(&virtual_clock, stores_per_ms, hot_pages, link);
+}
+
+Test(measure, times_a_comparison_without_what_held_it_up)
+{
+    for (unsigned steps = 0; steps <= 3; steps += 3) {
+        looks = 0;
+        slow_from = 1500; /* two looks a page, 256 pages a step */
+        slow_until = slow_from + steps * 512;
+        struct tw_measured m = measured_by(&dear_clock, 0, 0, FAKE_LINK_EVENTS);
+        cr_expect_geq(m.compare_bytes_per_s, TW_PAGE_SIZE * TW_SEC / (3 * TW_US / 2));
+        cr_expect_leq(m.compare_bytes_per_s, TW_PAGE_SIZE * TW_SEC / TW_US);
+    }
 }
 
 Test(measure, finds_how_much_gets_dirty)
