@@ -89,12 +89,21 @@ static void resume_now(struct vt_task *t)
     t->resumed_ns = t->paused ? 0 : vt_now();
 }
 
-static void look_at_pause(const struct vt_task *t, const Towline__V1__Migration *m)
+/* A controller that has just started tells what it wrote down last, until it has heard the agents.
+ */
+static void look_at_pause(struct vt_task *t, const Towline__V1__Migration *m)
 {
+    const uint64_t life = vt_world.nodes[VT_CONTROLLER].starts;
     bool under_way = m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_COPYING ||
                      m->state == TOWLINE__V1__MIGRATION_STATE__MIGRATION_STATE_SWITCHING;
-    if (under_way && !t->paused && t->resumed_ns && vt_now() > t->resumed_ns + RESUMED_NS &&
-        m->progress && m->progress->paused)
+    if (!under_way || t->paused || !t->resumed_ns || !m->progress || !m->progress->paused) {
+        t->paused_seen_ns = 0;
+        return;
+    }
+    if (!t->paused_seen_ns || t->paused_seen_by != life)
+        t->paused_seen_ns = vt_now();
+    t->paused_seen_by = life;
+    if (vt_now() > t->paused_seen_ns + RESUMED_NS)
         vt_problem("migration %s: it was acknowledged that it goes on, and it is paused", m->id);
 }
 

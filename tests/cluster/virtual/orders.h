@@ -14,10 +14,12 @@ struct vt_task {
     char migration[64]; /* the last that was accepted; "" = none */
     bool created, deleted, done;
     Towline__V1__MigrationState state;
-    uint64_t bandwidth;    /* that an order was acknowledged for; 0 = none */
-    int slow;              /* percent that an order was acknowledged for; -1 = none */
-    bool paused;           /* by an order, and not resumed since */
-    uint64_t resumed_ns;   /* when its end was acknowledged; 0 = not */
+    uint64_t bandwidth;  /* that an order was acknowledged for; 0 = none */
+    int slow;            /* percent that an order was acknowledged for; -1 = none */
+    bool paused;         /* by an order, and not resumed since */
+    uint64_t resumed_ns; /* when its end was acknowledged; 0 = not */
+    uint64_t paused_seen_ns, paused_seen_by; /* since when it is said to be paused all the same, by
+                                                this life of the controller */
     uint64_t path_gone_ns; /* since then it is said that an operator has to reconnect; 0 = not */
 };
 
