@@ -8,12 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PUMP_US  4000u
-#define HEART_MS 50u
+#define PUMP_US    4000u
+#define HEART_MS   50u
+#define FIRST_PORT 20000u
+#define LAST_PORT  32767u
 
 /* ---- The played world; called with its lock ------------------------------------------------ */
 
@@ -124,7 +127,7 @@ static void enter(struct fake_agent *a, struct fake_side *s, struct fake_side *d
         here->copy = FAKE_GAVE;
         break;
     case FAKE_COMMITTED:
-        d->hand_over = TW_KNOWN_COMMITTED;
+        d->hand_over = d->follows ? TW_KNOWN_PARTLY : TW_KNOWN_COMMITTED;
         there->copy = FAKE_OWNED;
         there->runs = true;
         there->migration[0] = 0;
@@ -177,17 +180,28 @@ static void *pump_main(void *arg)
 
 /* ---- What a test does to it ---------------------------------------------------------------- */
 
-/* A port that nobody uses at the moment. */
+/* A port that nobody uses at the moment, and that no connection is given by itself: those come from
+ * 32768 on. */
 static void free_url(char url[64])
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (s < 0 || bind(s, (struct sockaddr *)&address, length) != 0 ||
-        getsockname(s, (struct sockaddr *)&address, &length) != 0)
-        abort();
-    close(s);
-    snprintf(url, 64, "tcp://127.0.0.1:%u", (unsigned)ntohs(address.sin_port));
+    for (unsigned tries = 0; tries < 200; tries++) {
+        uint32_t any;
+        if (getrandom(&any, sizeof any, 0) != sizeof any)
+            abort();
+        const uint16_t port = (uint16_t)(FIRST_PORT + any % (LAST_PORT - FIRST_PORT + 1));
+        const struct sockaddr_in address = {.sin_family = AF_INET,
+                                            .sin_port = htons(port),
+                                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        const int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const bool mine = s >= 0 && bind(s, (const struct sockaddr *)&address, sizeof address) == 0;
+        if (s >= 0)
+            close(s);
+        snprintf(url, 64, "tcp://127.0.0.1:%u", (unsigned)port);
+        if (mine)
+            return;
+    }
+    fprintf(stderr, "no free port on 127.0.0.1 between %u and %u\n", FIRST_PORT, LAST_PORT);
+    abort();
 }
 
 void fake_world_open(struct fake_world *w)
@@ -369,11 +383,14 @@ void fake_start(struct fake_world *w, unsigned agent)
     pthread_mutex_unlock(&w->lock);
     if (a->server)
         return;
-    if (tw_rpc_server_open(&config, &a->server, NULL) != TW_OK ||
+    struct tw_error err = {0};
+    if (tw_rpc_server_open(&config, &a->server, &err) != TW_OK ||
         tw_rpc_server_add(a->server, &towline__v1__agent_service__descriptor, fake_methods,
-                          fake_method_count, a, NULL) != TW_OK ||
-        tw_rpc_server_start(a->server, NULL) != TW_OK)
+                          fake_method_count, a, &err) != TW_OK ||
+        tw_rpc_server_start(a->server, &err) != TW_OK) {
+        fprintf(stderr, "%s: %s: %s\n", a->name, a->url, err.what);
         abort();
+    }
     atomic_store(&a->heart_stop, false);
     if (pthread_create(&a->heart, NULL, heart_main, a) != 0)
         abort();
@@ -404,5 +421,10 @@ void fake_misses(struct fake_world *w, unsigned agent, const char *id)
 
 void fake_memory_follows(struct fake_world *w, unsigned agent, const char *id)
 {
-    fake_decided(w, agent, id, TW_KNOWN_PARTLY);
+    pthread_mutex_lock(&w->lock);
+    struct fake_side *s = fake_side_find(&w->agents[agent], id);
+    if (!s)
+        abort();
+    s->follows = true;
+    pthread_mutex_unlock(&w->lock);
 }

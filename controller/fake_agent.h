@@ -46,6 +46,7 @@ struct fake_side {
     char id[64], vm[64];
     enum tw_known hand_over;
     bool source, peer_lost;
+    bool follows;        /* destination: when it runs, its memory is still at the source */
     enum fake_step step; /* source */
     struct fake_agent *peer;
     uint64_t epoch, bandwidth;
@@ -112,7 +113,7 @@ void fake_hold(struct fake_world *world, enum fake_step step);
 /* The VM's process on that agent is killed. */
 void fake_vm_die(struct fake_world *world, unsigned agent, const char *vm);
 
-/* A destination that runs: its memory is still at the source. */
+/* A destination that does not run yet: when it does, its memory is still at the source. */
 void fake_memory_follows(struct fake_world *world, unsigned agent, const char *id);
 /* Memory is missing there, whether it runs or not. */
 void fake_misses(struct fake_world *world, unsigned agent, const char *id);

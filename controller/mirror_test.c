@@ -57,10 +57,9 @@ static void power_off(struct play *p, unsigned agent)
 static void lose_source_behind_the_switch(struct play *p, char id[64])
 {
     begin(p, 3);
-    fake_hold(&p->world, FAKE_FINISHED);
+    fake_hold(&p->world, FAKE_COMMITTED);
     migrate(p, "node-c", id);
-    scene_await_hand_over(p, B, id, TW_KNOWN_COMMITTED);
-    fake_memory_follows(&p->world, B, id);
+    scene_await_partly(p, id);
     fake_misses(&p->world, B, id);
     await_mirror(p, id, MIRROR(HOLDING));
     scene_let_it_see();

@@ -50,6 +50,15 @@ void scene_await_step(struct play *p, const char *id, unsigned step)
                      5000);
 }
 
+void scene_await_partly(struct play *p, const char *id)
+{
+    fake_hold(&p->world, FAKE_COMMITTED);
+    scene_await_hand_over(p, B, id, TW_KNOWN_PREPARED);
+    fake_memory_follows(&p->world, B, id);
+    fake_hold(&p->world, FAKE_FINISHED);
+    scene_await_hand_over(p, B, id, TW_KNOWN_PARTLY);
+}
+
 void scene_let_it_see(void)
 {
     usleep(300000);

@@ -1,5 +1,6 @@
 #include "services/migration/mirror.h"
 
+#include "base/fault.h"
 #include "services/migration/big_array.h"
 #include "services/migration/line_hash.h"
 #include "services/migration/line_set.h"
@@ -401,6 +402,7 @@ enum tw_code tw_mirror_accept(struct tw_mirror *m, struct tw_conn *conn,
 
 static void say_kept(struct tw_mirror *m)
 {
+    tw_fault_point("mirror.whole");
     const union tw_control kept = {.epoch = {.epoch = m->params.epoch}};
     struct tw_error err;
     enum tw_code code = tw_control_send(m->conn, TW_CONTROL_KEPT, &kept, &err);

@@ -103,7 +103,7 @@ static void arm(struct tw_cluster *c, const struct crash *k)
     if (k->way == LOSE_DESTINATION)
         add_fault(b, "destination.resuming", early);
     if (k->way == MIRRORED) /* the mirror does not say that it has all before we strike */
-        add_fault(&c->processes[TW_AGENT_C], "mirror.filling", early);
+        add_fault(&c->processes[TW_AGENT_C], "mirror.whole", early);
     if (is_cut(k->way)) /* each side has to know that the VM runs */
         add_fault(at_source(k) ? a : b, at_source(k) ? "source.serving" : "destination.fetching",
                   early);
