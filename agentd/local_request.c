@@ -7,12 +7,13 @@ static const char where[] = "local request";
 
 enum tw_code tw_local_header_check(const struct tw_local_header *header, struct tw_error *err)
 {
-    char given[32];
+    char expected[32], given[32];
     if (header->magic != TW_LOCAL_MAGIC)
         return tw_fail(err, TW_INVALID_ARGUMENT, where, NULL, NULL, "not a message of ours");
+    snprintf(expected, sizeof expected, "version %u", TW_LOCAL_VERSION);
     snprintf(given, sizeof given, "%u", header->version);
     if (header->version != TW_LOCAL_VERSION)
-        return tw_fail(err, TW_UNIMPLEMENTED, where, "version 2", given,
+        return tw_fail(err, TW_UNIMPLEMENTED, where, expected, given,
                        "another version of the protocol");
     snprintf(given, sizeof given, "%u", header->length);
     if (header->length > TW_LOCAL_BODY_MAX)

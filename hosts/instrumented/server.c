@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -143,9 +144,13 @@ enum tw_code tw_inst_hello_check(const void *bytes, size_t size, struct tw_inst_
         return tw_fail(err, TW_INVALID_ARGUMENT, "connection", "a hello of 16 bytes", NULL,
                        "message of %zu bytes", size);
     memcpy(hello, bytes, sizeof *hello);
-    if (hello->magic != TW_INST_MAGIC || hello->version != TW_INST_VERSION)
-        return tw_fail(err, TW_INVALID_ARGUMENT, "connection", "version 2 of the runtime", NULL,
+    if (hello->magic != TW_INST_MAGIC || hello->version != TW_INST_VERSION) {
+        char expected[32], given[32];
+        snprintf(expected, sizeof expected, "version %u of the runtime", TW_INST_VERSION);
+        snprintf(given, sizeof given, "%u", hello->version);
+        return tw_fail(err, TW_INVALID_ARGUMENT, "connection", expected, given,
                        "not an instrumented program, or of another version");
+    }
     return TW_OK;
 }
 
